@@ -1,0 +1,3 @@
+//! The DNS server and resolver.
+
+pub mod options;

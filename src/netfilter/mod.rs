@@ -1,0 +1,3 @@
+//! The kernel rules that bring the LAN's traffic in.
+
+pub mod options;

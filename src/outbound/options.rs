@@ -1,0 +1,153 @@
+//! What the configuration says of proxies and groups (mihomo's keys, clash-api.md 3.7 to 3.9).
+
+use super::IpVersion;
+
+/// One entry of `proxies:`.
+#[derive(Clone, Debug)]
+pub struct ProxyOptions {
+    /// Unique name.
+    pub name: Box<str>,
+    /// Protocol and its own keys.
+    pub protocol: Protocol,
+    /// `udp`: allow UDP through it.
+    pub udp: bool,
+    /// How its sockets leave the router.
+    pub dial: DialOptions,
+}
+
+/// Keys common to all proxies.
+#[derive(Clone, Debug, Default)]
+pub struct DialOptions {
+    /// `interface-name`; the global one when `None`.
+    pub interface: Option<Box<str>>,
+    /// `routing-mark`; the global one when 0.
+    pub mark: u32,
+    /// `ip-version`.
+    pub ip_version: IpVersion,
+    /// `dialer-proxy`: reach the server through this proxy or group.
+    pub dialer_proxy: Option<Box<str>>,
+    /// `tfo`.
+    pub fast_open: bool,
+}
+
+/// `server` and `port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// Name or address literal, as written.
+    pub host: Box<str>,
+    /// Port.
+    pub port: u16,
+}
+
+/// A protocol with its own keys.
+#[derive(Clone, Debug)]
+pub enum Protocol {
+    /// `type: direct`.
+    Direct,
+    /// `type: reject`.
+    Reject,
+    /// `type: http`.
+    Http(HttpOptions),
+    /// `type: socks5`.
+    Socks5(Socks5Options),
+    /// `type: ss`.
+    Shadowsocks(ShadowsocksOptions),
+}
+
+/// `username` and `password`.
+#[derive(Clone)]
+pub struct Credentials {
+    /// User name.
+    pub username: Box<str>,
+    /// Password; never shown.
+    pub password: Box<str>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keys of `type: http`.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// The proxy.
+    pub server: ServerAddress,
+    /// Basic authentication.
+    pub credentials: Option<Credentials>,
+    /// TLS to the proxy when present.
+    pub tls: Option<TlsOptions>,
+    /// `headers`: sent with CONNECT.
+    pub headers: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Keys of `type: socks5`.
+#[derive(Clone, Debug)]
+pub struct Socks5Options {
+    /// The proxy.
+    pub server: ServerAddress,
+    /// RFC 1929 authentication.
+    pub credentials: Option<Credentials>,
+    /// TLS to the proxy when present.
+    pub tls: Option<TlsOptions>,
+}
+
+/// Keys of `type: ss`.
+#[derive(Clone)]
+pub struct ShadowsocksOptions {
+    /// The server.
+    pub server: ServerAddress,
+    /// `cipher`, checked by `outbound::shadowsocks`.
+    pub cipher: Box<str>,
+    /// `password`; never shown.
+    pub password: Box<str>,
+}
+
+impl std::fmt::Debug for ShadowsocksOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShadowsocksOptions")
+            .field("server", &self.server)
+            .field("cipher", &self.cipher)
+            .finish_non_exhaustive()
+    }
+}
+
+/// TLS towards a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// `sni` / `servername`; the server's host when `None`.
+    pub server_name: Option<Box<str>>,
+    /// `skip-cert-verify`.
+    pub skip_verify: bool,
+    /// `fingerprint`: SHA-256 of the leaf certificate, replaces the chain check.
+    pub fingerprint: Option<[u8; 32]>,
+    /// `alpn`.
+    pub alpn: Vec<Box<str>>,
+}
+
+/// One entry of `proxy-groups:`.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// Unique name.
+    pub name: Box<str>,
+    /// `type`.
+    pub kind: GroupKind,
+    /// `proxies`: members by name.
+    pub proxies: Vec<Box<str>>,
+    /// `disable-udp`.
+    pub disable_udp: bool,
+    /// `hidden`.
+    pub hidden: bool,
+    /// `icon`.
+    pub icon: Box<str>,
+}
+
+/// The types of group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupKind {
+    /// `select`.
+    Select,
+}

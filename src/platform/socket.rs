@@ -1,0 +1,61 @@
+//! Sockets with the options that a router needs: marks, interfaces, transparency.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+
+/// How a socket of ours leaves the router.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Egress {
+    /// Bind to this interface (`SO_BINDTODEVICE`).
+    pub interface: Option<Box<str>>,
+    /// Firewall mark (`SO_MARK`), so that our own rules and the user's leave it alone; 0: none.
+    pub mark: u32,
+    /// TCP fast open (`TCP_FASTOPEN_CONNECT`): data may ride on the SYN.
+    pub fast_open: bool,
+}
+
+impl Egress {
+    /// Puts the options on a socket that is not connected yet.
+    ///
+    /// # Errors
+    /// What the kernel says; a mark needs `CAP_NET_ADMIN`.
+    pub fn apply(&self, socket: &impl AsFd) -> io::Result<()> {
+        if self.mark != 0 {
+            setsockopt(socket, sockopt::Mark, &self.mark)?;
+        }
+        if let Some(interface) = &self.interface {
+            setsockopt(socket, sockopt::BindToDevice, &(&**interface).into())?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens a TCP connection to `address` by way of `egress`; no time-out of its own.
+///
+/// # Errors
+/// What the kernel says.
+pub async fn connect_tcp(address: SocketAddr, egress: &Egress) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    egress.apply(&socket)?;
+    socket.set_nodelay(true)?;
+    socket.connect(address).await
+}
+
+/// An unconnected UDP socket of the family of `local`, bound to it.
+///
+/// # Errors
+/// What the kernel says.
+pub fn bind_udp(local: SocketAddr, egress: &Egress) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(local)?;
+    egress.apply(&socket)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}

@@ -1,0 +1,152 @@
+//! The live flows and what they have moved: a table that the tunnel fills and controllers read.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+
+use crate::metadata::Metadata;
+use crate::platform::counter::Counter;
+
+/// One live flow.
+pub struct Connection {
+    /// Unique while the process lives; shown as a UUID.
+    pub id: u64,
+    /// What is known of it.
+    pub metadata: Metadata,
+    /// Outbounds from the node that carries it to the one that the rule named.
+    pub chain: Vec<Arc<str>>,
+    /// Type and payload of the deciding rule; `None` in global and direct mode, or when none matched.
+    pub rule: Option<(&'static str, Box<str>)>,
+    /// When it began, since 1970.
+    pub start: Duration,
+    /// Bytes from the client.
+    pub upload: Counter,
+    /// Bytes to the client.
+    pub download: Counter,
+    closed: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Connection {
+    /// Asks the flow to end; its task closes both ends.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether somebody asked for its end; registers the flow's task to be woken when somebody does.
+    pub fn poll_closed(&self, waker: &Waker) -> bool {
+        self.waker.register(waker);
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
+/// Table: the flows by id, and totals since start.
+#[derive(Default)]
+pub struct Connections {
+    live: Mutex<Table>,
+    upload_total: Counter,
+    download_total: Counter,
+}
+
+#[derive(Default)]
+struct Table {
+    next_id: u64,
+    by_id: HashMap<u64, Arc<Connection>>,
+}
+
+impl Connections {
+    /// Enters a flow that begins now (`start` since 1970).
+    pub fn open(
+        &self,
+        metadata: Metadata,
+        chain: Vec<Arc<str>>,
+        rule: Option<(&'static str, Box<str>)>,
+        start: Duration,
+    ) -> Arc<Connection> {
+        let mut table = self.table();
+        table.next_id += 1;
+        let connection = Arc::new(Connection {
+            id: table.next_id,
+            metadata,
+            chain,
+            rule,
+            start,
+            upload: Counter::default(),
+            download: Counter::default(),
+            closed: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
+        table.by_id.insert(connection.id, Arc::clone(&connection));
+        connection
+    }
+
+    /// Takes a flow that ended out of the table.
+    pub fn remove(&self, id: u64) {
+        let mut table = self.table();
+        table.by_id.remove(&id);
+        // A burst of flows must not pin its table for ever.
+        if table.by_id.capacity() > 1024 && table.by_id.len() * 8 < table.by_id.capacity() {
+            table.by_id.shrink_to_fit();
+        }
+    }
+
+    /// The flows of this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Arc<Connection>> {
+        self.table().by_id.values().cloned().collect()
+    }
+
+    /// How many flows live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table().by_id.len()
+    }
+
+    /// Whether no flow lives.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Asks one flow to end; unknown ids are no error.
+    pub fn close(&self, id: u64) {
+        let found = self.table().by_id.get(&id).cloned();
+        if let Some(connection) = found {
+            connection.close();
+        }
+    }
+
+    /// Asks every flow to end.
+    pub fn close_all(&self) {
+        for connection in self.snapshot() {
+            connection.close();
+        }
+    }
+
+    /// Counts bytes from the client of `connection`.
+    pub fn count_upload(&self, connection: &Connection, bytes: u64) {
+        connection.upload.add(bytes);
+        self.upload_total.add(bytes);
+    }
+
+    /// Counts bytes to the client of `connection`.
+    pub fn count_download(&self, connection: &Connection, bytes: u64) {
+        connection.download.add(bytes);
+        self.download_total.add(bytes);
+    }
+
+    /// Bytes since start: from clients, to clients.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        (self.upload_total.get(), self.download_total.get())
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
