@@ -232,6 +232,8 @@ pub struct Metadata {
     pub inbound: Arc<str>,
     /// Who logged in at the inbound.
     pub inbound_user: Option<Arc<str>>,
+    /// The listener's `proxy`: goes there without asking mode or rules.
+    pub special_proxy: Option<Arc<str>>,
     /// The listener's own address and port.
     pub inbound_address: SocketAddr,
     /// The client.
@@ -272,6 +274,7 @@ impl Metadata {
             inbound_type,
             inbound: Arc::clone(inbound),
             inbound_user: None,
+            special_proxy: None,
             inbound_address: SocketAddr::from(([0, 0, 0, 0], 0)),
             source,
             source_mac: None,

@@ -1,3 +1,4 @@
 //! Where connections come in.
 
 pub mod options;
+pub mod transparent;

@@ -174,6 +174,14 @@ pub struct Traits {
     pub dialer: Option<Box<str>>,
 }
 
+impl Traits {
+    /// Whether its sockets leave otherwise than the kernel would forward a packet.
+    #[must_use]
+    pub fn leaves_apart(&self) -> bool {
+        self.interface.is_some() || self.mark != 0 || self.dialer.is_some()
+    }
+}
+
 /// Which family of addresses is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IpVersion {

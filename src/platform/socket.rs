@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, sockopt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 /// How a socket of ours leaves the router.
@@ -58,4 +59,46 @@ pub fn bind_udp(local: SocketAddr, egress: &Egress) -> io::Result<UdpSocket> {
     egress.apply(&socket)?;
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket)
+}
+
+/// Ends our side of a stream: the peer reads the end, and may go on sending.
+pub fn shutdown_write(socket: &impl AsFd) {
+    // Fails only on a stream that is gone already.
+    let _ = nix::sys::socket::shutdown(socket.as_fd().as_raw_fd(), Shutdown::Write);
+}
+
+/// Makes the close of this stream a reset: the peer learns that it was cut, not finished.
+pub fn reset_on_close(socket: &impl AsFd) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let _ = setsockopt(socket, sockopt::Linger, &linger);
+}
+
+/// Sends at once what the socket takes; 0 when it takes nothing now.
+///
+/// # Errors
+/// What the socket says, `WouldBlock` excepted.
+pub fn send_now(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    match send(
+        socket.as_fd().as_raw_fd(),
+        bytes,
+        MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+    ) {
+        Err(Errno::EAGAIN) => Ok(0),
+        sent => Ok(sent?),
+    }
+}
+
+/// Receives at once; 0 at the end of the stream.
+///
+/// # Errors
+/// `WouldBlock` when nothing is there, or what the socket says.
+pub fn receive_now(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(
+        socket.as_fd().as_raw_fd(),
+        buffer,
+        MsgFlags::MSG_DONTWAIT,
+    )?)
 }

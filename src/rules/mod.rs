@@ -80,6 +80,12 @@ impl Rules {
         &self.lines
     }
 
+    /// The target of rule `index`.
+    #[must_use]
+    pub fn target(&self, index: usize) -> Option<&str> {
+        self.lines.get(index).map(|line| &*line.target)
+    }
+
     /// Whether some rule asks for the client's MAC address.
     #[must_use]
     pub fn needs_mac(&self) -> bool {

@@ -1,28 +1,48 @@
-//! Joins the two ends: decides, dials, relays and counts.
+//! Joins the two ends of a flow: decides, dials, relays and counts.
+//!
+//! The road of a stream is `dispatch` (name → sniff → decide → dial) and then `relay`; the road of
+//! datagrams is `udp`. Both read `routing`, a snapshot, and enter what lives into `connections`.
 
 pub mod connections;
+pub mod dispatch;
+pub mod flow;
+pub mod names;
+pub mod relay;
 pub mod routing;
+pub mod udp;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use connections::Connections;
+use names::{Devices, Names};
 use routing::Routing;
+use udp::Sessions;
 
 /// What every flow needs, whichever inbound it came by. Holds no sockets.
 pub struct Tunnel {
+    /// Itself, for the tasks that it begins.
+    me: Weak<Self>,
     /// Snapshot: swapped whole by a reload.
     routing: RwLock<Arc<Routing>>,
+    /// Snapshot: the resolver; a reload may bring another.
+    names: RwLock<Arc<dyn Names>>,
+    devices: Arc<dyn Devices>,
     connections: Connections,
+    sessions: Sessions,
 }
 
 impl Tunnel {
     /// A tunnel that decides by `routing`.
     #[must_use]
-    pub fn new(routing: Routing) -> Self {
-        Self {
+    pub fn new(routing: Routing, names: Arc<dyn Names>, devices: Arc<dyn Devices>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             routing: RwLock::new(Arc::new(routing)),
+            names: RwLock::new(names),
+            devices,
             connections: Connections::default(),
-        }
+            sessions: Sessions::default(),
+        })
     }
 
     /// The present rules and outbounds.
@@ -36,9 +56,23 @@ impl Tunnel {
         *self.routing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routing);
     }
 
+    /// Puts `names` in force for new flows.
+    pub fn replace_names(&self, names: Arc<dyn Names>) {
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
     /// The live flows.
     #[must_use]
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// A handle for a task; `None` while the tunnel is being dropped.
+    fn handle(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
+    }
+
+    fn names(&self) -> Arc<dyn Names> {
+        Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,19 +1,138 @@
-//! Rules, outbounds and mode as one immutable snapshot.
+//! Rules, outbounds, sniffer and mode as one immutable snapshot, and the decision they make.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use crate::metadata::{Metadata, Network};
 use crate::outbound::registry::Registry;
-use crate::rules::Rules;
+use crate::outbound::{Kind, Outbound};
+use crate::rules::{Found, Rules};
+use crate::sniff;
+
+/// Groups within groups; configuration refuses loops, so this only bounds the walk.
+const DEPTH_MAX: usize = 32;
 
 /// What decides: swapped whole when the configuration or the mode changes.
 pub struct Routing {
     /// The compiled rules.
     pub rules: Rules,
     /// Every outbound by name; each rule's target is in it.
-    pub outbounds: Registry,
+    pub outbounds: Arc<Registry>,
     /// `mode`.
     pub mode: Mode,
+    /// `sniffer:`.
+    pub sniffer: sniff::Options,
+}
+
+/// Where a flow goes, and why.
+pub struct Decision {
+    /// The node that carries it.
+    pub node: Arc<dyn Outbound>,
+    /// Names from the node to the outbound that the rule named.
+    pub chain: Vec<Arc<str>>,
+    /// The deciding rule's index.
+    pub rule: Option<usize>,
+}
+
+/// What deciding needs next.
+pub enum Step {
+    /// Decided.
+    Done(Decision),
+    /// A rule needs the destination's address; go on with [`Routing::decide`] from this rule.
+    Resolve(usize),
+}
+
+impl Routing {
+    /// Decides a flow by the listener's proxy, the mode or the rules at or after `from`.
+    /// `may_resolve`: its host may still be resolved. `None`: there is no way out at all.
+    #[must_use]
+    pub fn decide(&self, metadata: &Metadata, from: usize, may_resolve: bool) -> Option<Step> {
+        let fixed = match (&metadata.special_proxy, self.mode) {
+            (Some(proxy), _) => Some(&**proxy),
+            (None, Mode::Global) => Some("GLOBAL"),
+            (None, Mode::Direct) => Some("DIRECT"),
+            (None, Mode::Rule) => None,
+        };
+        if let Some(name) = fixed {
+            return self.follow(name, metadata, None).map(Step::Done);
+        }
+        let mut from = from;
+        loop {
+            match self.rules.find(metadata, from, may_resolve) {
+                Found::NeedIp => return Some(Step::Resolve(from)),
+                Found::Nothing => return self.follow("DIRECT", metadata, None).map(Step::Done),
+                Found::Rule(index) => {
+                    // A target that is gone, passes, or cannot carry UDP skips its rule.
+                    let decision = self
+                        .rules
+                        .target(index)
+                        .and_then(|target| self.follow(target, metadata, Some(index)));
+                    match decision {
+                        Some(decision) if carries(&*decision.node, metadata.network) => {
+                            return Some(Step::Done(decision));
+                        }
+                        _ => from = index + 1,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Follows groups from `name` down to a node.
+    fn follow(&self, name: &str, metadata: &Metadata, rule: Option<usize>) -> Option<Decision> {
+        let mut node = Arc::clone(self.outbounds.get(name)?);
+        let mut chain = vec![Arc::clone(node.name())];
+        while let Some(member) = node.selected(Some(metadata)) {
+            if chain.len() >= DEPTH_MAX {
+                return None;
+            }
+            node = member;
+            chain.push(Arc::clone(node.name()));
+        }
+        chain.reverse();
+        Some(Decision { node, chain, rule })
+    }
+
+    /// Whether `name` now leads to plain DIRECT, through groups as they are chosen.
+    #[must_use]
+    pub fn leads_direct(&self, name: &str) -> bool {
+        let Some(mut node) = self.outbounds.get(name).cloned() else {
+            return false;
+        };
+        for _ in 0..DEPTH_MAX {
+            match node.selected(None) {
+                Some(member) => node = member,
+                None => return node.kind().is_direct() && !node.traits().leaves_apart(),
+            }
+        }
+        false
+    }
+
+    /// Whether the target of rule `index` now leads to plain DIRECT.
+    #[must_use]
+    pub fn rule_leads_direct(&self, index: usize) -> bool {
+        self.rules
+            .target(index)
+            .is_some_and(|target| self.leads_direct(target))
+    }
+
+    /// Whether every flow to `host` is certain to leave DIRECT, whatever else is known of it.
+    #[must_use]
+    pub fn certainly_direct(&self, host: &str) -> bool {
+        match self.mode {
+            Mode::Direct => self.leads_direct("DIRECT"),
+            Mode::Global => self.leads_direct("GLOBAL"),
+            Mode::Rule => self
+                .rules
+                .certainly_direct(host, &|index| self.rule_leads_direct(index)),
+        }
+    }
+}
+
+/// Whether a rule that leads to `node` holds for this network.
+fn carries(node: &dyn Outbound, network: Network) -> bool {
+    node.kind() != Kind::Pass && (network == Network::Tcp || node.udp())
 }
 
 /// `mode` of the configuration.

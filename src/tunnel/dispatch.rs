@@ -1,0 +1,249 @@
+//! The road of one stream: what is it called, where may it go, dial, relay.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::metadata::{DnsMode, Metadata, Network};
+use crate::outbound::{BoxFuture, IpVersion, Purpose, Stream};
+use crate::platform::{clock, socket};
+
+use super::Tunnel;
+use super::flow::Dispatch;
+use super::names::{Hosts, Mapping, Names};
+use super::relay::relay;
+use super::routing::{Decision, Routing, Step};
+
+/// How long REJECT-DROP keeps a client waiting, as mihomo does.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Aliases of aliases in `hosts`.
+const ALIASES_MAX: usize = 8;
+
+/// Why a flow goes nowhere.
+#[derive(Debug)]
+pub enum Refusal {
+    /// A fake address that was never given out, or was forgotten.
+    FakeUnknown(IpAddr),
+    /// The rules name no way out.
+    NoWay,
+    /// The way out failed.
+    Failed(io::Error),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::FakeUnknown(address) => write!(f, "fake address {address} stands for no name"),
+            Self::NoWay => f.write_str("no outbound takes it"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Dispatch for Tunnel {
+    fn stream(&self, metadata: Metadata, client: Stream) -> BoxFuture<'_, ()> {
+        Box::pin(self.serve_stream(metadata, client))
+    }
+
+    fn datagram(
+        &self,
+        source: std::net::SocketAddr,
+        to: crate::metadata::Endpoint,
+        payload: &[u8],
+        reply: &Arc<dyn super::flow::ReplySink>,
+        describe: &dyn Fn() -> Metadata,
+    ) {
+        self.sessions
+            .datagram(self, source, to, payload, reply, describe);
+    }
+}
+
+impl Tunnel {
+    /// Relays one accepted stream until it ends. Failures are the client's to see (a reset) and the
+    /// log's to name.
+    pub async fn serve_stream(&self, mut metadata: Metadata, client: Stream) {
+        let routing = self.routing();
+        let (client, decided) = Box::pin(self.prepare(&routing, &mut metadata, client)).await;
+        let (decision, remote) = match decided {
+            Ok(ready) => ready,
+            Err(refusal) => {
+                log::info!(
+                    "[TCP] {} --> {} refused: {refusal}",
+                    metadata.source,
+                    metadata.destination()
+                );
+                if let Stream::Tcp(socket) = &client {
+                    socket::reset_on_close(socket);
+                }
+                return;
+            }
+        };
+        match remote {
+            Stream::Closed => return,
+            Stream::Silent => {
+                tokio::time::sleep(SILENCE).await;
+                return;
+            }
+            Stream::Tcp(_) | Stream::Boxed(_) => {}
+        }
+        let rule = routing.rule_names(&decision);
+        drop(routing);
+        let connection = self
+            .connections
+            .open(metadata, decision.chain, rule, clock::unix_time());
+        drop(decision.node);
+        let ended = relay(client, remote, &connection, &self.connections).await;
+        if let Err(error) = ended {
+            log::debug!(
+                "[TCP] {} --> {}: {error}",
+                connection.metadata.source,
+                connection.metadata.destination()
+            );
+        }
+        self.connections.remove(connection.id);
+    }
+
+    /// Everything before the relay; boxed by the caller, so that its memory is given back then.
+    async fn prepare(
+        &self,
+        routing: &Routing,
+        metadata: &mut Metadata,
+        client: Stream,
+    ) -> (Stream, Result<(Decision, Stream), Refusal>) {
+        let mut client = client;
+        let names = self.names();
+        let named = name_destination(&*names, metadata);
+        let sniffed = self.sniff_stream(routing, metadata, &mut client).await;
+        if let (Err(refusal), false) = (named, sniffed) {
+            return (client, Err(refusal));
+        }
+        let result = match self.decide(routing, &*names, metadata).await {
+            Err(refusal) => Err(refusal),
+            Ok(decision) => {
+                log_decision(routing, metadata, &decision);
+                match decision.node.connect(metadata).await {
+                    Ok(remote) => Ok((decision, remote)),
+                    Err(error) => Err(Refusal::Failed(error)),
+                }
+            }
+        };
+        (client, result)
+    }
+
+    /// Decides by the rules, resolving the host when one of them needs its address.
+    pub(super) async fn decide(
+        &self,
+        routing: &Routing,
+        names: &dyn Names,
+        metadata: &mut Metadata,
+    ) -> Result<Decision, Refusal> {
+        if metadata.source_mac.is_none() && routing.rules.needs_mac() {
+            metadata.source_mac = self.devices.mac_of(metadata.source.ip());
+        }
+        let (mut from, mut may_resolve) = (
+            0,
+            metadata.host.is_some() && metadata.destination_ip.is_none(),
+        );
+        loop {
+            match routing.decide(metadata, from, may_resolve) {
+                None => return Err(Refusal::NoWay),
+                Some(Step::Done(decision)) => return Ok(decision),
+                Some(Step::Resolve(index)) => {
+                    (from, may_resolve) = (index, false);
+                    if let Some(host) = metadata.host.clone() {
+                        let found = names.resolve(&host, IpVersion::Dual, Purpose::Rule).await;
+                        metadata.destination_ip =
+                            found.ok().and_then(|addresses| addresses.first().copied());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gives the destination its name: by fake address, by what our DNS answered, by `hosts`
+/// (clash-api.md 4.1, steps 2 to 2d).
+pub(super) fn name_destination(names: &dyn Names, metadata: &mut Metadata) -> Result<(), Refusal> {
+    if let (None, Some(address)) = (&metadata.host, metadata.destination_ip) {
+        match names.map(address) {
+            Mapping::Unknown => {}
+            Mapping::FakeUnknown => return Err(Refusal::FakeUnknown(address)),
+            Mapping::Fake(name) => {
+                metadata.host = Some(name);
+                metadata.destination_ip = None;
+                metadata.dns_mode = DnsMode::FakeIp;
+            }
+            Mapping::Real(name) => {
+                metadata.host = Some(name);
+                metadata.dns_mode = if names.fake_mode() {
+                    DnsMode::FakeIp
+                } else {
+                    DnsMode::RedirHost
+                };
+            }
+        }
+    }
+    for _ in 0..ALIASES_MAX {
+        let Some(host) = &metadata.host else { break };
+        match names.hosts(host) {
+            Hosts::Unlisted => break,
+            Hosts::Alias(name) => metadata.host = Some(name),
+            Hosts::Address(address) => {
+                metadata.destination_ip = Some(address);
+                metadata.dns_mode = DnsMode::Hosts;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Routing {
+    /// Type and payload of the rule that decided, for the APIs.
+    pub(super) fn rule_names(&self, decision: &Decision) -> Option<(&'static str, Box<str>)> {
+        let line = self.rules.lines().get(decision.rule?)?;
+        Some((line.kind, line.payload.clone()))
+    }
+}
+
+pub(super) fn log_decision(routing: &Routing, metadata: &Metadata, decision: &Decision) {
+    if !log::log_enabled!(log::Level::Info) {
+        return;
+    }
+    let network = match metadata.network {
+        Network::Tcp => "TCP",
+        Network::Udp => "UDP",
+    };
+    let rule = match routing.rule_names(decision) {
+        Some((kind, payload)) if payload.is_empty() => kind.to_owned(),
+        Some((kind, payload)) => format!("{kind}({payload})"),
+        None => routing.mode.as_str().to_owned(),
+    };
+    log::info!(
+        "[{network}] {} --> {} match {rule} using {}",
+        metadata.source,
+        metadata.destination(),
+        decision.chain.join(" < ")
+    );
+}
+
+/// How long the dispatcher waits for bytes to sniff. Longer than a client needs to speak, short
+/// enough that a protocol in which the server speaks first does not feel it.
+const SNIFF_WAIT: Duration = Duration::from_millis(300);
+
+impl Tunnel {
+    /// Reads the name that the client is about to speak to. Whether one was found.
+    async fn sniff_stream(
+        &self,
+        _routing: &Routing,
+        _metadata: &mut Metadata,
+        _client: &mut Stream,
+    ) -> bool {
+        let _ = timeout(SNIFF_WAIT, std::future::ready(())).await;
+        false
+    }
+}

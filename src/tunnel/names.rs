@@ -1,0 +1,49 @@
+//! What the tunnel asks of DNS and of the neighbour table; the interfaces are its own, so that
+//! it can be tested without either.
+
+use std::net::IpAddr;
+
+use crate::metadata::Mac;
+use crate::outbound::Resolve;
+
+/// What an address that a client dials stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// One of our fake addresses, given for this name.
+    Fake(Box<str>),
+    /// In the fake range, but given to nobody that we remember.
+    FakeUnknown,
+    /// A real address that our DNS answered for this name.
+    Real(Box<str>),
+    /// Nothing is known.
+    Unknown,
+}
+
+/// What the `hosts` table says of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// It has this address.
+    Address(IpAddr),
+    /// It is another name.
+    Alias(Box<str>),
+    /// It is not listed.
+    Unlisted,
+}
+
+/// Names and addresses: DNS, as the tunnel needs it.
+pub trait Names: Resolve {
+    /// What a dialled address stands for.
+    fn map(&self, address: IpAddr) -> Mapping;
+
+    /// What the `hosts` table says of a name.
+    fn hosts(&self, name: &str) -> Hosts;
+
+    /// Whether fake addresses are handed out: a mapped name then replaces the address.
+    fn fake_mode(&self) -> bool;
+}
+
+/// The devices of the LAN, as the tunnel needs them.
+pub trait Devices: Send + Sync {
+    /// The Ethernet address of a neighbour.
+    fn mac_of(&self, address: IpAddr) -> Option<Mac>;
+}

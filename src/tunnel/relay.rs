@@ -1,0 +1,448 @@
+//! Moves bytes between the two ends of a flow until both directions are done.
+//!
+//! Plain sockets at both ends are spliced in the kernel once they move bulk, and copied through one
+//! scratch buffer a thread while they move little: a pipe costs more than it saves below some
+//! kilobytes. No buffer and no pipe is held while nothing flows, so an idle flow costs its task.
+//!
+//! The end of one direction is carried across as a half-close; an error as a reset, so that the
+//! peer learns that the bytes were cut, not finished.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::outbound::{ByteStream, Stream};
+use crate::platform::pipe::Pipe;
+use crate::platform::socket;
+
+use super::connections::{Connection, Connections};
+
+/// The thread's copy buffer, bytes.
+const SCRATCH: usize = 64 * 1024;
+
+/// A read this large means bulk: the direction goes over to splicing.
+const BULK: usize = 16 * 1024;
+
+/// Splices smaller than this, several in a row, mean that it is bulk no more.
+const SMALL: usize = 4 * 1024;
+
+/// How many small splices in a row.
+const SMALL_RUN: u8 = 8;
+
+thread_local! {
+    /// Private to the thread, and to one poll: nothing stays in it between polls.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Joins `client` and `remote` and counts on `connection`; done when both directions are, when
+/// one fails, or when somebody closes the connection.
+///
+/// # Errors
+/// The first failure; both ends are reset then.
+pub async fn relay(
+    client: Stream,
+    remote: Stream,
+    connection: &Connection,
+    totals: &Connections,
+) -> io::Result<()> {
+    match (client, remote) {
+        (Stream::Tcp(client), Stream::Tcp(remote)) => {
+            let up = Direction::default();
+            let down = Direction::default();
+            Sockets {
+                client,
+                remote,
+                up,
+                down,
+                connection,
+                totals,
+            }
+            .await
+        }
+        (client, remote) => {
+            let (Some(client), Some(remote)) = (boxed(client), boxed(remote)) else {
+                return Ok(());
+            };
+            let up = Leg::default();
+            let down = Leg::default();
+            Boxes {
+                client,
+                remote,
+                up,
+                down,
+                connection,
+                totals,
+            }
+            .await
+        }
+    }
+}
+
+fn boxed(stream: Stream) -> Option<Box<dyn ByteStream>> {
+    match stream {
+        Stream::Tcp(stream) => Some(Box::new(stream)),
+        Stream::Boxed(stream) => Some(stream),
+        Stream::Closed | Stream::Silent => None,
+    }
+}
+
+/// Two plain sockets.
+struct Sockets<'a> {
+    client: TcpStream,
+    remote: TcpStream,
+    up: Direction,
+    down: Direction,
+    connection: &'a Connection,
+    totals: &'a Connections,
+}
+
+impl Future for Sockets<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.connection.poll_closed(cx.waker()) {
+            return this.fail(io::ErrorKind::ConnectionAborted.into());
+        }
+        let (connection, totals) = (this.connection, this.totals);
+        let up = this.up.poll(cx, &this.client, &this.remote, |n| {
+            totals.count_upload(connection, n)
+        });
+        let down = this.down.poll(cx, &this.remote, &this.client, |n| {
+            totals.count_download(connection, n)
+        });
+        match (up, down) {
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => this.fail(error),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl Sockets<'_> {
+    fn fail(&self, error: io::Error) -> Poll<io::Result<()>> {
+        socket::reset_on_close(&self.client);
+        socket::reset_on_close(&self.remote);
+        Poll::Ready(Err(error))
+    }
+}
+
+/// One direction between plain sockets.
+#[derive(Default)]
+struct Direction {
+    held: Held,
+    /// Bulk: splice instead of copying.
+    bulk: bool,
+    small_run: u8,
+    ended: bool,
+    finished: bool,
+}
+
+/// Bytes that were taken from the source and that the sink would not take yet.
+#[derive(Default)]
+enum Held {
+    #[default]
+    Nothing,
+    Bytes(Box<[u8]>, usize),
+    Piped(Pipe),
+}
+
+impl Direction {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &TcpStream,
+        sink: &TcpStream,
+        mut count: impl FnMut(u64),
+    ) -> Poll<io::Result<()>> {
+        if self.finished {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.poll_flush(cx, sink, &mut count))?;
+            if self.ended {
+                self.finished = true;
+                socket::shutdown_write(sink);
+                return Poll::Ready(Ok(()));
+            }
+            ready!(source.poll_read_ready(cx))?;
+            let moved = if self.bulk {
+                self.splice(source, sink, &mut count)
+            } else {
+                self.copy(source, sink, &mut count)
+            };
+            match moved {
+                Ok(0) => self.ended = true,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Sends what is held; ready when nothing is.
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &TcpStream,
+        count: &mut impl FnMut(u64),
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let sent = match &mut self.held {
+                Held::Nothing => return Poll::Ready(Ok(())),
+                Held::Bytes(bytes, from) => {
+                    ready!(sink.poll_write_ready(cx))?;
+                    let rest = bytes.get(*from..).unwrap_or_default();
+                    let sent = sink.try_write(rest);
+                    if let Ok(n) = sent {
+                        *from += n;
+                        if *from >= bytes.len() {
+                            self.held = Held::Nothing;
+                        }
+                    }
+                    sent
+                }
+                Held::Piped(pipe) => {
+                    ready!(sink.poll_write_ready(cx))?;
+                    let sent = sink.try_io(Interest::WRITABLE, || pipe.drain_to(sink));
+                    if pipe.held() == 0
+                        && let Held::Piped(pipe) = std::mem::take(&mut self.held)
+                    {
+                        pipe.give_back();
+                    }
+                    sent
+                }
+            };
+            match sent {
+                Ok(n) => count(n as u64),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Copies one read's worth; `Ok(0)` at the end of the source.
+    fn copy(
+        &mut self,
+        source: &TcpStream,
+        sink: &TcpStream,
+        count: &mut impl FnMut(u64),
+    ) -> io::Result<usize> {
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(SCRATCH, 0);
+            let n = read_and_settle(source, buffer)?;
+            let bytes = buffer.get(..n).unwrap_or_default();
+            // Straight to the kernel: readiness of a socket that was just accepted is not known yet.
+            let sent = if n == 0 {
+                0
+            } else {
+                socket::send_now(sink, bytes)?
+            };
+            count(sent as u64);
+            if sent < n {
+                self.held = Held::Bytes(bytes.get(sent..).unwrap_or_default().into(), 0);
+            }
+            self.bulk = n >= BULK;
+            Ok(n)
+        })
+    }
+
+    /// Splices once; `Ok(0)` at the end of the source.
+    fn splice(
+        &mut self,
+        source: &TcpStream,
+        sink: &TcpStream,
+        count: &mut impl FnMut(u64),
+    ) -> io::Result<usize> {
+        let mut pipe = match Pipe::take() {
+            Ok(pipe) => pipe,
+            Err(_) => {
+                // No descriptors left: copying needs none.
+                self.bulk = false;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        };
+        let n = match source.try_io(Interest::READABLE, || pipe.fill_from(source)) {
+            Ok(n) => n,
+            Err(error) => {
+                pipe.give_back();
+                return Err(error);
+            }
+        };
+        self.small_run = if n < SMALL { self.small_run + 1 } else { 0 };
+        if self.small_run >= SMALL_RUN {
+            self.small_run = 0;
+            self.bulk = false;
+        }
+        if n > 0 {
+            match pipe.drain_to(sink) {
+                Ok(sent) => count(sent as u64),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if pipe.held() > 0 {
+            self.held = Held::Piped(pipe);
+        } else {
+            pipe.give_back();
+        }
+        Ok(n)
+    }
+}
+
+/// Reads, and after a short read notes that the socket is empty, which spares the call that
+/// would only say so. (New bytes arrive with a new event; an end that is already known stays known.)
+fn read_and_settle(source: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut got = None;
+    let result = source.try_io(Interest::READABLE, || {
+        let n = socket::receive_now(source, buffer)?;
+        if n > 0 && n < buffer.len() {
+            got = Some(n);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(n)
+    });
+    got.map_or(result, Ok)
+}
+
+/// Two ends of which at least one is no plain socket.
+struct Boxes<'a> {
+    client: Box<dyn ByteStream>,
+    remote: Box<dyn ByteStream>,
+    up: Leg,
+    down: Leg,
+    connection: &'a Connection,
+    totals: &'a Connections,
+}
+
+impl Future for Boxes<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.connection.poll_closed(cx.waker()) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let (connection, totals) = (this.connection, this.totals);
+        let up = this.up.poll(cx, &mut *this.client, &mut *this.remote, |n| {
+            totals.count_upload(connection, n)
+        });
+        let down = this
+            .down
+            .poll(cx, &mut *this.remote, &mut *this.client, |n| {
+                totals.count_download(connection, n)
+            });
+        match (up, down) {
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+/// One direction between boxed streams.
+#[derive(Default)]
+struct Leg {
+    held: Box<[u8]>,
+    sent: usize,
+    unflushed: bool,
+    ended: bool,
+    finished: bool,
+}
+
+impl Leg {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut dyn ByteStream,
+        sink: &mut dyn ByteStream,
+        mut count: impl FnMut(u64),
+    ) -> Poll<io::Result<()>> {
+        if self.finished {
+            return Poll::Ready(Ok(()));
+        }
+        let (mut source, mut sink) = (Pin::new(source), Pin::new(sink));
+        loop {
+            while let Some(rest) = self.held.get(self.sent..).filter(|rest| !rest.is_empty()) {
+                let n = ready!(sink.as_mut().poll_write(cx, rest))?;
+                if n == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.sent += n;
+                self.unflushed = true;
+                count(n as u64);
+            }
+            self.held = Box::default();
+            self.sent = 0;
+            if self.ended {
+                ready!(sink.as_mut().poll_shutdown(cx))?;
+                self.finished = true;
+                return Poll::Ready(Ok(()));
+            }
+            match self.poll_copy(cx, source.as_mut(), sink.as_mut(), &mut count) {
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    if self.unflushed {
+                        ready!(sink.as_mut().poll_flush(cx))?;
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Reads once and writes what the sink takes at once; the rest is held.
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: Pin<&mut dyn ByteStream>,
+        mut sink: Pin<&mut dyn ByteStream>,
+        count: &mut impl FnMut(u64),
+    ) -> Poll<io::Result<usize>> {
+        // Taken out, not borrowed: a boxed stream may be one whose other end is polled from here.
+        let mut buffer = BUFFER.take();
+        buffer.resize(SCRATCH, 0);
+        let mut read = ReadBuf::new(&mut buffer);
+        let polled = source.poll_read(cx, &mut read);
+        let mut bytes = read.filled();
+        let n = bytes.len();
+        let mut result = Poll::Ready(Ok(n));
+        match polled {
+            Poll::Pending => result = Poll::Pending,
+            Poll::Ready(Err(error)) => result = Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {
+                while !bytes.is_empty() {
+                    match sink.as_mut().poll_write(cx, bytes) {
+                        Poll::Ready(Ok(sent)) if sent > 0 => {
+                            bytes = bytes.get(sent..).unwrap_or_default();
+                            self.unflushed = true;
+                            count(sent as u64);
+                        }
+                        Poll::Ready(Ok(_)) => {
+                            result = Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                            break;
+                        }
+                        Poll::Ready(Err(error)) => {
+                            result = Poll::Ready(Err(error));
+                            break;
+                        }
+                        Poll::Pending => {
+                            self.held = bytes.into();
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        BUFFER.replace(buffer);
+        result
+    }
+}

@@ -1,0 +1,393 @@
+//! UDP sessions: one for each client socket, with one mapping to the outside and any number of
+//! destinations (endpoint-independent mapping, RFC 4787).
+//!
+//! The first datagram decides by the rules and opens the association; those that follow are sent by
+//! the inbound's own task, without a queue between. A name (a fake address) is resolved once for the
+//! session, since the answer's real sender must be turned back into the address that the client knows.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::ReadBuf;
+use tokio::time::{Instant, sleep};
+
+use crate::metadata::{Endpoint, Host, Metadata};
+use crate::outbound::{Datagrams, IpVersion, Purpose};
+use crate::platform::clock;
+
+use super::Tunnel;
+use super::connections::Connection;
+use super::dispatch::{log_decision, name_destination};
+use super::flow::ReplySink;
+use super::names::Mapping;
+
+/// Client sockets that may have a session; beyond it new ones are dropped.
+const SESSIONS_MAX: usize = 8192;
+
+/// Datagrams that wait while a session opens; beyond it the newest are dropped.
+const WAITING_MAX: usize = 64;
+
+/// Bytes that wait while a session opens.
+const WAITING_BYTES_MAX: usize = 64 * 1024;
+
+/// Named destinations of one session; beyond it new ones are dropped.
+const NAMED_MAX: usize = 256;
+
+/// Silence after which a session ends, as mihomo's.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The same for QUIC, whose connections outlive a minute's silence.
+const IDLE_QUIC: Duration = Duration::from_secs(300);
+
+thread_local! {
+    /// Private to the thread, and to one poll.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A client socket at one inbound.
+type Key = (SocketAddr, usize);
+
+/// Table: the live sessions.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<HashMap<Key, Arc<Session>>>);
+
+struct Session {
+    client: SocketAddr,
+    reply: Arc<dyn ReplySink>,
+    /// Set once the association is open.
+    open: OnceLock<Open>,
+    state: Mutex<State>,
+    /// Bytes moved since the idle timer last looked.
+    active: AtomicBool,
+}
+
+struct Open {
+    datagrams: Box<dyn Datagrams>,
+    connection: Arc<Connection>,
+    direct: bool,
+}
+
+#[derive(Default)]
+struct State {
+    /// Until the association is open, and while a name is resolved.
+    waiting: Vec<(Endpoint, Box<[u8]>)>,
+    waiting_bytes: usize,
+    /// What a fake address stands for in this session: where it is really sent.
+    named: Vec<(SocketAddr, SocketAddr)>,
+    resolving: Vec<SocketAddr>,
+}
+
+impl Sessions {
+    /// Hands one datagram to its client's session, which it may begin.
+    pub(super) fn datagram(
+        &self,
+        tunnel: &Tunnel,
+        source: SocketAddr,
+        to: Endpoint,
+        payload: &[u8],
+        reply: &Arc<dyn ReplySink>,
+        describe: &dyn Fn() -> Metadata,
+    ) {
+        let key = (source, Arc::as_ptr(reply).cast::<()>() as usize);
+        let found = self.table().get(&key).cloned();
+        if let Some(session) = found {
+            session.send(tunnel, to, payload);
+            return;
+        }
+        let session = Arc::new(Session {
+            client: source,
+            reply: Arc::clone(reply),
+            open: OnceLock::new(),
+            state: Mutex::default(),
+            active: AtomicBool::new(true),
+        });
+        session.wait(to, payload);
+        {
+            let mut table = self.table();
+            if table.len() >= SESSIONS_MAX {
+                log::warn!("[UDP] {SESSIONS_MAX} sessions: {source} dropped");
+                return;
+            }
+            table.insert(key, Arc::clone(&session));
+        }
+        let Some(tunnel) = tunnel.handle() else {
+            return;
+        };
+        let metadata = describe();
+        tokio::spawn(async move {
+            run(&tunnel, &session, metadata).await;
+            tunnel.sessions.table().remove(&key);
+        });
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<Key, Arc<Session>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a datagram until it can go.
+    fn wait(&self, to: Endpoint, payload: &[u8]) {
+        let mut state = self.state();
+        if state.waiting.len() < WAITING_MAX
+            && state.waiting_bytes + payload.len() <= WAITING_BYTES_MAX
+        {
+            state.waiting_bytes += payload.len();
+            state.waiting.push((to, payload.into()));
+        }
+    }
+
+    /// Sends a datagram, now if it can go now.
+    fn send(self: &Arc<Self>, tunnel: &Tunnel, to: Endpoint, payload: &[u8]) {
+        self.active.store(true, Ordering::Relaxed);
+        let Some(open) = self.open.get() else {
+            self.wait(to, payload);
+            return;
+        };
+        match self.target(tunnel, &to) {
+            Target::At(to) => {
+                // A full socket buffer drops the datagram, as a full queue on the way would.
+                if open.datagrams.try_send_to(payload, &to).is_ok() {
+                    tunnel
+                        .connections
+                        .count_upload(&open.connection, payload.len() as u64);
+                }
+            }
+            Target::Unresolved(fake, name) => {
+                let begin = {
+                    let mut state = self.state();
+                    let known = state.resolving.contains(&fake);
+                    if !known && state.resolving.len() + state.named.len() < NAMED_MAX {
+                        state.resolving.push(fake);
+                    }
+                    !known
+                };
+                self.wait(to, payload);
+                if begin && let Some(tunnel) = tunnel.handle() {
+                    let session = Arc::clone(self);
+                    tokio::spawn(async move { session.resolve(&tunnel, fake, &name).await });
+                }
+            }
+            Target::Nowhere => {}
+        }
+    }
+
+    /// Where a datagram really goes.
+    fn target(&self, tunnel: &Tunnel, to: &Endpoint) -> Target {
+        let Host::Ip(address) = to.host else {
+            return Target::At(to.clone());
+        };
+        let asked = SocketAddr::new(address, to.port);
+        if let Some((_, real)) = self.state().named.iter().find(|(fake, _)| *fake == asked) {
+            return Target::At((*real).into());
+        }
+        match tunnel.names().map(address) {
+            Mapping::Fake(name) => Target::Unresolved(asked, name),
+            Mapping::FakeUnknown => Target::Nowhere,
+            Mapping::Real(_) | Mapping::Unknown => Target::At(to.clone()),
+        }
+    }
+
+    async fn resolve(self: &Arc<Self>, tunnel: &Tunnel, fake: SocketAddr, name: &str) {
+        let purpose = if self.open.get().is_some_and(|open| open.direct) {
+            Purpose::Direct
+        } else {
+            Purpose::Rule
+        };
+        let found = tunnel.names().resolve(name, IpVersion::Dual, purpose).await;
+        let address = found.ok().and_then(|addresses| pick(&addresses, fake.ip()));
+        let waiting = {
+            let mut state = self.state();
+            state.resolving.retain(|resolving| *resolving != fake);
+            if let Some(address) = address {
+                state
+                    .named
+                    .push((fake, SocketAddr::new(address, fake.port())));
+            }
+            let (due, kept) = std::mem::take(&mut state.waiting)
+                .into_iter()
+                .partition(|(to, _)| *to == fake.into());
+            state.waiting = kept;
+            state.waiting_bytes = state.waiting.iter().map(|(_, payload)| payload.len()).sum();
+            due
+        };
+        let waiting: Vec<(Endpoint, Box<[u8]>)> = waiting;
+        if address.is_some() {
+            for (to, payload) in waiting {
+                self.send(tunnel, to, &payload);
+            }
+        }
+    }
+
+    /// The address that the client knows for a real sender.
+    fn known_as(&self, from: SocketAddr) -> SocketAddr {
+        let state = self.state();
+        state
+            .named
+            .iter()
+            .find(|(_, real)| *real == from)
+            .map_or(from, |(fake, _)| *fake)
+    }
+}
+
+enum Target {
+    At(Endpoint),
+    Unresolved(SocketAddr, Box<str>),
+    Nowhere,
+}
+
+/// An address for a client that speaks the family of `like`, or any.
+fn pick(addresses: &[IpAddr], like: IpAddr) -> Option<IpAddr> {
+    addresses
+        .iter()
+        .find(|address| address.is_ipv4() == like.is_ipv4())
+        .or(addresses.first())
+        .copied()
+}
+
+/// The life of a session, in its task.
+async fn run(tunnel: &Tunnel, session: &Arc<Session>, mut metadata: Metadata) {
+    let asked = metadata
+        .destination_ip
+        .map(|address| SocketAddr::new(address, metadata.destination_port));
+    let routing = tunnel.routing();
+    let names = tunnel.names();
+    if let Err(refusal) = name_destination(&*names, &mut metadata) {
+        log::info!(
+            "[UDP] {} --> {} refused: {refusal}",
+            metadata.source,
+            metadata.destination()
+        );
+        return;
+    }
+    // Rules see an address for UDP (clash-api.md 4.1): the datagrams are sent to one in any case.
+    if let (Some(host), None) = (metadata.host.clone(), metadata.destination_ip) {
+        let found = names.resolve(&host, IpVersion::Dual, Purpose::Rule).await;
+        metadata.destination_ip = found.ok().and_then(|found| {
+            pick(
+                &found,
+                asked.map_or(metadata.source.ip(), |asked| asked.ip()),
+            )
+        });
+    }
+    let decision = match tunnel.decide(&routing, &*names, &mut metadata).await {
+        Ok(decision) => decision,
+        Err(refusal) => {
+            log::info!(
+                "[UDP] {} --> {} refused: {refusal}",
+                metadata.source,
+                metadata.destination()
+            );
+            return;
+        }
+    };
+    log_decision(&routing, &metadata, &decision);
+    let datagrams = match decision.node.associate(&metadata).await {
+        Ok(datagrams) => datagrams,
+        Err(error) => {
+            log::info!(
+                "[UDP] {} --> {}: {error}",
+                metadata.source,
+                metadata.destination()
+            );
+            return;
+        }
+    };
+    if let (Some(asked), Some(real)) = (asked, metadata.destination_ip)
+        && asked.ip() != real
+    {
+        session
+            .state()
+            .named
+            .push((asked, SocketAddr::new(real, asked.port())));
+    }
+    let rule = routing.rule_names(&decision);
+    drop(routing);
+    let direct = decision.node.kind().is_direct();
+    let idle = if metadata.destination_port == 443 {
+        IDLE_QUIC
+    } else {
+        IDLE
+    };
+    let connection = tunnel
+        .connections
+        .open(metadata, decision.chain, rule, clock::unix_time());
+    let open = session.open.get_or_init(|| Open {
+        datagrams,
+        connection: Arc::clone(&connection),
+        direct,
+    });
+    let waiting = {
+        let mut state = session.state();
+        state.waiting_bytes = 0;
+        std::mem::take(&mut state.waiting)
+    };
+    for (to, payload) in waiting {
+        session.send(tunnel, to, &payload);
+    }
+    let ended = receive(tunnel, session, open, idle).await;
+    if let Err(error) = ended {
+        log::debug!("[UDP] {}: {error}", session.client);
+    }
+    tunnel.connections.remove(connection.id);
+}
+
+/// Carries replies back until the session idles, fails or is closed.
+async fn receive(
+    tunnel: &Tunnel,
+    session: &Session,
+    open: &Open,
+    idle: Duration,
+) -> io::Result<()> {
+    let mut timer = Box::pin(sleep(idle));
+    poll_fn(|cx| {
+        if open.connection.poll_closed(cx.waker()) {
+            return Poll::Ready(Ok(()));
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if !session.active.swap(false, Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+            timer.as_mut().reset(Instant::now() + idle);
+        }
+        loop {
+            let mut buffer = BUFFER.take();
+            buffer.resize(usize::from(u16::MAX), 0);
+            let mut read = ReadBuf::new(&mut buffer);
+            let polled = open.datagrams.poll_recv_from(cx, &mut read);
+            let outcome = match polled {
+                Poll::Ready(Ok(from)) => {
+                    let payload = read.filled();
+                    session.active.store(true, Ordering::Relaxed);
+                    tunnel
+                        .connections
+                        .count_download(&open.connection, payload.len() as u64);
+                    session
+                        .reply
+                        .reply(session.client, &session.known_as(from).into(), payload);
+                    None
+                }
+                // An ICMP error on the socket is news of one destination, not the session's end.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => None,
+                Poll::Ready(Err(error)) => Some(Poll::Ready(Err(error))),
+                Poll::Pending => Some(Poll::Pending),
+            };
+            BUFFER.replace(buffer);
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+        }
+    })
+    .await
+}
