@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod counter;
+pub mod memory;
 pub mod pipe;
 pub mod raw_udp;
 pub mod socket;

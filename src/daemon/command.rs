@@ -1,0 +1,230 @@
+//! The command line of the contract, parsed and carried out.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::config::Config;
+
+/// Printed after a usage error.
+pub const USAGE: &str = "usage: headgate [run] [-d DIR] [-f FILE]   run in the foreground
+       headgate check [-d DIR] [-f FILE]   validate a configuration (also -t)
+       headgate cleanup                    remove what a dead instance left in the kernel
+       headgate ruleset [-d DIR] [-f FILE] print the nftables ruleset, apply nothing
+       headgate version                    (also -v)";
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Run until told to stop.
+    Run,
+    /// Validate the configuration.
+    Check,
+    /// Remove kernel leftovers.
+    Cleanup,
+    /// Print the ruleset.
+    Ruleset,
+    /// Print the version.
+    Version,
+    /// Print how to call it.
+    Help,
+}
+
+/// A parsed command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// What is to be done.
+    pub task: Task,
+    /// `-d`.
+    pub directory: Option<PathBuf>,
+    /// `-f`.
+    pub file: Option<PathBuf>,
+}
+
+/// Why a command line is none of ours.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Command {
+    /// Parses the process's arguments, its own name first.
+    ///
+    /// # Errors
+    /// [`Usage`] with what was wrong.
+    pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, Usage> {
+        use lexopt::prelude::{Long, Short, Value};
+        let usage = |error: lexopt::Error| Usage(error.to_string());
+        let mut command = Self { task: Task::Run, directory: None, file: None };
+        let mut task = None;
+        let mut parser = lexopt::Parser::from_iter(arguments);
+        while let Some(argument) = parser.next().map_err(usage)? {
+            match argument {
+                Short('d') => command.directory = Some(parser.value().map_err(usage)?.into()),
+                Short('f') => command.file = Some(parser.value().map_err(usage)?.into()),
+                Short('t') => task = Some(Task::Check),
+                Short('v') | Long("version") => task = Some(Task::Version),
+                Short('h') | Long("help") => task = Some(Task::Help),
+                Value(word) if task.is_none() => {
+                    task = Some(match word.to_str() {
+                        Some("run") => Task::Run,
+                        Some("check") => Task::Check,
+                        Some("cleanup") => Task::Cleanup,
+                        Some("ruleset") => Task::Ruleset,
+                        Some("version") => Task::Version,
+                        Some("help") => Task::Help,
+                        _ => return Err(Usage(format!("unknown command {}", word.to_string_lossy()))),
+                    });
+                }
+                other => return Err(usage(other.unexpected())),
+            }
+        }
+        command.task = task.unwrap_or(Task::Run);
+        Ok(command)
+    }
+
+    /// The working directory: `-d`, else `/etc/headgate` when it exists, else under the user's state.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        if let Some(directory) = &self.directory {
+            return directory.clone();
+        }
+        let system = Path::new("/etc/headgate");
+        if system.is_dir() {
+            return system.into();
+        }
+        let state = std::env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from).join(".local/state");
+        state.unwrap_or_else(home).join("headgate")
+    }
+
+    /// The configuration file, and whether it was asked for by name.
+    #[must_use]
+    pub fn file(&self) -> (PathBuf, bool) {
+        match &self.file {
+            Some(file) => (file.clone(), true),
+            None => (self.directory().join("config.yaml"), false),
+        }
+    }
+}
+
+/// Carries a command out: the process's exit status (0 well, 1 failed).
+#[must_use]
+pub fn execute(command: Command) -> ExitCode {
+    let done = match command.task {
+        Task::Version => {
+            say(&format!("headgate {}", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+        Task::Help => {
+            say(USAGE);
+            Ok(())
+        }
+        Task::Check => load(&command).map(|loaded| {
+            for warning in &loaded.warnings {
+                eprintln!("{}: {warning}", loaded.origin);
+            }
+            say(&format!("{}: the configuration is valid", loaded.origin));
+        }),
+        Task::Ruleset => load(&command).and_then(|loaded| super::kernel::print_ruleset(&loaded.config)),
+        Task::Cleanup => super::kernel::cleanup(),
+        Task::Run => super::run(&command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the commands whose purpose is to print")]
+pub(super) fn say(text: &str) {
+    println!("{text}");
+}
+
+/// A configuration and where it came from.
+pub struct Loaded {
+    /// It.
+    pub config: Config,
+    /// What was ignored in it.
+    pub warnings: Vec<crate::config::Warning>,
+    /// The file's path, or `built-in configuration`.
+    pub origin: String,
+}
+
+/// Why there is no configuration. Displays as the one line of the contract.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The file cannot be read.
+    Unreadable(PathBuf, std::io::Error),
+    /// It is no valid configuration.
+    Invalid(String, crate::config::ConfigError),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Invalid(origin, error) => write!(f, "{origin}:{error}"),
+        }
+    }
+}
+
+/// Reads the configuration that the command names; the built-in one when there is no file and none
+/// was asked for.
+///
+/// # Errors
+/// [`LoadError`], a line that names file, place, key and reason.
+pub fn load(command: &Command) -> Result<Loaded, super::Failure> {
+    let (path, asked) = command.file();
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked => {
+            return Ok(Loaded { config: Config::builtin(), warnings: Vec::new(), origin: "built-in configuration".into() });
+        }
+        Err(error) => return Err(LoadError::Unreadable(path, error).into()),
+    };
+    parse(&text, path.display().to_string())
+}
+
+/// Parses a configuration's text.
+///
+/// # Errors
+/// [`LoadError::Invalid`].
+pub fn parse(text: &str, origin: String) -> Result<Loaded, super::Failure> {
+    match Config::parse(text) {
+        Ok((config, warnings)) => Ok(Loaded { config, warnings, origin }),
+        Err(error) => Err(LoadError::Invalid(origin, error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Result<Command, Usage> {
+        Command::parse(["headgate"].iter().chain(words).map(OsString::from))
+    }
+
+    #[test]
+    fn run_is_the_default_and_test_is_check() {
+        assert_eq!(parsed(&[]).unwrap().task, Task::Run);
+        let command = parsed(&["-t", "-f", "x.yaml"]).unwrap();
+        assert_eq!((command.task, command.file()), (Task::Check, ("x.yaml".into(), true)));
+        assert_eq!(parsed(&["-d", "/tmp/d"]).unwrap().file(), ("/tmp/d/config.yaml".into(), false));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_a_usage_error() {
+        for words in [&["sail"][..], &["-x"], &["run", "run"], &["-d"], &["--file=x"]] {
+            assert!(parsed(words).is_err(), "{words:?}");
+        }
+    }
+}
