@@ -1,116 +1,103 @@
 //! Which way out a connection takes: the user's rule list, compiled.
 //!
 //! Pure: no tokio, no clock, no log, no resolver. A rule that needs an address says so
-//! ([`Found::NeedIp`]); the tunnel resolves and asks again.
+//! ([`Found::NeedIp`]); the tunnel resolves and asks again. Semantics are those of mihomo's
+//! documentation: the first rule of the list that matches decides, as if the list were walked;
+//! no list is walked, though ([`Rules::find`]).
+//!
+//! A line becomes a [`RuleLine`], whose [`Matcher`] answers for that line alone. [`Rules`] takes
+//! the matchers apart by their [`matcher::Key`] into tables that are searched at once; only what
+//! has no key is asked one by one. To add a type, write its matcher and its row in
+//! [`RULE_TYPES`]; it works at once, unkeyed, and a key can follow when a measurement asks for it.
+//!
+//! What is not known yet is a third answer beside yes and no ([`Truth`]). One evaluator thus
+//! serves the decision (unknown: the address must be resolved first), lazy AND, OR and NOT, and
+//! the proof that flows are DIRECT whatever their unknown facts are (`certain.rs`).
 
-use std::fmt;
-use std::net::IpAddr;
+mod certain;
+mod domain;
+mod inbound;
+mod index;
+mod intervals;
+mod ip;
+mod line;
+mod logic;
+pub mod matcher;
+mod network;
+mod port;
+mod punycode;
+mod rule_error;
+mod source_mac;
 
-use crate::metadata::Metadata;
+#[cfg(test)]
+mod equivalence;
 
-/// One line of `rules:`, parsed: `TYPE,payload,target[,param…]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleLine {
-    /// Type name as the Clash API shows it (`DomainSuffix`).
-    pub kind: &'static str,
-    /// Payload as the Clash API shows it.
-    pub payload: Box<str>,
-    /// The proxy, group or built-in that it sends to.
-    pub target: Box<str>,
-}
+pub use index::{Found, RuleView, Rules, RulesBuilder};
+pub use line::RuleLine;
+pub use matcher::{Matcher, Truth};
+pub use rule_error::{PayloadError, RuleError};
 
-/// Why a line is no rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RuleError {
-    /// The type is not one of [`RULE_TYPES`].
-    UnknownType(Box<str>),
-}
+use matcher::{Condition, Payload};
 
-impl fmt::Display for RuleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownType(kind) => write!(f, "unknown rule type {kind}"),
-        }
-    }
-}
-
-impl RuleLine {
-    /// Parses a line.
-    ///
-    /// # Errors
-    /// [`RuleError`] with the reason.
-    pub fn parse(_line: &str) -> Result<Self, RuleError> {
-        Err(RuleError::UnknownType("".into()))
-    }
-}
-
-/// What a search of the rules gives.
+/// How a line of this type is cut at its commas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// The first rule, at or after the asked index, that matches.
-    Rule(usize),
-    /// The first rule that could decide needs the destination's address: resolve the host, set
-    /// [`Metadata::destination_ip`] (or give up), then ask again with `may_resolve` false.
-    NeedIp,
-    /// No rule matches.
-    Nothing,
+enum Form {
+    /// `TYPE,payload,target[,param…]`.
+    Plain,
+    /// `TYPE,payload,target` where the payload may hold commas: the last field is the target.
+    Greedy,
+    /// `TYPE,target`.
+    NoPayload,
 }
 
-/// The compiled list. Immutable; a reload makes a new one.
-pub struct Rules {
-    lines: Vec<RuleLine>,
+/// One rule type: its name in the configuration and what reads its payload.
+#[derive(Debug)]
+pub struct RuleType {
+    /// As the configuration writes it, upper case.
+    pub name: &'static str,
+    form: Form,
+    read: fn(&Payload<'_>) -> Result<Condition, PayloadError>,
 }
 
-impl Rules {
-    /// Compiles parsed lines.
-    #[must_use]
-    pub fn compile(lines: Vec<RuleLine>) -> Self {
-        Self { lines }
+impl RuleType {
+    const fn new(
+        name: &'static str,
+        form: Form,
+        read: fn(&Payload<'_>) -> Result<Condition, PayloadError>,
+    ) -> Self {
+        Self { name, form, read }
     }
 
-    /// The first rule at or after `from` that matches, exactly as if the list were walked.
-    #[must_use]
-    pub fn find(&self, _metadata: &Metadata, _from: usize, _may_resolve: bool) -> Found {
-        Found::Nothing
-    }
-
-    /// The lines in order, for the APIs.
-    #[must_use]
-    pub fn lines(&self) -> &[RuleLine] {
-        &self.lines
-    }
-
-    /// The target of rule `index`.
-    #[must_use]
-    pub fn target(&self, index: usize) -> Option<&str> {
-        self.lines.get(index).map(|line| &*line.target)
-    }
-
-    /// Whether some rule asks for the client's MAC address.
-    #[must_use]
-    pub fn needs_mac(&self) -> bool {
-        false
-    }
-
-    /// Whether every flow to `host`, from any device, to any port, over TCP or UDP, ends at a
-    /// rule for which `is_direct(index)` holds. When no rule matches at all the answer is yes:
-    /// that flow goes DIRECT. Rules that might match, depending on what is not known yet, must all
-    /// be direct.
-    #[must_use]
-    pub fn certainly_direct(&self, _host: &str, _is_direct: &dyn Fn(usize) -> bool) -> bool {
-        false
-    }
-
-    /// The address ranges (first, last; one family) whose every flow without a known host name ends
-    /// DIRECT, whatever its source, ports and protocol. `names_may_appear`: the sniffer or a DNS
-    /// mapping could still give such a flow a name, so domain rules count as "might match".
-    #[must_use]
-    pub fn certainly_direct_ranges(
-        &self,
-        _v4: bool,
-        _names_may_appear: bool,
-        _is_direct: &dyn Fn(usize) -> bool,
-    ) -> Vec<(IpAddr, IpAddr)> {
-        Vec::new()
+    fn named(name: &str) -> Option<&'static Self> {
+        RULE_TYPES
+            .iter()
+            .find(|row| row.name.eq_ignore_ascii_case(name))
     }
 }
+
+/// Every rule type, sorted by name: a new one is its matcher and one row here.
+pub const RULE_TYPES: &[RuleType] = &[
+    RuleType::new("AND", Form::Greedy, logic::and),
+    RuleType::new("DOMAIN", Form::Plain, domain::exact),
+    RuleType::new("DOMAIN-KEYWORD", Form::Plain, domain::keyword),
+    RuleType::new("DOMAIN-REGEX", Form::Greedy, domain::regex),
+    RuleType::new("DOMAIN-SUFFIX", Form::Plain, domain::suffix),
+    RuleType::new("DOMAIN-WILDCARD", Form::Plain, domain::wildcard),
+    RuleType::new("DSCP", Form::Plain, port::dscp),
+    RuleType::new("DST-PORT", Form::Plain, port::destination),
+    RuleType::new("IN-NAME", Form::Plain, inbound::name),
+    RuleType::new("IN-PORT", Form::Plain, port::inbound),
+    RuleType::new("IN-TYPE", Form::Plain, inbound::kind),
+    RuleType::new("IN-USER", Form::Plain, inbound::user),
+    RuleType::new("IP-CIDR", Form::Plain, ip::cidr),
+    RuleType::new("IP-CIDR6", Form::Plain, ip::cidr),
+    RuleType::new("IP-SUFFIX", Form::Plain, ip::suffix),
+    RuleType::new("MATCH", Form::NoPayload, logic::always),
+    RuleType::new("NETWORK", Form::Plain, network::network),
+    RuleType::new("NOT", Form::Greedy, logic::not),
+    RuleType::new("OR", Form::Greedy, logic::or),
+    RuleType::new("SRC-IP-CIDR", Form::Plain, ip::source_cidr),
+    RuleType::new("SRC-IP-SUFFIX", Form::Plain, ip::source_suffix),
+    RuleType::new("SRC-MAC", Form::Plain, source_mac::source_mac),
+    RuleType::new("SRC-PORT", Form::Plain, port::source),
+];

@@ -1,0 +1,317 @@
+//! The compiled list: tables that together answer what a walk of the list would.
+//!
+//! Each table gives the first line at or after a given one that matches the flow; the least of
+//! these answers is the list's. A flow whose address is still to be resolved stops at the first
+//! line that asks for it, if no line before matches. Nothing here changes after compiling, so
+//! flows share it without a lock.
+//!
+//! What is to come fits in so: a rule set is a matcher (or one entry per table with the line of
+//! its RULE-SET); hit counters are an array beside the list, by line; a line that was switched
+//! off is passed over by asking again behind it, for which every table takes `from`.
+
+mod keywords;
+mod lines;
+mod names;
+mod numbers;
+mod prefixes;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use keywords::Keywords;
+use lines::LinesBuilder;
+pub use lines::RuleView;
+pub(super) use lines::{Class, Lines};
+use names::{Names, Reach};
+use numbers::Numbers;
+use prefixes::Prefixes;
+
+use super::matcher::{Destination, Key, Known, Matcher, Truth};
+use super::port::{PortField, Ranges};
+use super::{RuleError, RuleLine};
+use crate::metadata::{Mac, Metadata};
+use crate::prefix::Prefix;
+
+/// Lines in one list: their number takes 24 bits of an entry of the name table, so that at least
+/// eight are left to tell names apart.
+pub const LINES_MAX: usize = (1 << 24) - 1;
+
+/// No line.
+const NONE: u32 = u32::MAX;
+
+/// What a search of the rules gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The first rule, at or after the asked index, that matches.
+    Rule(usize),
+    /// The first rule that could decide needs the destination's address: resolve the host, set
+    /// [`Metadata::destination_ip`] (or give up), then ask again with `may_resolve` false.
+    NeedIp,
+    /// No rule matches.
+    Nothing,
+}
+
+/// The compiled list. Immutable; a reload makes a new one.
+pub struct Rules {
+    pub(super) lines: Lines,
+    always: Box<[u32]>,
+    names: Names,
+    keywords: Keywords,
+    destinations: Families,
+    /// Runs of lines, first and last, that have an unknown destination resolved.
+    resolving: Box<[(u32, u32)]>,
+    sources: Families,
+    /// In the order of [`PortField::ALL`].
+    numbers: [Numbers; 4],
+    macs: Box<[(Mac, u32)]>,
+    /// The lines without a key, ascending.
+    pub(super) asked: Box<[(u32, Arc<dyn Matcher>)]>,
+    needs_mac: bool,
+}
+
+impl Rules {
+    /// Compiles parsed lines, of which at most [`LINES_MAX`] count. A long list takes much less
+    /// memory through a [`RulesBuilder`], which needs one parsed line at a time.
+    #[must_use]
+    pub fn compile(lines: impl IntoIterator<Item = RuleLine>) -> Self {
+        let mut builder = RulesBuilder::default();
+        for line in lines {
+            if builder.push(&line).is_err() {
+                break;
+            }
+        }
+        builder.finish()
+    }
+
+    /// The first rule at or after `from` that matches, exactly as if the list were walked.
+    /// `may_resolve`: the host has not been resolved in vain.
+    #[must_use]
+    pub fn find(&self, metadata: &Metadata, from: usize, may_resolve: bool) -> Found {
+        let Ok(from) = u32::try_from(from) else {
+            return Found::Nothing;
+        };
+        let known = Known::flow(metadata, may_resolve);
+        let mut best = self.find_by_host(known.host().unwrap_or_default(), from);
+        let mut need = NONE;
+        match known.destination() {
+            Some(Destination::Address(ip)) => lower(&mut best, self.destinations.find(ip, from)),
+            Some(Destination::Pending) => lower(&mut need, self.next_resolving(from)),
+            Some(Destination::Absent) | None => {}
+        }
+        let source = metadata.source.ip().to_canonical();
+        lower(&mut best, self.sources.find(source, from));
+        for (field, table) in PortField::ALL.into_iter().zip(&self.numbers) {
+            lower(&mut best, table.find(field.of(metadata), from));
+        }
+        if let Some(mac) = metadata.source_mac {
+            let at = self.macs.partition_point(|entry| *entry < (mac, from));
+            let line = self.macs.get(at).filter(|(same, _)| *same == mac);
+            lower(&mut best, line.map(|(_, line)| *line));
+        }
+        let skipped = self.asked.partition_point(|(line, _)| *line < from);
+        for (line, matcher) in self.asked.iter().skip(skipped) {
+            if *line > best.min(need) {
+                break;
+            }
+            match matcher.truth(&known) {
+                Truth::Yes => best = *line,
+                Truth::Unknown => need = *line,
+                Truth::No => {}
+            }
+        }
+        match (best, need) {
+            (NONE, NONE) => Found::Nothing,
+            (best, need) if need < best => Found::NeedIp,
+            (best, _) => Found::Rule(best as usize),
+        }
+    }
+
+    /// The first line at or after `from` that `host` alone makes match; [`Class::Ask`] apart.
+    pub(super) fn find_by_host(&self, host: &str, from: u32) -> u32 {
+        let at = self.always.partition_point(|line| *line < from);
+        let mut best = self.always.get(at).copied().unwrap_or(NONE);
+        let same = |line: u32, reach: Reach, name: &[u8]| {
+            self.lines.get(line as usize).is_some_and(|record| {
+                let shape = self.lines.shape(record);
+                record.payload == name && shape.is_some_and(|s| s.kind == reach.kind())
+            })
+        };
+        let named = self.names.find(host, from, best, same);
+        lower(&mut best, named);
+        lower(&mut best, self.keywords.find(host, from));
+        best
+    }
+
+    fn next_resolving(&self, from: u32) -> Option<u32> {
+        let at = self.resolving.partition_point(|(_, last)| *last < from);
+        self.resolving.get(at).map(|(first, _)| (*first).max(from))
+    }
+
+    /// How many lines there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there is no line at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One line, for the APIs.
+    #[must_use]
+    pub fn line(&self, index: usize) -> Option<RuleView<'_>> {
+        self.lines.view(self.lines.get(index)?)
+    }
+
+    /// The lines in order, for the APIs.
+    pub fn lines(&self) -> impl Iterator<Item = RuleView<'_>> {
+        self.lines
+            .iter()
+            .filter_map(|record| self.lines.view(record))
+    }
+
+    /// Every target with a line that sends to it: the first, or the first of another type. A
+    /// target may come several times. For checking that all of them exist.
+    pub fn targets(&self) -> impl Iterator<Item = (&str, usize)> {
+        let shapes = self.lines.shapes().iter();
+        shapes.map(|(shape, first)| (&*shape.target, *first))
+    }
+
+    /// Whether some rule asks for the client's MAC address.
+    #[must_use]
+    pub fn needs_mac(&self) -> bool {
+        self.needs_mac
+    }
+}
+
+fn lower(best: &mut u32, line: Option<u32>) {
+    *best = line.unwrap_or(NONE).min(*best);
+}
+
+impl Reach {
+    /// The type whose lines reach so far.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Exact => "Domain",
+            Self::Suffix => "DomainSuffix",
+        }
+    }
+}
+
+/// Prefix lines of both families.
+struct Families {
+    v4: Prefixes<u32>,
+    v6: Prefixes<u128>,
+}
+
+impl Families {
+    fn build(prefixes: Vec<(Prefix, u32)>) -> Self {
+        let (v4, v6): (Vec<_>, Vec<_>) = prefixes
+            .into_iter()
+            .partition(|(prefix, _)| prefix.address().is_ipv4());
+        Self {
+            v4: Prefixes::build(&v4),
+            v6: Prefixes::build(&v6),
+        }
+    }
+
+    fn find(&self, ip: IpAddr, from: u32) -> Option<u32> {
+        match ip {
+            IpAddr::V4(v4) => self.v4.find(v4.to_bits(), from),
+            IpAddr::V6(v6) => self.v6.find(v6.to_bits(), from),
+        }
+    }
+}
+
+/// Compiles lines one by one, keeping of each only what the compiled list keeps.
+#[derive(Default)]
+pub struct RulesBuilder {
+    lines: LinesBuilder,
+    always: Vec<u32>,
+    names: Vec<(u64, u32)>,
+    keywords: Vec<(u32, Box<str>)>,
+    destinations: Vec<(Prefix, u32)>,
+    resolving: Vec<(u32, u32)>,
+    sources: Vec<(Prefix, u32)>,
+    numbers: [Vec<(u32, Box<Ranges>)>; 4],
+    macs: Vec<(Mac, u32)>,
+    asked: Vec<(u32, Arc<dyn Matcher>)>,
+    needs_mac: bool,
+}
+
+impl RulesBuilder {
+    /// Adds a line behind those before.
+    ///
+    /// # Errors
+    /// [`RuleError::TooMany`]: the list is full; nothing was added.
+    pub fn push(&mut self, line: &RuleLine) -> Result<(), RuleError> {
+        let number = u32::try_from(self.lines.len())
+            .ok()
+            .filter(|_| self.lines.len() < LINES_MAX)
+            .ok_or(RuleError::TooMany)?;
+        let matcher = line.matcher();
+        let key = matcher.key();
+        let class = match key {
+            Key::Always => Class::Always,
+            Key::Name(_) | Key::NameSuffix(_) | Key::NamePart(_) => Class::Name,
+            Key::Destination(..) => Class::Destination,
+            Key::Source(_) | Key::Number(..) | Key::Mac(_) => Class::Other,
+            Key::Ask => Class::Ask,
+        };
+        self.lines
+            .push(line.kind, class, &line.payload, &line.target)
+            .map_err(|_| RuleError::TooMany)?;
+        self.needs_mac |= matcher.needs_mac();
+        match key {
+            Key::Always => self.always.push(number),
+            Key::Name(name) => self.names.push((names::hash(name, Reach::Exact), number)),
+            Key::NameSuffix(name) => self.names.push((names::hash(name, Reach::Suffix), number)),
+            Key::NamePart(text) => self.keywords.push((number, text.into())),
+            Key::Destination(prefix, resolve) => {
+                self.destinations.push((prefix, number));
+                if resolve {
+                    self.push_resolving(number);
+                }
+            }
+            Key::Source(prefix) => self.sources.push((prefix, number)),
+            Key::Number(field, ranges) => {
+                let tables = PortField::ALL.into_iter().zip(&mut self.numbers);
+                for (_, table) in tables.filter(|(its_field, _)| *its_field == field) {
+                    table.push((number, ranges.into()));
+                }
+            }
+            Key::Mac(mac) => self.macs.push((mac, number)),
+            Key::Ask => self.asked.push((number, Arc::clone(matcher))),
+        }
+        Ok(())
+    }
+
+    fn push_resolving(&mut self, number: u32) {
+        match self.resolving.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => self.resolving.push((number, number)),
+        }
+    }
+
+    /// The compiled list.
+    #[must_use]
+    pub fn finish(mut self) -> Rules {
+        self.macs.sort_unstable();
+        let count = self.lines.len();
+        Rules {
+            names: Names::build(self.names, count),
+            lines: self.lines.finish(),
+            always: self.always.into(),
+            keywords: Keywords::build(self.keywords),
+            destinations: Families::build(self.destinations),
+            resolving: self.resolving.into(),
+            sources: Families::build(self.sources),
+            numbers: self.numbers.map(Numbers::build),
+            macs: self.macs.into(),
+            asked: self.asked.into(),
+            needs_mac: self.needs_mac,
+        }
+    }
+}
