@@ -1,18 +1,47 @@
 //! Rules about the source text that no compiler holds: who may import whom, which modules stay pure,
 //! what every file begins with. The lists here are design decisions; see the README's architecture.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failing check is a failing test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing check is a failing test"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules in the order in which they may import: each may use those before it.
-const ORDER: &[&str] =
-    &["wire", "prefix", "metadata", "platform", "sniff", "rules", "outbound", "dns", "tunnel", "inbound", "netfilter", "controllers", "config", "daemon"];
-
+const ORDER: &[&str] = &[
+    "wire",
+    "prefix",
+    "metadata",
+    "platform",
+    "sniff",
+    "rules",
+    "outbound",
+    "dns",
+    "tunnel",
+    "inbound",
+    "netfilter",
+    "controllers",
+    "config",
+    "daemon",
+];
 
 /// Modules without tokio, platform, clock or log.
-const PURE: &[&str] = &["wire", "prefix", "metadata", "sniff", "rules", "dns/message", "dns/domain_set", "netfilter/ruleset", "netfilter/table", "netfilter/text", "config/yaml"];
+const PURE: &[&str] = &[
+    "wire",
+    "prefix",
+    "metadata",
+    "sniff",
+    "rules",
+    "dns/message",
+    "dns/domain_set",
+    "netfilter/ruleset",
+    "netfilter/table",
+    "netfilter/text",
+    "config/yaml",
+];
 
 const FORBIDDEN_NAMES: &[&str] = &["utils", "util", "helpers", "common", "misc"];
 
@@ -31,7 +60,15 @@ fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     walk(&root, &mut found);
     found.sort();
-    found.into_iter().map(|path| (path.strip_prefix(&root).unwrap().to_owned(), fs::read_to_string(&path).unwrap())).collect()
+    found
+        .into_iter()
+        .map(|path| {
+            (
+                path.strip_prefix(&root).unwrap().to_owned(),
+                fs::read_to_string(&path).unwrap(),
+            )
+        })
+        .collect()
 }
 
 /// The part of a file before its tests.
@@ -40,14 +77,24 @@ fn code(text: &str) -> &str {
 }
 
 fn module_of(path: &Path) -> String {
-    let first = path.components().next().unwrap().as_os_str().to_str().unwrap();
+    let first = path
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
 #[test]
 fn every_file_says_what_it_is() {
     for (path, text) in sources() {
-        assert!(text.starts_with("//!"), "{} has no head comment", path.display());
+        assert!(
+            text.starts_with("//!"),
+            "{} has no head comment",
+            path.display()
+        );
     }
 }
 
@@ -63,14 +110,22 @@ fn no_file_has_a_name_without_an_owner() {
 fn imports_point_the_way_packets_climb() {
     for (path, text) in sources() {
         let own = module_of(&path);
-        let Some(rank) = ORDER.iter().position(|m| *m == own) else { continue };
+        let Some(rank) = ORDER.iter().position(|m| *m == own) else {
+            continue;
+        };
         for (number, line) in code(&text).lines().enumerate() {
             if line.trim_start().starts_with("//") {
                 continue;
             }
             for (later, module) in ORDER.iter().enumerate() {
-                let used = line.contains(&format!("crate::{module}::")) || line.contains(&format!("crate::{module};"));
-                assert!(!used || later <= rank, "{}:{}: {own} may not use {module}", path.display(), number + 1);
+                let used = line.contains(&format!("crate::{module}::"))
+                    || line.contains(&format!("crate::{module};"));
+                assert!(
+                    !used || later <= rank,
+                    "{}:{}: {own} may not use {module}",
+                    path.display(),
+                    number + 1
+                );
             }
         }
     }
@@ -80,12 +135,24 @@ fn imports_point_the_way_packets_climb() {
 fn pure_modules_have_no_tokio_no_platform_no_log() {
     for (path, text) in sources() {
         let name = path.to_str().unwrap();
-        if !PURE.iter().any(|pure| name.starts_with(&format!("{pure}.rs")) || name.starts_with(&format!("{pure}/"))) {
+        if !PURE.iter().any(|pure| {
+            name.starts_with(&format!("{pure}.rs")) || name.starts_with(&format!("{pure}/"))
+        }) {
             continue;
         }
         for (number, line) in code(&text).lines().enumerate() {
-            for word in ["tokio::", "crate::platform", "log::", "Instant::now", "SystemTime::now"] {
-                assert!(line.trim_start().starts_with("//") || !line.contains(word), "{name}:{}: {word}", number + 1);
+            for word in [
+                "tokio::",
+                "crate::platform",
+                "log::",
+                "Instant::now",
+                "SystemTime::now",
+            ] {
+                assert!(
+                    line.trim_start().starts_with("//") || !line.contains(word),
+                    "{name}:{}: {word}",
+                    number + 1
+                );
             }
         }
     }
@@ -97,8 +164,15 @@ fn unsafe_stays_in_the_platform() {
         let inside = path.starts_with("platform");
         for (number, line) in text.lines().enumerate() {
             let code = line.trim_start();
-            let used = code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
-            assert!(inside || !used || code.starts_with("//"), "{}:{}", path.display(), number + 1);
+            let used = code.contains("unsafe {")
+                || code.contains("unsafe fn")
+                || code.contains("unsafe impl");
+            assert!(
+                inside || !used || code.starts_with("//"),
+                "{}:{}",
+                path.display(),
+                number + 1
+            );
         }
     }
 }

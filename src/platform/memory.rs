@@ -22,7 +22,9 @@ pub fn collect() {
 /// Resident memory of the process, bytes; 0 where `/proc` is not mounted.
 #[must_use]
 pub fn resident() -> u64 {
-    let pages = fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
+    let pages = fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
     // SAFETY: reads one configuration value.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     pages.unwrap_or(0) * u64::try_from(page).unwrap_or(4096)

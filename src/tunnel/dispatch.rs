@@ -205,8 +205,8 @@ pub(super) fn name_destination(names: &dyn Names, metadata: &mut Metadata) -> Re
 impl Routing {
     /// Type and payload of the rule that decided, for the APIs.
     pub(super) fn rule_names(&self, decision: &Decision) -> Option<(&'static str, Box<str>)> {
-        let line = self.rules.lines().get(decision.rule?)?;
-        Some((line.kind, line.payload.clone()))
+        let line = self.rules.line(decision.rule?)?;
+        Some((line.kind, line.payload.into()))
     }
 }
 

@@ -64,10 +64,9 @@ impl Routing {
                 Found::Nothing => return self.follow("DIRECT", metadata, None).map(Step::Done),
                 Found::Rule(index) => {
                     // A target that is gone, passes, or cannot carry UDP skips its rule.
-                    let decision = self
-                        .rules
-                        .target(index)
-                        .and_then(|target| self.follow(target, metadata, Some(index)));
+                    let line = self.rules.line(index);
+                    let decision =
+                        line.and_then(|line| self.follow(line.target, metadata, Some(index)));
                     match decision {
                         Some(decision) if carries(&*decision.node, metadata.network) => {
                             return Some(Step::Done(decision));
@@ -112,9 +111,8 @@ impl Routing {
     /// Whether the target of rule `index` now leads to plain DIRECT.
     #[must_use]
     pub fn rule_leads_direct(&self, index: usize) -> bool {
-        self.rules
-            .target(index)
-            .is_some_and(|target| self.leads_direct(target))
+        let line = self.rules.line(index);
+        line.is_some_and(|line| self.leads_direct(line.target))
     }
 
     /// Whether every flow to `host` is certain to leave DIRECT, whatever else is known of it.
