@@ -1,3 +1,5 @@
 //! Where connections come in.
 
+pub mod access;
 pub mod options;
+pub mod socks;

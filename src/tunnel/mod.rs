@@ -1,6 +1,7 @@
 //! Joins the two ends: decides, dials, relays and counts.
 
 pub mod connections;
+pub mod flow;
 pub mod routing;
 
 use std::sync::{Arc, PoisonError, RwLock};
