@@ -1,4 +1,6 @@
 //! Where connections come in.
 
+pub mod access;
 pub mod options;
+pub mod socks;
 pub mod transparent;

@@ -11,8 +11,10 @@ pub mod http;
 pub mod options;
 pub mod registry;
 pub mod reject;
+pub mod scratch;
 pub mod shadowsocks;
 pub mod socks5;
+pub mod socks_address;
 pub mod tls;
 
 use std::future::Future;

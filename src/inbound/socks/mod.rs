@@ -1,0 +1,2 @@
+//! socks
+pub mod codec;
