@@ -102,3 +102,15 @@ pub fn receive_now(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
         MsgFlags::MSG_DONTWAIT,
     )?)
 }
+
+/// Looks at what a stream has received, without taking it; 0 at its end.
+///
+/// # Errors
+/// `WouldBlock` when nothing is there, or what the socket says.
+pub fn peek_now(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(
+        socket.as_fd().as_raw_fd(),
+        buffer,
+        MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK,
+    )?)
+}

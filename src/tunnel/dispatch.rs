@@ -5,8 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use crate::metadata::{DnsMode, Metadata, Network};
 use crate::outbound::{BoxFuture, IpVersion, Purpose, Stream};
 use crate::platform::{clock, socket};
@@ -16,6 +14,7 @@ use super::flow::Dispatch;
 use super::names::{Hosts, Mapping, Names};
 use super::relay::relay;
 use super::routing::{Decision, Routing, Step};
+use super::sniffer;
 
 /// How long REJECT-DROP keeps a client waiting, as mihomo does.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -117,7 +116,12 @@ impl Tunnel {
         let mut client = client;
         let names = self.names();
         let named = name_destination(&*names, metadata);
-        let sniffed = self.sniff_stream(routing, metadata, &mut client).await;
+        let mut sniffed = false;
+        if sniffer::wanted(&routing.sniffer, metadata) {
+            let port = metadata.destination_port;
+            let reading = sniffer::read(&mut client, port, &routing.sniffer.options).await;
+            sniffed = sniffer::enter(&routing.sniffer, metadata, reading);
+        }
         if let (Err(refusal), false) = (named, sniffed) {
             return (client, Err(refusal));
         }
@@ -229,21 +233,4 @@ pub(super) fn log_decision(routing: &Routing, metadata: &Metadata, decision: &De
         metadata.destination(),
         decision.chain.join(" < ")
     );
-}
-
-/// How long the dispatcher waits for bytes to sniff. Longer than a client needs to speak, short
-/// enough that a protocol in which the server speaks first does not feel it.
-const SNIFF_WAIT: Duration = Duration::from_millis(300);
-
-impl Tunnel {
-    /// Reads the name that the client is about to speak to. Whether one was found.
-    async fn sniff_stream(
-        &self,
-        _routing: &Routing,
-        _metadata: &mut Metadata,
-        _client: &mut Stream,
-    ) -> bool {
-        let _ = timeout(SNIFF_WAIT, std::future::ready(())).await;
-        false
-    }
 }

@@ -7,8 +7,10 @@ pub mod connections;
 pub mod dispatch;
 pub mod flow;
 pub mod names;
+pub mod prefixed;
 pub mod relay;
 pub mod routing;
+pub mod sniffer;
 pub mod udp;
 
 use std::sync::{Arc, PoisonError, RwLock, Weak};

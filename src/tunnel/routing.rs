@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::dns::domain_set::DomainSet;
 use crate::metadata::{Metadata, Network};
 use crate::outbound::registry::Registry;
 use crate::outbound::{Kind, Outbound};
@@ -22,7 +23,18 @@ pub struct Routing {
     /// `mode`.
     pub mode: Mode,
     /// `sniffer:`.
-    pub sniffer: sniff::Options,
+    pub sniffer: Sniffer,
+}
+
+/// The sniffer's options with its name lists compiled.
+#[derive(Default)]
+pub struct Sniffer {
+    /// The options as configured.
+    pub options: sniff::Options,
+    /// `force-domain`.
+    pub force_domain: DomainSet,
+    /// `skip-domain`.
+    pub skip_domain: DomainSet,
 }
 
 /// Where a flow goes, and why.
