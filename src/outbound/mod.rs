@@ -4,6 +4,7 @@
 //! are outbounds that name another one ([`Outbound::selected`]); the tunnel follows them down to
 //! the node and remembers the way as the chain that the APIs show.
 
+pub mod carrier;
 pub mod dial;
 pub mod direct;
 pub mod group;
@@ -141,6 +142,11 @@ pub trait Outbound: Send + Sync {
         &'a self,
         metadata: &'a Metadata,
     ) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>>;
+
+    /// For a node with `dialer-proxy`: the outbound that carries its own connections.
+    fn dialer(&self) -> Option<Arc<dyn Outbound>> {
+        None
+    }
 
     /// For a group: the member that would carry this connection. `None` for a node.
     fn selected(&self, _metadata: Option<&Metadata>) -> Option<Arc<dyn Outbound>> {

@@ -1,18 +1,158 @@
 //! All outbounds by name, built from the configuration.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
-use super::Outbound;
+use super::dial::{DEPTH_MAX, Dialer, Environment, LateOutbound, Node};
+use super::direct::Direct;
+use super::group::selector::Selector;
+use super::http::{Http, HttpError};
+use super::options::{GroupKind, GroupOptions, Protocol, ProxyOptions};
+use super::reject::Reject;
+use super::shadowsocks::Shadowsocks;
+use super::shadowsocks::method::MethodError;
+use super::socks5::{Socks5, Socks5Error};
+use super::{Kind, Outbound, Traits};
+use crate::metadata::Metadata;
+
+/// The outbounds that exist without being configured.
+pub const BUILT_IN: &[(&str, Kind)] = &[
+    ("DIRECT", Kind::Direct),
+    ("REJECT", Kind::Reject),
+    ("REJECT-DROP", Kind::RejectDrop),
+    ("COMPATIBLE", Kind::Compatible),
+    ("PASS", Kind::Pass),
+];
+
+/// The group of `mode: global`.
+pub const GLOBAL: &str = "GLOBAL";
+
+/// Why proxies and groups do not fit together. The name is the proxy's or group's at fault.
+#[derive(Debug)]
+pub enum RegistryError {
+    /// The name is taken, by another or by a built-in.
+    DuplicateName(Box<str>),
+    /// The group `group` lists `member`, which is neither proxy nor group.
+    UnknownMember {
+        /// The group.
+        group: Box<str>,
+        /// What it lists.
+        member: Box<str>,
+    },
+    /// The group is a member of itself, directly or through others.
+    GroupLoop(Box<str>),
+    /// The `dialer-proxy` of `proxy` is neither proxy nor group.
+    UnknownDialer {
+        /// The proxy.
+        proxy: Box<str>,
+        /// Its `dialer-proxy`.
+        dialer: Box<str>,
+    },
+    /// The proxy's `dialer-proxy` leads back to it.
+    DialerLoop(Box<str>),
+    /// An option of the protocol is wrong.
+    Protocol {
+        /// The proxy.
+        proxy: Box<str>,
+        /// What is wrong.
+        error: ProtocolError,
+    },
+}
+
+/// What is wrong with a protocol's own options.
+#[derive(Debug)]
+pub enum ProtocolError {
+    /// `type: http`.
+    Http(HttpError),
+    /// `type: socks5`.
+    Socks5(Socks5Error),
+    /// `type: ss`.
+    Shadowsocks(MethodError),
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(error) => error.fmt(f),
+            Self::Socks5(error) => error.fmt(f),
+            Self::Shadowsocks(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DuplicateName(name) => write!(f, "the name {name} is taken"),
+            Self::UnknownMember { group, member } => {
+                write!(f, "group {group}: no proxy or group is named {member}")
+            }
+            Self::GroupLoop(name) => write!(f, "group {name} contains itself"),
+            Self::UnknownDialer { proxy, dialer } => {
+                write!(
+                    f,
+                    "proxy {proxy}: dialer-proxy {dialer} is no proxy or group"
+                )
+            }
+            Self::DialerLoop(name) => write!(f, "proxy {name}: dialer-proxy leads back to it"),
+            Self::Protocol { proxy, error } => write!(f, "proxy {proxy}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RegistryError {}
 
 /// The built-in, configured and grouped outbounds. Immutable; a reload makes a new one.
 #[derive(Default)]
 pub struct Registry {
     order: Vec<Arc<dyn Outbound>>,
     by_name: HashMap<Arc<str>, Arc<dyn Outbound>>,
+    servers: Vec<Box<str>>,
 }
 
 impl Registry {
+    /// Builds everything: built-ins, `proxies`, `groups`, and `GLOBAL` unless a group has that
+    /// name. `selected` holds earlier choices, group to member. Opens nothing.
+    ///
+    /// # Errors
+    /// [`RegistryError`], the first that is found.
+    pub fn build(
+        proxies: &[ProxyOptions],
+        groups: &[GroupOptions],
+        environment: &Environment,
+        selected: &HashMap<Box<str>, Box<str>>,
+    ) -> Result<Self, RegistryError> {
+        let mut registry = Self::default();
+        let plain = || Dialer::new(&super::options::DialOptions::default(), environment);
+        for &(name, kind) in BUILT_IN {
+            registry.insert(match kind {
+                Kind::Direct | Kind::Compatible => {
+                    Arc::new(Direct::new(name.into(), kind, Traits::default(), plain()))
+                }
+                _ => Arc::new(Reject::new(name.into(), kind)),
+            });
+        }
+        let mut late = Vec::new();
+        for proxy in proxies {
+            let outbound = build_proxy(proxy, environment, &mut late)?;
+            if !registry.insert(outbound) {
+                return Err(RegistryError::DuplicateName(proxy.name.clone()));
+            }
+            registry.servers.extend(server_host(&proxy.protocol));
+        }
+        registry.insert_groups(groups, selected)?;
+        registry.insert_global(proxies, groups, selected);
+        for (proxy, dialer, slot) in late {
+            let Some(target) = registry.get(&dialer) else {
+                return Err(RegistryError::UnknownDialer { proxy, dialer });
+            };
+            let _first = slot.set(Arc::downgrade(target));
+        }
+        registry.refuse_dialer_loops(proxies)?;
+        Ok(registry)
+    }
+
     /// The outbound of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Outbound>> {
@@ -24,6 +164,11 @@ impl Registry {
         self.order.iter()
     }
 
+    /// The hosts of all proxies' servers, as written: names and address literals.
+    pub fn proxy_servers(&self) -> impl Iterator<Item = &str> {
+        self.servers.iter().map(|host| &**host)
+    }
+
     /// Adds one; a name that is taken keeps its first owner and answers `false`.
     pub fn insert(&mut self, outbound: Arc<dyn Outbound>) -> bool {
         let name = Arc::clone(outbound.name());
@@ -33,5 +178,211 @@ impl Registry {
         self.order.push(Arc::clone(&outbound));
         self.by_name.insert(name, outbound);
         true
+    }
+
+    /// Groups in file order, each after its members were made, wherever those stand.
+    fn insert_groups(
+        &mut self,
+        groups: &[GroupOptions],
+        selected: &HashMap<Box<str>, Box<str>>,
+    ) -> Result<(), RegistryError> {
+        let mut builder = GroupBuilder {
+            by_name: HashMap::new(),
+            built: HashMap::new(),
+            nodes: &self.by_name,
+            selected,
+        };
+        for group in groups {
+            let name = &*group.name;
+            let taken = self.by_name.contains_key(name);
+            if taken || builder.by_name.insert(name, group).is_some() {
+                return Err(RegistryError::DuplicateName(name.into()));
+            }
+        }
+        for group in groups {
+            builder.build(group, 0)?;
+        }
+        let built = groups
+            .iter()
+            .filter_map(|group| builder.built.remove(&*group.name));
+        for outbound in built.collect::<Vec<_>>() {
+            self.insert(outbound);
+        }
+        Ok(())
+    }
+
+    /// `GLOBAL` over DIRECT, REJECT, all proxies and all groups, for configurations without one.
+    fn insert_global(
+        &mut self,
+        proxies: &[ProxyOptions],
+        groups: &[GroupOptions],
+        selected: &HashMap<Box<str>, Box<str>>,
+    ) {
+        let configured = proxies.iter().map(|proxy| &*proxy.name);
+        let grouped = groups.iter().map(|group| &*group.name);
+        let names = ["DIRECT", "REJECT"]
+            .into_iter()
+            .chain(configured)
+            .chain(grouped);
+        let members = names.filter_map(|name| self.get(name).cloned()).collect();
+        let options = GroupOptions {
+            name: GLOBAL.into(),
+            kind: GroupKind::Select,
+            proxies: Vec::new(),
+            disable_udp: false,
+            hidden: false,
+            icon: "".into(),
+        };
+        let choice = selected.get(GLOBAL).map(|choice| &**choice);
+        let global = Selector::new(GLOBAL.into(), &options, members, choice);
+        // Refused, as it should be, when the user's own stands there.
+        self.insert(Arc::new(global));
+    }
+
+    /// Refuses proxies that reach their server through themselves whatever is chosen; loops
+    /// that go through a group are refused when dialled, since the choice may avoid them.
+    fn refuse_dialer_loops(&self, proxies: &[ProxyOptions]) -> Result<(), RegistryError> {
+        for proxy in proxies {
+            let mut hop = self.get(&proxy.name).and_then(|node| node.dialer());
+            for _ in 0..proxies.len() {
+                let Some(next) = hop else { break };
+                if **next.name() == *proxy.name {
+                    return Err(RegistryError::DialerLoop(proxy.name.clone()));
+                }
+                hop = next.dialer();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Follows the present choices from `start` to the outbound that carries the flow, with the chain
+/// that the APIs show: from that node back to `start`.
+#[must_use]
+pub fn resolve_leaf(
+    start: &Arc<dyn Outbound>,
+    metadata: &Metadata,
+) -> (Arc<dyn Outbound>, Vec<Arc<str>>) {
+    let mut leaf = Arc::clone(start);
+    let mut chain = vec![Arc::clone(leaf.name())];
+    // Groups hold no loops; the bound is for the reader.
+    while let Some(next) = leaf.selected(Some(metadata)) {
+        chain.push(Arc::clone(next.name()));
+        leaf = next;
+        if chain.len() > DEPTH_MAX {
+            break;
+        }
+    }
+    chain.reverse();
+    (leaf, chain)
+}
+
+/// Makes groups depth first.
+struct GroupBuilder<'a> {
+    by_name: HashMap<&'a str, &'a GroupOptions>,
+    built: HashMap<&'a str, Arc<dyn Outbound>>,
+    nodes: &'a HashMap<Arc<str>, Arc<dyn Outbound>>,
+    selected: &'a HashMap<Box<str>, Box<str>>,
+}
+
+impl<'a> GroupBuilder<'a> {
+    fn build(
+        &mut self,
+        group: &'a GroupOptions,
+        depth: usize,
+    ) -> Result<Arc<dyn Outbound>, RegistryError> {
+        if let Some(built) = self.built.get(&*group.name) {
+            return Ok(Arc::clone(built));
+        }
+        // Deeper than this is a loop, or nothing that a person meant.
+        if depth >= DEPTH_MAX {
+            return Err(RegistryError::GroupLoop(group.name.clone()));
+        }
+        let mut members = Vec::with_capacity(group.proxies.len());
+        for member in &group.proxies {
+            if let Some(node) = self.nodes.get(&**member) {
+                members.push(Arc::clone(node));
+            } else if let Some(&inner) = self.by_name.get(&**member) {
+                members.push(self.build(inner, depth + 1)?);
+            } else {
+                return Err(RegistryError::UnknownMember {
+                    group: group.name.clone(),
+                    member: member.clone(),
+                });
+            }
+        }
+        if members.is_empty() {
+            members.extend(self.nodes.get("COMPATIBLE").cloned());
+        }
+        let choice = self.selected.get(&group.name).map(|choice| &**choice);
+        let built: Arc<dyn Outbound> = match group.kind {
+            GroupKind::Select => Arc::new(Selector::new(
+                Arc::from(&*group.name),
+                group,
+                members,
+                choice,
+            )),
+        };
+        self.built.insert(&group.name, Arc::clone(&built));
+        Ok(built)
+    }
+}
+
+/// Proxy, its `dialer-proxy`, and the place for what has that name.
+type LateDialer = (Box<str>, Box<str>, LateOutbound);
+
+fn build_proxy(
+    options: &ProxyOptions,
+    environment: &Environment,
+    late: &mut Vec<LateDialer>,
+) -> Result<Arc<dyn Outbound>, RegistryError> {
+    let name: Arc<str> = Arc::from(&*options.name);
+    let mut dialer = Dialer::new(&options.dial, environment);
+    if let Some(target) = &options.dial.dialer_proxy {
+        let slot = LateOutbound::new(OnceLock::new());
+        late.push((options.name.clone(), target.clone(), Arc::clone(&slot)));
+        dialer = dialer.through(&name, slot);
+    }
+    let node = Node {
+        name,
+        udp: options.udp,
+        traits: Traits {
+            fast_open: options.dial.fast_open,
+            interface: options.dial.interface.clone(),
+            mark: options.dial.mark,
+            dialer: options.dial.dialer_proxy.clone(),
+        },
+        dialer,
+    };
+    let wrong = |error| RegistryError::Protocol {
+        proxy: options.name.clone(),
+        error,
+    };
+    Ok(match &options.protocol {
+        Protocol::Direct => Arc::new(Direct::new(
+            node.name,
+            Kind::Direct,
+            node.traits,
+            node.dialer,
+        )),
+        Protocol::Reject => Arc::new(Reject::new(node.name, Kind::Reject)),
+        Protocol::Http(options) => {
+            Arc::new(Http::new(node, options).map_err(|e| wrong(ProtocolError::Http(e)))?)
+        }
+        Protocol::Socks5(options) => {
+            Arc::new(Socks5::new(node, options).map_err(|e| wrong(ProtocolError::Socks5(e)))?)
+        }
+        Protocol::Shadowsocks(options) => Arc::new(
+            Shadowsocks::new(node, options).map_err(|e| wrong(ProtocolError::Shadowsocks(e)))?,
+        ),
+    })
+}
+
+fn server_host(protocol: &Protocol) -> Option<Box<str>> {
+    match protocol {
+        Protocol::Direct | Protocol::Reject => None,
+        Protocol::Http(options) => Some(options.server.host.clone()),
+        Protocol::Socks5(options) => Some(options.server.host.clone()),
+        Protocol::Shadowsocks(options) => Some(options.server.host.clone()),
     }
 }

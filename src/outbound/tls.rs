@@ -1,1 +1,337 @@
-//! tls
+//! TLS towards servers: rustls with ring, TLS 1.2 and 1.3.
+//!
+//! Roots come from the system's bundle and are read when the first connection needs them; the
+//! roots and the configurations made of them are shared by whoever asks for the same options,
+//! and freed with their last user. Where the CPU has no AES instructions ChaCha20 is offered
+//! first: it is several times faster there (RFC 8439 section 1).
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring as provider};
+use rustls::{
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore,
+    SignatureScheme,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use subtle::ConstantTimeEq;
+use tokio_rustls::TlsConnector;
+
+use super::carrier::Carrier;
+use super::options::TlsOptions;
+
+/// Where systems keep their root certificates: OpenWrt and Debian, then BSD's and Alpine's place.
+const BUNDLES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"];
+
+/// Why TLS cannot be spoken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsError {
+    /// `sni`, or the server's host, is neither name nor address.
+    ServerName(Box<str>),
+    /// No bundle of root certificates was found, or none of it is usable.
+    NoRoots,
+    /// rustls refuses the options; its words.
+    Rejected(Box<str>),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ServerName(name) => write!(f, "{name} is no server name for TLS"),
+            Self::NoRoots => f.write_str("no root certificates on this system"),
+            Self::Rejected(reason) => write!(f, "tls: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Rejected(error.to_string().into())
+    }
+}
+
+/// Speaks TLS to one server.
+pub struct TlsClient {
+    options: TlsOptions,
+    name: ServerName<'static>,
+    /// Kept from the first handshake on.
+    config: Mutex<Option<Arc<ClientConfig>>>,
+}
+
+impl TlsClient {
+    /// A client for `server`, or for the name that `options` give. Reads no file yet.
+    ///
+    /// # Errors
+    /// [`TlsError::ServerName`].
+    pub fn new(options: &TlsOptions, server: &str) -> Result<Self, TlsError> {
+        let name = options.server_name.as_deref().unwrap_or(server);
+        let parsed = ServerName::try_from(name).map_err(|_| TlsError::ServerName(name.into()))?;
+        Ok(Self {
+            name: parsed.to_owned(),
+            options: options.clone(),
+            config: Mutex::default(),
+        })
+    }
+
+    /// Puts TLS on `carrier`. Without a time-out of its own.
+    ///
+    /// # Errors
+    /// [`TlsError`], what rustls says of the server, or what the carrier says.
+    pub async fn handshake(&self, carrier: Carrier) -> io::Result<Carrier> {
+        let known = self
+            .config
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let config = match known {
+            Some(config) => config,
+            None => self.load().await?,
+        };
+        let connector = TlsConnector::from(config);
+        let stream = connector.connect(self.name.clone(), carrier).await?;
+        Ok(Carrier::Boxed(Box::new(stream)))
+    }
+
+    /// Makes the configuration, away from the flows: reading the roots takes a while.
+    async fn load(&self) -> io::Result<Arc<ClientConfig>> {
+        let options = self.options.clone();
+        let loading = tokio::task::spawn_blocking(move || client_config(&options));
+        let config = loading.await?.map_err(io::Error::other)?;
+        let mut known = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+/// Table: the configurations in use, by their options without the server's name.
+static CONFIGS: Mutex<Vec<(TlsOptions, Weak<ClientConfig>)>> = Mutex::new(Vec::new());
+
+/// Table: the roots in use.
+static ROOTS: Mutex<Weak<RootCertStore>> = Mutex::new(Weak::new());
+
+/// The configuration for `options`, whose server name does not matter. May read files.
+///
+/// # Errors
+/// [`TlsError::NoRoots`] or [`TlsError::Rejected`].
+pub fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut key = options.clone();
+    key.server_name = None;
+    let mut configs = CONFIGS.lock().unwrap_or_else(PoisonError::into_inner);
+    configs.retain(|(_, config)| config.strong_count() > 0);
+    let known = configs.iter().find(|(known, _)| *known == key);
+    if let Some(config) = known.and_then(|(_, config)| config.upgrade()) {
+        return Ok(config);
+    }
+    let config = Arc::new(build_config(&key)?);
+    configs.push((key, Arc::downgrade(&config)));
+    Ok(config)
+}
+
+fn build_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(crypto_provider(has_aes_instructions()));
+    let verifier: Arc<dyn ServerCertVerifier> =
+        if options.skip_verify || options.fingerprint.is_some() {
+            Arc::new(LeafVerifier {
+                fingerprint: options.fingerprint,
+                provider: Arc::clone(&provider),
+            })
+        } else {
+            WebPkiServerVerifier::builder_with_provider(roots()?, Arc::clone(&provider))
+                .build()
+                .map_err(|_| TlsError::NoRoots)?
+        };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = options.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+    Ok(config)
+}
+
+/// ring's algorithms, ChaCha20 first unless AES is done by the CPU.
+fn crypto_provider(aes_instructions: bool) -> CryptoProvider {
+    let mut provider = provider::default_provider();
+    if !aes_instructions {
+        provider.cipher_suites.sort_by_key(|suite| {
+            !matches!(
+                suite.suite(),
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                    | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                    | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+            )
+        });
+    }
+    provider
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_aes_instructions() -> bool {
+    std::arch::is_x86_feature_detected!("aes")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_aes_instructions() -> bool {
+    std::arch::is_aarch64_feature_detected!("aes")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_aes_instructions() -> bool {
+    false
+}
+
+/// The system's root certificates. `SSL_CERT_FILE` names another bundle, as for OpenSSL.
+fn roots() -> Result<Arc<RootCertStore>, TlsError> {
+    let mut shared = ROOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(roots) = shared.upgrade() {
+        return Ok(roots);
+    }
+    let bundle = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let pem = match bundle {
+        Some(path) => std::fs::read(path).ok(),
+        None => BUNDLES.iter().find_map(|path| std::fs::read(path).ok()),
+    };
+    let roots = parse_roots(&pem.ok_or(TlsError::NoRoots)?);
+    if roots.is_empty() {
+        return Err(TlsError::NoRoots);
+    }
+    let roots = Arc::new(roots);
+    *shared = Arc::downgrade(&roots);
+    Ok(roots)
+}
+
+/// The certificates of a PEM bundle; those that are broken or too odd are left out.
+fn parse_roots(pem: &[u8]) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
+    let (_added, _left_out) = roots.add_parsable_certificates(certificates);
+    roots
+}
+
+/// Accepts any certificate, or only the one with the pinned digest. Signatures are checked
+/// all the same: the server must hold the key of the certificate that it shows.
+#[derive(Debug)]
+struct LeafVerifier {
+    fingerprint: Option<[u8; 32]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for LeafVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(pinned) = &self.fingerprint else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
+        if bool::from(digest.as_ref().ct_eq(pinned)) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn skipping(alpn: &[&str]) -> TlsOptions {
+        TlsOptions {
+            skip_verify: true,
+            alpn: alpn.iter().map(|p| (*p).into()).collect(),
+            ..TlsOptions::default()
+        }
+    }
+
+    #[test]
+    fn equal_options_share_a_configuration() {
+        let mut named = skipping(&["h2"]);
+        let first = client_config(&named).unwrap();
+        named.server_name = Some("a.example".into());
+        assert!(Arc::ptr_eq(&first, &client_config(&named).unwrap()));
+        let other = client_config(&skipping(&["http/1.1"])).unwrap();
+        assert!(!Arc::ptr_eq(&first, &other));
+        assert_eq!(other.alpn_protocols, [b"http/1.1"]);
+    }
+
+    #[test]
+    fn chacha_comes_first_without_aes_instructions() {
+        let first = |aes| crypto_provider(aes).cipher_suites[0].suite();
+        assert_eq!(first(false), CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+        assert_ne!(first(true), CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+    }
+
+    #[test]
+    fn a_bundle_without_certificates_gives_no_roots() {
+        assert!(parse_roots(b"").is_empty());
+        let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(parse_roots(broken).is_empty());
+    }
+
+    #[test]
+    fn a_pin_accepts_its_own_leaf_alone() {
+        let leaf = CertificateDer::from(b"leaf".to_vec());
+        let digest = ring::digest::digest(&ring::digest::SHA256, b"leaf");
+        let verifier = LeafVerifier {
+            fingerprint: digest.as_ref().try_into().ok(),
+            provider: Arc::new(crypto_provider(true)),
+        };
+        let name = ServerName::try_from("a.example").unwrap();
+        let check = |leaf| {
+            verifier.verify_server_cert(
+                leaf,
+                &[],
+                &name,
+                &[],
+                UnixTime::since_unix_epoch(std::time::Duration::ZERO),
+            )
+        };
+        assert!(check(&leaf).is_ok());
+        assert!(check(&CertificateDer::from(b"else".to_vec())).is_err());
+    }
+
+    #[test]
+    fn server_names_are_checked_at_once() {
+        assert!(TlsClient::new(&TlsOptions::default(), "192.0.2.1").is_ok());
+        assert!(TlsClient::new(&TlsOptions::default(), "a b").is_err());
+    }
+}

@@ -1,11 +1,13 @@
 //! Sockets with the options that a router needs: marks, interfaces, transparency.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, setsockopt, socket, sockopt,
+};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 /// How a socket of ours leaves the router.
@@ -47,6 +49,10 @@ pub async fn connect_tcp(address: SocketAddr, egress: &Egress) -> io::Result<Tcp
     };
     egress.apply(&socket)?;
     socket.set_nodelay(true)?;
+    if egress.fast_open {
+        // A kernel without fast open (or with it switched off) connects in the usual way.
+        let _usual = setsockopt(&socket, sockopt::TcpFastOpenConnect, &true);
+    }
     socket.connect(address).await
 }
 
@@ -113,4 +119,37 @@ pub fn peek_now(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
         buffer,
         MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK,
     )?)
+}
+
+/// A UDP socket that exchanges datagrams with `server` alone.
+///
+/// # Errors
+/// What the kernel says.
+pub fn connect_udp(server: SocketAddr, egress: &Egress) -> io::Result<UdpSocket> {
+    let local = if server.is_ipv4() {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
+    } else {
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))
+    };
+    let socket = std::net::UdpSocket::bind(local)?;
+    egress.apply(&socket)?;
+    socket.connect(server)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
+/// An unconnected UDP socket for both families on one port of its own: IPv4 addresses are
+/// IPv4-mapped on it (RFC 3493 section 3.7). An IPv4 socket where the kernel has no IPv6.
+///
+/// # Errors
+/// What the kernel says.
+pub fn bind_udp_dual(egress: &Egress) -> io::Result<UdpSocket> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let Ok(fd) = socket(AddressFamily::Inet6, SockType::Datagram, flags, None) else {
+        return bind_udp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), egress);
+    };
+    setsockopt(&fd, sockopt::Ipv6V6Only, &false)?;
+    egress.apply(&fd)?;
+    // Bound by the first datagram: the kernel picks a port that is free in both families.
+    UdpSocket::from_std(fd.into())
 }

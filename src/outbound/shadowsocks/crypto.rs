@@ -1,0 +1,371 @@
+//! The primitives of Shadowsocks behind types that hide which library does them.
+//!
+//! Pure. ChaCha20-Poly1305 is ring's everywhere. AES-GCM is ring's where it has assembly for AES
+//! instructions (x86_64: 5.6 GB/s against RustCrypto's 1.1 on 1400 bytes), and RustCrypto's on
+//! all other machines, where that is twice as fast as ring's. Concrete types and
+//! `inline(never)` keep the generic code in this crate, at its optimisation level, once.
+
+use std::fmt;
+
+use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+use chacha20poly1305::XChaCha20Poly1305;
+use chacha20poly1305::aead::AeadInOut;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
+use ring::hkdf::{HKDF_SHA1_FOR_LEGACY_USE_ONLY, KeyType, Salt};
+
+/// Bytes of an authentication tag.
+pub const TAG: usize = 16;
+
+/// Bytes of a nonce.
+pub const NONCE: usize = 12;
+
+/// Bytes of an XChaCha20 nonce.
+pub const XNONCE: usize = 24;
+
+/// The longest key.
+pub const KEY_MAX: usize = 32;
+
+/// The bytes are not what the holder of the key sealed, or a key has the wrong length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forged;
+
+impl fmt::Display for Forged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("authentication failed")
+    }
+}
+
+impl std::error::Error for Forged {}
+
+/// An AEAD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cipher {
+    /// AES-128-GCM.
+    Aes128Gcm,
+    /// AES-256-GCM.
+    Aes256Gcm,
+    /// ChaCha20-Poly1305 (RFC 8439).
+    ChaCha20Poly1305,
+}
+
+impl Cipher {
+    /// Bytes of its key, and of the salts that go with it.
+    #[must_use]
+    pub fn key_length(self) -> usize {
+        match self {
+            Self::Aes128Gcm => 16,
+            Self::Aes256Gcm | Self::ChaCha20Poly1305 => 32,
+        }
+    }
+}
+
+/// A key ready for use.
+pub struct Key(Inner);
+
+enum Inner {
+    Ring(LessSafeKey),
+    #[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    Portable(portable::AesGcm),
+}
+
+impl Key {
+    /// Schedules `bytes` for `cipher`.
+    ///
+    /// # Errors
+    /// [`Forged`] when the length is not the cipher's.
+    #[inline(never)]
+    pub fn new(cipher: Cipher, bytes: &[u8]) -> Result<Self, Forged> {
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        let algorithm = match cipher {
+            Cipher::Aes128Gcm => &ring::aead::AES_128_GCM,
+            Cipher::Aes256Gcm => &ring::aead::AES_256_GCM,
+            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        };
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let algorithm = match cipher {
+            Cipher::Aes128Gcm | Cipher::Aes256Gcm => {
+                return portable::AesGcm::new(bytes).map(|key| Self(Inner::Portable(key)));
+            }
+            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        };
+        let key = UnboundKey::new(algorithm, bytes).map_err(|_| Forged)?;
+        Ok(Self(Inner::Ring(LessSafeKey::new(key))))
+    }
+
+    /// Encrypts `data` in place; the tag to send after it.
+    ///
+    /// # Errors
+    /// [`Forged`] when `data` is longer than the cipher can take (tens of gigabytes).
+    #[inline(never)]
+    pub fn seal(&self, nonce: &[u8; NONCE], data: &mut [u8]) -> Result<[u8; TAG], Forged> {
+        match &self.0 {
+            Inner::Ring(key) => {
+                let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
+                let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), data);
+                tag.map_err(|_| Forged)?
+                    .as_ref()
+                    .try_into()
+                    .map_err(|_| Forged)
+            }
+            #[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+            Inner::Portable(key) => key.seal(nonce, data),
+        }
+    }
+
+    /// Decrypts `data`, ciphertext and tag, in place; the plaintext stands at its start.
+    ///
+    /// # Errors
+    /// [`Forged`]; `data` is then garbage.
+    #[inline(never)]
+    pub fn open<'a>(
+        &self,
+        nonce: &[u8; NONCE],
+        data: &'a mut [u8],
+    ) -> Result<&'a mut [u8], Forged> {
+        match &self.0 {
+            Inner::Ring(key) => {
+                let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
+                key.open_in_place(nonce, Aad::empty(), data)
+                    .map_err(|_| Forged)
+            }
+            #[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+            Inner::Portable(key) => key.open(nonce, data),
+        }
+    }
+}
+
+/// AES-GCM for machines on which ring has no fast one; compiled for tests everywhere.
+#[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+mod portable {
+    use aes_gcm::aead::{AeadInOut, KeyInit};
+    use aes_gcm::{Aes128Gcm, Aes256Gcm};
+
+    use super::{Forged, NONCE, TAG};
+
+    /// Boxed: the schedules are large and of different size.
+    pub(super) enum AesGcm {
+        Aes128(Box<Aes128Gcm>),
+        Aes256(Box<Aes256Gcm>),
+    }
+
+    impl AesGcm {
+        #[inline(never)]
+        pub(super) fn new(bytes: &[u8]) -> Result<Self, Forged> {
+            match bytes.len() {
+                16 => Aes128Gcm::new_from_slice(bytes).map(|key| Self::Aes128(Box::new(key))),
+                _ => Aes256Gcm::new_from_slice(bytes).map(|key| Self::Aes256(Box::new(key))),
+            }
+            .map_err(|_| Forged)
+        }
+
+        #[inline(never)]
+        pub(super) fn seal(
+            &self,
+            nonce: &[u8; NONCE],
+            data: &mut [u8],
+        ) -> Result<[u8; TAG], Forged> {
+            let nonce = nonce.into();
+            let tag = match self {
+                Self::Aes128(key) => key.encrypt_inout_detached(nonce, b"", data.into()),
+                Self::Aes256(key) => key.encrypt_inout_detached(nonce, b"", data.into()),
+            };
+            tag.map(Into::into).map_err(|_| Forged)
+        }
+
+        #[inline(never)]
+        pub(super) fn open<'a>(
+            &self,
+            nonce: &[u8; NONCE],
+            data: &'a mut [u8],
+        ) -> Result<&'a mut [u8], Forged> {
+            let nonce = nonce.into();
+            let (text, tag) = data.split_last_chunk_mut::<TAG>().ok_or(Forged)?;
+            let tag = (&*tag).into();
+            match self {
+                Self::Aes128(key) => {
+                    key.decrypt_inout_detached(nonce, b"", (&mut *text).into(), tag)
+                }
+                Self::Aes256(key) => {
+                    key.decrypt_inout_detached(nonce, b"", (&mut *text).into(), tag)
+                }
+            }
+            .map_err(|_| Forged)?;
+            Ok(text)
+        }
+    }
+}
+
+/// One block at a time, as the 2022 edition hides its datagram headers.
+pub enum BlockKey {
+    /// AES-128.
+    Aes128(Box<aes::Aes128>),
+    /// AES-256.
+    Aes256(Box<aes::Aes256>),
+}
+
+impl BlockKey {
+    /// Schedules a key of 16 or 32 bytes.
+    ///
+    /// # Errors
+    /// [`Forged`] for other lengths.
+    pub fn new(bytes: &[u8]) -> Result<Self, Forged> {
+        match bytes.len() {
+            16 => aes::Aes128::new_from_slice(bytes).map(|key| Self::Aes128(Box::new(key))),
+            _ => aes::Aes256::new_from_slice(bytes).map(|key| Self::Aes256(Box::new(key))),
+        }
+        .map_err(|_| Forged)
+    }
+
+    /// Encrypts one block in place.
+    #[inline(never)]
+    pub fn encrypt(&self, block: &mut [u8; 16]) {
+        match self {
+            Self::Aes128(key) => key.encrypt_block(block.into()),
+            Self::Aes256(key) => key.encrypt_block(block.into()),
+        }
+    }
+
+    /// Decrypts one block in place.
+    #[inline(never)]
+    pub fn decrypt(&self, block: &mut [u8; 16]) {
+        match self {
+            Self::Aes128(key) => key.decrypt_block(block.into()),
+            Self::Aes256(key) => key.decrypt_block(block.into()),
+        }
+    }
+}
+
+/// XChaCha20-Poly1305: encrypts `data` in place; the tag to send after it.
+///
+/// # Errors
+/// [`Forged`] when the key has not 32 bytes.
+#[inline(never)]
+pub fn seal_x(key: &[u8], nonce: &[u8; XNONCE], data: &mut [u8]) -> Result<[u8; TAG], Forged> {
+    let key = XChaCha20Poly1305::new_from_slice(key).map_err(|_| Forged)?;
+    let tag = key.encrypt_inout_detached(nonce.into(), b"", data.into());
+    tag.map(Into::into).map_err(|_| Forged)
+}
+
+/// XChaCha20-Poly1305: decrypts ciphertext and tag in place; the plaintext stands at the start.
+///
+/// # Errors
+/// [`Forged`]; `data` is then garbage.
+#[inline(never)]
+pub fn open_x<'a>(
+    key: &[u8],
+    nonce: &[u8; XNONCE],
+    data: &'a mut [u8],
+) -> Result<&'a mut [u8], Forged> {
+    let key = XChaCha20Poly1305::new_from_slice(key).map_err(|_| Forged)?;
+    let (text, tag) = data.split_last_chunk_mut::<TAG>().ok_or(Forged)?;
+    let opened = key.decrypt_inout_detached(nonce.into(), b"", (&mut *text).into(), (&*tag).into());
+    opened.map_err(|_| Forged)?;
+    Ok(text)
+}
+
+/// A counter from 0, little-endian, used once per operation.
+#[derive(Default)]
+pub struct Nonce(u64);
+
+impl Nonce {
+    /// Counts on. 64 of the nonce's 96 bits outlast any connection.
+    pub fn advance(&mut self) -> [u8; NONCE] {
+        let mut nonce = [0; NONCE];
+        if let Some(counter) = nonce.first_chunk_mut() {
+            *counter = self.0.to_le_bytes();
+        }
+        self.0 += 1;
+        nonce
+    }
+}
+
+/// A length for ring's HKDF.
+struct Length(usize);
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// The key of a stream or datagram of the AEAD edition: HKDF-SHA1 (SIP004) into `subkey`.
+///
+/// # Errors
+/// [`Forged`] when `subkey` is too long for HKDF.
+pub fn hkdf_subkey(master: &[u8], salt: &[u8], subkey: &mut [u8]) -> Result<(), Forged> {
+    let extracted = Salt::new(HKDF_SHA1_FOR_LEGACY_USE_ONLY, salt).extract(master);
+    let expanded = extracted.expand(&[b"ss-subkey"], Length(subkey.len()));
+    expanded
+        .and_then(|key| key.fill(subkey))
+        .map_err(|_| Forged)
+}
+
+/// The key of a 2022 session: `salt` is the stream's salt or the datagrams' session id.
+#[must_use]
+pub fn session_subkey(psk: &[u8], salt: &[u8]) -> [u8; KEY_MAX] {
+    derive("shadowsocks 2022 session subkey", psk, salt)
+}
+
+/// The key of an identity header.
+#[must_use]
+pub fn identity_subkey(psk: &[u8], salt: &[u8]) -> [u8; KEY_MAX] {
+    derive("shadowsocks 2022 identity subkey", psk, salt)
+}
+
+fn derive(context: &str, psk: &[u8], salt: &[u8]) -> [u8; KEY_MAX] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    hasher.update(psk);
+    hasher.update(salt);
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_libraries_make_the_same_aes_gcm() {
+        for (cipher, length) in [(Cipher::Aes128Gcm, 16), (Cipher::Aes256Gcm, 32)] {
+            let bytes: Vec<u8> = (0..length).collect();
+            let ring = Key::new(cipher, &bytes).unwrap();
+            let portable = Key(Inner::Portable(portable::AesGcm::new(&bytes).unwrap()));
+            let nonce = [7; NONCE];
+            let mut sealed = b"some text".to_vec();
+            let tag = ring.seal(&nonce, &mut sealed).unwrap();
+            let mut again = b"some text".to_vec();
+            assert_eq!(portable.seal(&nonce, &mut again), Ok(tag));
+            assert_eq!(sealed, again);
+            sealed.extend_from_slice(&tag);
+            let mut copy = sealed.clone();
+            assert_eq!(portable.open(&nonce, &mut sealed).unwrap(), b"some text");
+            assert_eq!(ring.open(&nonce, &mut copy).unwrap(), b"some text");
+        }
+    }
+
+    #[test]
+    fn one_changed_bit_is_noticed() {
+        for cipher in [Cipher::Aes128Gcm, Cipher::ChaCha20Poly1305] {
+            let key = Key::new(cipher, &vec![1; cipher.key_length()]).unwrap();
+            let mut data = [0; 20];
+            let tag = key.seal(&[0; NONCE], &mut data[..4]).unwrap();
+            data[4..].copy_from_slice(&tag);
+            data[2] ^= 1;
+            assert!(key.open(&[0; NONCE], &mut data).is_err());
+            assert!(key.open(&[0; NONCE], &mut [0; 15]).is_err());
+        }
+    }
+
+    #[test]
+    fn keys_of_wrong_length_are_refused() {
+        assert!(Key::new(Cipher::Aes128Gcm, &[0; 32]).is_err());
+        assert!(portable::AesGcm::new(&[0; 31]).is_err());
+        assert!(BlockKey::new(&[0; 15]).is_err());
+    }
+
+    #[test]
+    fn nonces_count_in_little_endian() {
+        let mut nonce = Nonce(255);
+        assert_eq!(nonce.advance()[..2], [255, 0]);
+        assert_eq!(nonce.advance()[..2], [0, 1]);
+    }
+}

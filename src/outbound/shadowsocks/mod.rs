@@ -1,0 +1,94 @@
+//! `type: ss`: Shadowsocks with AEAD ciphers (SIP004) and of the 2022 edition (SIP022, SIP023).
+//!
+//! `method` turns `cipher` and `password` into keys; `tcp` and `packet` are the wire formats,
+//! pure; `stream` and `udp` drive them; `crypto` holds the primitives.
+
+pub mod crypto;
+pub mod method;
+pub mod packet;
+mod random;
+pub mod stream;
+pub mod tcp;
+pub mod udp;
+pub mod window;
+
+use std::io;
+use std::sync::Arc;
+
+use self::method::{MethodError, Secret};
+use self::stream::ShadowsocksStream;
+use self::udp::ShadowsocksDatagrams;
+use super::dial::Node;
+use super::options::{ServerAddress, ShadowsocksOptions};
+use super::{BoxFuture, Datagrams, Kind, Outbound, Stream, Traits, socks_address};
+use crate::metadata::Metadata;
+
+/// A Shadowsocks server.
+pub struct Shadowsocks {
+    node: Node,
+    server: ServerAddress,
+    secret: Arc<Secret>,
+}
+
+impl Shadowsocks {
+    /// A server with checked options.
+    ///
+    /// # Errors
+    /// [`MethodError`].
+    pub fn new(node: Node, options: &ShadowsocksOptions) -> Result<Self, MethodError> {
+        Ok(Self {
+            node,
+            server: options.server.clone(),
+            secret: Arc::new(Secret::new(&options.cipher, &options.password)?),
+        })
+    }
+}
+
+impl Outbound for Shadowsocks {
+    fn name(&self) -> &Arc<str> {
+        &self.node.name
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Shadowsocks
+    }
+
+    fn udp(&self) -> bool {
+        self.node.udp
+    }
+
+    fn traits(&self) -> Traits {
+        self.node.traits.clone()
+    }
+
+    fn dialer(&self) -> Option<Arc<dyn Outbound>> {
+        self.node.dialer.carrier()
+    }
+
+    fn connect<'a>(&'a self, metadata: &'a Metadata) -> BoxFuture<'a, io::Result<Stream>> {
+        Box::pin(async {
+            let mut target = Vec::with_capacity(socks_address::ENCODED_MAX);
+            socks_address::encode(&metadata.destination(), &mut target)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+            target.shrink_to_fit();
+            let carrier = self.node.dialer.connect(&self.server).await?;
+            let stream = ShadowsocksStream::new(carrier, &self.secret, target)?;
+            Ok(Stream::Boxed(Box::new(stream)))
+        })
+    }
+
+    fn associate<'a>(
+        &'a self,
+        _metadata: &'a Metadata,
+    ) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>> {
+        Box::pin(async {
+            if !self.node.udp {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            let packets = self.node.dialer.open_datagrams(&self.server).await?;
+            let datagrams: Box<dyn Datagrams> =
+                Box::new(ShadowsocksDatagrams::new(packets, &self.secret)?);
+            Ok(datagrams)
+        })
+    }
+}
