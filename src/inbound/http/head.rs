@@ -59,10 +59,18 @@ pub type Decoded<T> = Result<Option<(T, usize)>, Malformed>;
 
 /// A request to the proxy.
 pub struct Request {
-    /// User name and password of `Proxy-Authorization: Basic`, never shown.
-    pub login: Option<(Box<[u8]>, Box<[u8]>)>,
+    /// `Proxy-Authorization: Basic`.
+    pub login: Option<Login>,
     /// What to do.
     pub action: Action,
+}
+
+/// Credentials that a client sent; never shown.
+pub struct Login {
+    /// User name.
+    pub username: Box<[u8]>,
+    /// Password.
+    pub password: Box<[u8]>,
 }
 
 /// What a request asks of the proxy.
@@ -327,21 +335,15 @@ impl<'a> Fields<'a> {
     /// The fields that go on to the next hop (RFC 9110 section 7.6.1). The fields that delimit
     /// the message stay even when Connection names them: taking them off would move its end.
     fn end_to_end(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.0
-            .iter()
-            .map(|field| (field.name, field.value))
-            .filter(|(name, _)| {
-                let is = |other: &&str| name.eq_ignore_ascii_case(other);
-                let proxy = name
-                    .get(..6)
-                    .is_some_and(|start| start.eq_ignore_ascii_case("proxy-"));
-                let kept = ["content-length", "transfer-encoding", "host"];
-                !proxy
-                    && !["connection", "keep-alive", "te", "upgrade"]
-                        .iter()
-                        .any(|other| is(&other))
-                    && (kept.iter().any(|other| is(&other)) || !self.lists("connection", name))
-            })
+        let fields = self.0.iter().map(|field| (field.name, field.value));
+        fields.filter(|(name, _)| {
+            let among = |names: &[&str]| names.iter().any(|each| name.eq_ignore_ascii_case(each));
+            let prefix = name.get(..6).unwrap_or_default();
+            let delimits = among(&["content-length", "transfer-encoding", "host"]);
+            !among(&["connection", "keep-alive", "te", "upgrade"])
+                && !prefix.eq_ignore_ascii_case("proxy-")
+                && (delimits || !self.lists("connection", name))
+        })
     }
 
     fn append_upgrade(&self, head: &mut Vec<u8>) {
@@ -359,7 +361,7 @@ fn field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// User name and password of Basic credentials (RFC 7617).
-fn basic(value: &[u8]) -> Option<(Box<[u8]>, Box<[u8]>)> {
+fn basic(value: &[u8]) -> Option<Login> {
     let (scheme, token) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
@@ -367,7 +369,10 @@ fn basic(value: &[u8]) -> Option<(Box<[u8]>, Box<[u8]>)> {
     let plain = BASE64.decode(token.trim_ascii()).ok()?;
     let colon = plain.iter().position(|b| *b == b':')?;
     let (username, password) = plain.split_at(colon);
-    Some((username.into(), password.get(1..)?.into()))
+    Some(Login {
+        username: username.into(),
+        password: password.get(1..)?.into(),
+    })
 }
 
 #[cfg(test)]

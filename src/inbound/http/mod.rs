@@ -155,7 +155,7 @@ fn authenticate(
         return Ok(None);
     }
     let login = request.login.as_ref();
-    let user = login.and_then(|(username, password)| proxy.access.login(username, password));
+    let user = login.and_then(|login| proxy.access.login(&login.username, &login.password));
     user.map(Some).ok_or(Unauthorized)
 }
 
