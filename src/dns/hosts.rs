@@ -1,0 +1,228 @@
+//! `hosts:` of the configuration and the system's hosts file (hosts(5)).
+//!
+//! The configuration's table comes first: domain wildcards to addresses or to another name. Aliases
+//! are followed through the table; one that leaves it is handed back to be resolved. The system's
+//! file is read again when it has changed, and looked at once in [`RECHECK_TIME`] at most.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::domain_set::{BadPattern, DomainSet};
+use super::options::HostsValue;
+
+/// Time to live of answers from here, seconds (as mihomo).
+pub const TTL: u32 = 10;
+/// Aliases followed inside the table.
+const ALIASES_MAX: usize = 16;
+/// How often the system's file is looked at.
+const RECHECK_TIME: Duration = Duration::from_secs(5);
+/// How much of the system's file is read; block lists of that kind belong into rules.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What the tables say of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The name at the end of the aliases, when there were any.
+    pub alias: Option<Box<str>>,
+    /// Its addresses of both families; `None`: not in the table, to be resolved.
+    pub addresses: Option<Vec<IpAddr>>,
+}
+
+/// Table: the configuration's part is a snapshot, the system's part follows its file.
+pub struct Hosts {
+    patterns: DomainSet,
+    values: Box<[HostsValue]>,
+    system: Option<Mutex<SystemFile>>,
+}
+
+#[derive(Default)]
+struct SystemFile {
+    path: PathBuf,
+    looked_at: Option<Instant>,
+    changed: Option<SystemTime>,
+    names: HashMap<Box<str>, Vec<IpAddr>>,
+}
+
+impl Hosts {
+    /// `table`: patterns and values of `hosts:`; `system`: the system's hosts file, if it counts.
+    ///
+    /// # Errors
+    /// [`BadPattern`] by its index in `table`.
+    pub fn new(
+        table: &[(Box<str>, HostsValue)],
+        system: Option<PathBuf>,
+    ) -> Result<Self, BadPattern> {
+        Ok(Self {
+            patterns: DomainSet::new(table.iter().map(|(pattern, _)| &**pattern))?,
+            values: table.iter().map(|(_, value)| value.clone()).collect(),
+            system: system.map(|path| {
+                Mutex::new(SystemFile {
+                    path,
+                    ..SystemFile::default()
+                })
+            }),
+        })
+    }
+
+    /// What the tables say of `name` (lower case); `None`: nothing.
+    #[must_use]
+    pub fn find(&self, name: &str, now: Instant) -> Option<Found> {
+        let mut name = Cow::Borrowed(name);
+        let mut alias = None;
+        for _ in 0..ALIASES_MAX {
+            match self.find_one(&name, now) {
+                Some(HostsValue::Addresses(addresses)) => {
+                    return Some(Found {
+                        alias,
+                        addresses: Some(addresses),
+                    });
+                }
+                Some(HostsValue::Alias(target)) if *target != *name => {
+                    alias = Some(target.clone());
+                    name = Cow::Owned(target.into());
+                }
+                _ => break,
+            }
+        }
+        alias.map(|alias| Found {
+            alias: Some(alias),
+            addresses: None,
+        })
+    }
+
+    fn find_one(&self, name: &str, now: Instant) -> Option<HostsValue> {
+        if let Some(found) = self.patterns.find(name) {
+            return self.values.get(found).cloned();
+        }
+        if let Some(system) = &self.system {
+            let mut file = system.lock().unwrap_or_else(PoisonError::into_inner);
+            file.follow(now);
+            if let Some(addresses) = file.names.get(name) {
+                return Some(HostsValue::Addresses(addresses.clone()));
+            }
+        }
+        // Always present, whatever the tables hold.
+        (name == "localhost").then(|| {
+            HostsValue::Addresses(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
+        })
+    }
+}
+
+impl SystemFile {
+    /// Reads the file again if it is time to look and it has changed. A file that cannot be read
+    /// counts as empty.
+    fn follow(&mut self, now: Instant) {
+        let due = |at: Instant| now.saturating_duration_since(at) >= RECHECK_TIME;
+        if !self.looked_at.is_none_or(due) {
+            return;
+        }
+        self.looked_at = Some(now);
+        let changed = std::fs::metadata(&self.path)
+            .and_then(|m| m.modified())
+            .ok();
+        if changed == self.changed {
+            return;
+        }
+        self.changed = changed;
+        let mut text = Vec::new();
+        if let Ok(file) = File::open(&self.path) {
+            // What was read before an error still counts.
+            let _ = file.take(FILE_BYTES_MAX).read_to_end(&mut text);
+        }
+        self.names = parse(&text);
+    }
+}
+
+/// Reads a hosts file; lines that do not begin with an address are passed over.
+fn parse(text: &[u8]) -> HashMap<Box<str>, Vec<IpAddr>> {
+    let mut names: HashMap<Box<str>, Vec<IpAddr>> = HashMap::new();
+    for line in text.split(|&b| b == b'\n') {
+        let Ok(line) = std::str::from_utf8(line) else {
+            continue;
+        };
+        let mut words = line
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) else {
+            continue;
+        };
+        for name in words {
+            let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+            let addresses = names.entry(name.into()).or_default();
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::clock;
+
+    fn addresses(list: &[&str]) -> HostsValue {
+        HostsValue::Addresses(list.iter().map(|a| a.parse().unwrap()).collect())
+    }
+
+    fn hosts(system: Option<PathBuf>) -> Hosts {
+        let table = [
+            ("router.lan".into(), addresses(&["192.168.1.1", "fd00::1"])),
+            ("www.lan".into(), HostsValue::Alias("router.lan".into())),
+            ("out.lan".into(), HostsValue::Alias("a.example".into())),
+            ("x.loop".into(), HostsValue::Alias("y.loop".into())),
+            ("y.loop".into(), HostsValue::Alias("x.loop".into())),
+            ("*.wild".into(), addresses(&["192.0.2.9"])),
+        ];
+        Hosts::new(&table, system).unwrap()
+    }
+
+    #[test]
+    fn aliases_are_followed_and_those_that_leave_are_handed_back() {
+        let (hosts, now) = (hosts(None), clock::now());
+        let found = hosts.find("www.lan", now).unwrap();
+        assert_eq!(found.alias.as_deref(), Some("router.lan"));
+        assert_eq!(found.addresses.unwrap().len(), 2);
+        let found = hosts.find("out.lan", now).unwrap();
+        assert_eq!(
+            (found.alias.as_deref(), found.addresses),
+            (Some("a.example"), None)
+        );
+        assert!(hosts.find("x.loop", now).unwrap().addresses.is_none());
+        assert!(hosts.find("a.wild", now).unwrap().addresses.is_some());
+        assert_eq!(hosts.find("wild", now), None);
+    }
+
+    #[test]
+    fn localhost_is_always_there() {
+        let found = hosts(None).find("localhost", clock::now()).unwrap();
+        assert!(found.addresses.unwrap().iter().all(IpAddr::is_loopback));
+    }
+
+    #[test]
+    fn the_system_file_is_followed() {
+        let path = std::env::temp_dir().join(format!("headgate-hosts-{}", std::process::id()));
+        std::fs::write(
+            &path,
+            "192.0.2.1 a.b A.c. # x\nnonsense y\n\n192.0.2.2 a.b\n",
+        )
+        .unwrap();
+        let hosts = hosts(Some(path.clone()));
+        let now = clock::now();
+        let of = |name, now| hosts.find(name, now).and_then(|found| found.addresses);
+        assert_eq!(of("a.b", now).unwrap().len(), 2);
+        assert!(of("a.c", now).is_some() && of("y", now).is_none() && of("x", now).is_none());
+        std::fs::remove_file(&path).unwrap();
+        assert!(of("a.b", now + RECHECK_TIME / 2).is_some());
+        assert!(of("a.b", now + RECHECK_TIME).is_none());
+    }
+}
