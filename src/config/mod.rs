@@ -1,1 +1,203 @@
-//! The configuration.
+//! The configuration: one YAML file in mihomo's words, decoded and checked whole before anything
+//! starts (contract; clash-api.md section 3).
+//!
+//! [`Config::parse`] is pure: text in, the sum of every module's options out, or the first mistake
+//! with its line, column and key path. Keys without effect become warnings. No file is read here,
+//! no name resolved, no secret made; `daemon` does that.
+//!
+//! Promises, tested on random text: never a panic; memory bounded whatever the text says (the
+//! limits are in `yaml`); a configuration that is returned has no unknown or looping target.
+
+mod controller;
+mod decode;
+mod dns;
+mod domain;
+mod error;
+mod general;
+mod groups;
+mod inbound;
+mod nameserver;
+mod nearest;
+mod proxies;
+mod scalar;
+mod section;
+mod sniffer;
+#[cfg(test)]
+mod tests;
+mod transparent;
+mod validate;
+mod yaml;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::controllers::options::Options as ControllerOptions;
+use crate::dns::options::Options as DnsOptions;
+use crate::inbound::options::Options as InboundOptions;
+use crate::netfilter::options::Options as TransparentOptions;
+use crate::outbound::options::{GroupOptions, ProxyOptions};
+use crate::rules::{RuleError, RuleLine};
+use crate::sniff::Options as SnifferOptions;
+
+use decode::Cursor;
+use error::Warnings;
+use section::Section;
+use yaml::Tree;
+
+pub use error::{ConfigError, Excerpt, Ignored, Reason, Warning};
+pub use general::{FindProcess, General};
+pub use validate::BUILTIN_NAMES;
+
+/// Keys of the top level that mihomo or the contract knows and headgate does not serve yet.
+const OTHER_KEYS: &[&str] = &[
+    "mqtt",
+    "management",
+    "xray-api",
+    "proxy-providers",
+    "rule-providers",
+    "sub-rules",
+    "tun",
+    "tunnels",
+    "ntp",
+    "iptables",
+    "experimental",
+    "tls",
+    "external-controller-tls",
+    "external-controller-pipe",
+    "external-controller-routing-mark",
+    "external-ui",
+    "external-ui-name",
+    "external-ui-url",
+    "external-doh-server",
+    "inbound-tfo",
+    "inbound-mptcp",
+    "global-client-fingerprint",
+    "global-ua",
+    "etag-support",
+    "geodata-mode",
+    "geodata-loader",
+    "geosite-matcher",
+    "geo-auto-update",
+    "geo-update-interval",
+    "geox-url",
+    "ss-config",
+    "vmess-config",
+    "tuic-server",
+    "clash-for-android",
+];
+
+/// Everything that the file says.
+#[derive(Clone)]
+pub struct Config {
+    /// What concerns the whole daemon.
+    pub general: General,
+    /// The port keys and `listeners:`.
+    pub inbound: InboundOptions,
+    /// `dns:` and `hosts:`.
+    pub dns: DnsOptions,
+    /// `sniffer:`.
+    pub sniffer: SnifferOptions,
+    /// `proxies:`, in the order of the file.
+    pub proxies: Vec<ProxyOptions>,
+    /// `proxy-groups:`, in the order of the file.
+    pub groups: Vec<GroupOptions>,
+    /// `rules:`; every target is a proxy, a group or one of [`BUILTIN_NAMES`].
+    pub rules: Vec<RuleLine>,
+    /// `transparent:`.
+    pub transparent: TransparentOptions,
+    /// `external-controller*` and `secret`.
+    pub controller: ControllerOptions,
+}
+
+impl Config {
+    /// Decodes and checks a file's text. JSON is YAML too.
+    ///
+    /// # Errors
+    /// The first mistake, in the order in which the sections are read.
+    pub fn parse(text: &str) -> Result<(Self, Vec<Warning>), ConfigError> {
+        let tree = Tree::parse(text)?;
+        let root = Cursor::root(&tree);
+        let mut warnings = Warnings::default();
+        let mut section = root.section()?;
+        let config = Self::decode(&mut section, &mut warnings)?;
+        section.not_implemented(OTHER_KEYS, &mut warnings);
+        section.finish(&mut warnings);
+        validate::check(&config, &root)?;
+        Ok((config, warnings.into_list()))
+    }
+
+    /// What runs when there is no file (contract): a mixed proxy and the Clash controller on the
+    /// loopback, everything DIRECT. The controller's secret is still empty: the caller must make
+    /// one before it listens.
+    #[must_use]
+    pub fn builtin() -> Self {
+        Self {
+            general: General::default(),
+            inbound: InboundOptions {
+                mixed_port: 7890,
+                ..InboundOptions::default()
+            },
+            dns: DnsOptions::default(),
+            sniffer: SnifferOptions::default(),
+            proxies: Vec::new(),
+            groups: Vec::new(),
+            rules: RuleLine::parse("MATCH,DIRECT").into_iter().collect(),
+            transparent: TransparentOptions::default(),
+            controller: ControllerOptions {
+                listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090))),
+                ..ControllerOptions::default()
+            },
+        }
+    }
+
+    fn decode(section: &mut Section<'_>, warnings: &mut Warnings) -> Result<Self, ConfigError> {
+        let (general, store_fake_ip) = general::decode(section, warnings)?;
+        let inbound = inbound::decode(section, warnings)?;
+        let dns = dns::decode(section, store_fake_ip, warnings)?;
+        Ok(Self {
+            general,
+            inbound,
+            sniffer: sniffer::decode(section, warnings)?,
+            proxies: section.list("proxies", |item| proxies::decode(item, warnings))?,
+            groups: section.list("proxy-groups", |item| groups::decode(item, warnings))?,
+            rules: section.list("rules", |item| {
+                RuleLine::parse(item.text()?).map_err(|why| item.fail(rule_reason(why)))
+            })?,
+            transparent: transparent::decode(section, dns.enable, warnings)?,
+            controller: controller::decode(section, warnings)?,
+            dns,
+        })
+    }
+}
+
+/// Rule types of mihomo's that are not served yet.
+const OTHER_RULE_TYPES: &[&str] = &[
+    "GEOSITE",
+    "GEOIP",
+    "SRC-GEOIP",
+    "IP-ASN",
+    "SRC-IP-ASN",
+    "PROCESS-NAME",
+    "PROCESS-NAME-REGEX",
+    "PROCESS-NAME-WILDCARD",
+    "PROCESS-PATH",
+    "PROCESS-PATH-REGEX",
+    "PROCESS-PATH-WILDCARD",
+    "UID",
+    "RULE-SET",
+    "SUB-RULE",
+    "REMATCH-NAME",
+];
+
+/// A type that `rules` does not know may still be one of mihomo's.
+fn rule_reason(why: RuleError) -> Reason {
+    match &why {
+        RuleError::UnknownType(kind)
+            if OTHER_RULE_TYPES
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(kind)) =>
+        {
+            Reason::NotImplemented(Excerpt::of(&format!("rule type {kind}")))
+        }
+        _ => Reason::Rule(why),
+    }
+}

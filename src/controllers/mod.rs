@@ -1,3 +1,245 @@
 //! The controllers: views over the running state in the dialects that people's tools speak.
+//!
+//! [`gate`] owns the connections of clients and lets whole, permitted requests through; each
+//! dialect is a folder with a route table and a file per resource. Controllers own no state of
+//! the program: they read the tunnel, and everything else goes through [`Control`], which the
+//! daemon implements.
 
+pub mod clash;
+pub mod gate;
+pub mod http;
 pub mod options;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::outbound::Outbound;
+use crate::platform::logger::{Level, Logger};
+use crate::prefix::Prefix;
+use crate::tunnel::Tunnel;
+use crate::tunnel::routing::Mode;
+
+/// A cause that is shown to the client as its text; the text holds no secret and no file content.
+pub type Cause = Box<dyn Error + Send + Sync>;
+
+/// The door from the controllers to the program, and the only one.
+///
+/// Every method is called from threads that may block; an implementation that waits for the
+/// runtime gives up after some seconds. `tunnel`, `memory` and `logger` are called from tasks of
+/// the runtime too and must not wait.
+pub trait Control: Send + Sync {
+    /// Rules, outbounds and live flows.
+    fn tunnel(&self) -> &Tunnel;
+
+    /// The sink of the log.
+    fn logger(&self) -> &'static Logger;
+
+    /// Resident bytes of the process.
+    fn memory(&self) -> u64;
+
+    /// The working directory: what the API may name as a file lies in it.
+    fn directory(&self) -> &Path;
+
+    /// The file that the running configuration was read from.
+    fn config_file(&self) -> &Path;
+
+    /// The running general settings.
+    fn general(&self) -> General;
+
+    /// Changes general settings until the next reload. A port that cannot be bound is logged, not an
+    /// error: the next [`Control::general`] shows it as 0.
+    ///
+    /// # Errors
+    /// What cannot be changed at all; nothing is changed then.
+    fn patch(&self, patch: Patch) -> Result<(), Cause>;
+
+    /// Loads a configuration in place of the running one; with `force` the port listeners follow it too.
+    ///
+    /// # Errors
+    /// What is wrong with the new configuration; the old one runs on.
+    fn reload(&self, source: ReloadSource, force: bool) -> Result<(), Cause>;
+
+    /// Makes `member` the choice of the selector `group` and remembers it (`store-selected`);
+    /// `false`: it is no member.
+    fn select(&self, group: &Arc<dyn Outbound>, member: &str) -> bool;
+
+    /// Asks the main resolver for records of type `kind`: no `hosts`, no fake addresses.
+    ///
+    /// # Errors
+    /// [`DnsQueryError`]; a negative answer is none.
+    fn dns_query(&self, name: &str, kind: u16) -> Result<DnsAnswer, DnsQueryError>;
+
+    /// Forgets every fake address, on disk too; nothing to do where fake-ip is off.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn flush_fake_ip(&self) -> Result<(), Cause>;
+
+    /// Empties the answer caches of all resolvers.
+    fn flush_dns(&self);
+}
+
+/// What `GET /configs` shows (clash-api.md 1.7).
+#[derive(Clone, Debug, Default)]
+pub struct General {
+    /// `port`, as really listening, 0 when not; so for the four below.
+    pub port: u16,
+    /// `socks-port`.
+    pub socks_port: u16,
+    /// `redir-port`.
+    pub redir_port: u16,
+    /// `tproxy-port`.
+    pub tproxy_port: u16,
+    /// `mixed-port`.
+    pub mixed_port: u16,
+    /// `authentication`: user names only.
+    pub users: Vec<Box<str>>,
+    /// `skip-auth-prefixes`.
+    pub skip_auth_prefixes: Vec<Prefix>,
+    /// `lan-allowed-ips`.
+    pub lan_allowed_ips: Vec<Prefix>,
+    /// `lan-disallowed-ips`.
+    pub lan_disallowed_ips: Vec<Prefix>,
+    /// `allow-lan`.
+    pub allow_lan: bool,
+    /// `bind-address`, `*` for all.
+    pub bind_address: Box<str>,
+    /// `mode`.
+    pub mode: Mode,
+    /// `ipv6`.
+    pub ipv6: bool,
+    /// `unified-delay`.
+    pub unified_delay: bool,
+    /// `tcp-concurrent`.
+    pub tcp_concurrent: bool,
+    /// `interface-name`.
+    pub interface_name: Box<str>,
+    /// `routing-mark`.
+    pub routing_mark: u32,
+    /// Whether the sniffer is on.
+    pub sniffing: bool,
+    /// `keep-alive-idle`, seconds.
+    pub keep_alive_idle: u32,
+    /// `keep-alive-interval`, seconds.
+    pub keep_alive_interval: u32,
+    /// `disable-keep-alive`.
+    pub disable_keep_alive: bool,
+}
+
+/// What `PATCH /configs` changes: members that are `None` stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patch {
+    /// `port`, 0 closes it; so for the four below.
+    pub port: Option<u16>,
+    /// `socks-port`.
+    pub socks_port: Option<u16>,
+    /// `redir-port`.
+    pub redir_port: Option<u16>,
+    /// `tproxy-port`.
+    pub tproxy_port: Option<u16>,
+    /// `mixed-port`.
+    pub mixed_port: Option<u16>,
+    /// `allow-lan`.
+    pub allow_lan: Option<bool>,
+    /// `bind-address`.
+    pub bind_address: Option<BindAddress>,
+    /// `skip-auth-prefixes`.
+    pub skip_auth_prefixes: Option<Vec<Prefix>>,
+    /// `lan-allowed-ips`.
+    pub lan_allowed_ips: Option<Vec<Prefix>>,
+    /// `lan-disallowed-ips`.
+    pub lan_disallowed_ips: Option<Vec<Prefix>>,
+    /// `mode`.
+    pub mode: Option<Mode>,
+    /// `log-level`.
+    pub log_level: Option<Level>,
+    /// `ipv6`.
+    pub ipv6: Option<bool>,
+    /// `sniffing`.
+    pub sniffing: Option<bool>,
+    /// `tcp-concurrent`.
+    pub tcp_concurrent: Option<bool>,
+    /// `interface-name`.
+    pub interface_name: Option<Box<str>>,
+}
+
+/// `bind-address` as a patch names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindAddress {
+    /// `*`.
+    All,
+    /// One address.
+    One(std::net::IpAddr),
+}
+
+/// Where a reload takes its text from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReloadSource {
+    /// The file that the running configuration came from, read anew.
+    Running,
+    /// A file of the working directory: its real path, and its text as it was when the path was checked.
+    File {
+        /// For error messages.
+        path: PathBuf,
+        /// The configuration.
+        text: String,
+    },
+    /// The text that the client sent.
+    Payload(String),
+}
+
+/// A DNS message as `/dns/query` shows it.
+#[derive(Clone, Debug, Default)]
+pub struct DnsAnswer {
+    /// Response code; a negative answer is an answer.
+    pub status: u16,
+    /// TC: the answer was cut.
+    pub truncated: bool,
+    /// RD.
+    pub recursion_desired: bool,
+    /// RA.
+    pub recursion_available: bool,
+    /// AD.
+    pub authentic: bool,
+    /// CD.
+    pub checking_disabled: bool,
+    /// The answer section.
+    pub answer: Vec<DnsRecord>,
+    /// The authority section.
+    pub authority: Vec<DnsRecord>,
+    /// The additional section, without OPT.
+    pub additional: Vec<DnsRecord>,
+}
+
+/// One record.
+#[derive(Clone, Debug)]
+pub struct DnsRecord {
+    /// Owner, with or without its final dot.
+    pub name: Box<str>,
+    /// Type.
+    pub kind: u16,
+    /// Time to live, seconds.
+    pub ttl: u32,
+    /// The data in presentation form.
+    pub data: Box<str>,
+}
+
+/// Why `/dns/query` has no answer.
+#[derive(Debug)]
+pub enum DnsQueryError {
+    /// `dns.enable` is off.
+    Disabled,
+    /// No upstream answered.
+    Failed(Cause),
+}
+
+/// What handlers get: the program, and the little that the dialects share among requests.
+pub struct Context {
+    /// The program.
+    pub control: Arc<dyn Control>,
+    /// The Clash dialect's own.
+    pub clash: clash::Shared,
+}

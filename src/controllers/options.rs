@@ -16,4 +16,7 @@ pub struct Options {
     pub allow_origins: Vec<Box<str>>,
     /// `external-controller-cors.allow-private-network`.
     pub allow_private_network: bool,
+    /// `external-controller-hosts` (headgate's own): names that a request may have in `Host`, beside
+    /// address literals and names that are local by nature (`http::access`).
+    pub hosts: Vec<Box<str>>,
 }

@@ -161,7 +161,14 @@ impl Log {
         place: &Path,
     ) -> io::Result<()> {
         let since = self.since.take();
-        let (mut file, length) = written?;
+        let (mut file, length) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                // Half a file would take the room that was missing.
+                let _ = std::fs::remove_file(place);
+                return Err(error);
+            }
+        };
         let Some(since) = since else {
             return std::fs::remove_file(place);
         };

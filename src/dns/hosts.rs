@@ -2,7 +2,7 @@
 //!
 //! The configuration's table comes first: domain wildcards to addresses or to another name. Aliases
 //! are followed through the table; one that leaves it is handed back to be resolved. The system's
-//! file is read again when it has changed, and looked at once in [`RECHECK_TIME`] at most.
+//! file is read again when it has changed, and looked at once in five seconds at most.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

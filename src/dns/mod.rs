@@ -6,6 +6,7 @@
 //! tunnel. [`message`] is the codec, [`domain_set`] the wildcard syntax of mihomo's domain lists.
 
 pub mod cache;
+pub mod current;
 pub mod domain_set;
 pub mod fake_ip;
 mod fake_ip_log;

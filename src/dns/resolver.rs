@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 use tokio::runtime::Handle;
@@ -119,8 +119,14 @@ impl Resolver {
 
     /// Puts the main set's answer into `out` if the cache has one; one that is stale is asked for
     /// anew in the background.
-    pub fn query_cache(&self, question: &Question, manner: Manner, out: &mut Vec<u8>) -> bool {
-        self.look_up_cache(Set::Main, question, manner, out)
+    pub fn query_cache(
+        &self,
+        question: &Question,
+        manner: Manner,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        self.look_up_cache(Set::Main, question, manner, now, out)
     }
 
     /// Forgets all answers.
@@ -130,7 +136,7 @@ impl Resolver {
 
     async fn look_up(&self, set: Set, question: &Question, manner: Manner) -> Outcome {
         let mut kept = Vec::new();
-        if self.look_up_cache(set, question, manner, &mut kept) {
+        if self.look_up_cache(set, question, manner, clock::now(), &mut kept) {
             return Ok(kept.into());
         }
         self.ask(set, question, manner).await
@@ -141,10 +147,11 @@ impl Resolver {
         set: Set,
         question: &Question,
         manner: Manner,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> bool {
         let key = Key::new(tag(set, manner), question);
-        let found = self.cache.get(&key, clock::now(), out);
+        let found = self.cache.get(&key, now, out);
         if found == Some(Freshness::Stale) {
             self.refresh(&key, set, question, manner);
         }

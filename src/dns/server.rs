@@ -129,14 +129,11 @@ impl Server {
             Err(rejected) => return reject(query, rejected, out),
         };
         if let Some(pending) = self.answer_locally(&parsed, out) {
-            let manner = manner(&parsed);
+            let (manner, now) = (manner(&parsed), clock::now());
             let mut kept = Vec::new();
             let place = if pending.alias { &mut kept } else { &mut *out };
-            if !self
-                .parts
-                .resolver
-                .query_cache(&pending.question, manner, place)
-            {
+            let resolver = &self.parts.resolver;
+            if !resolver.query_cache(&pending.question, manner, now, place) {
                 return Now::Later;
             }
             self.take_over(&parsed, &pending, client.ip(), &kept, out);
@@ -182,18 +179,15 @@ impl Server {
     /// Which name a destination address stands for.
     #[must_use]
     pub fn map(&self, address: IpAddr) -> Mapping {
-        if self.mode == EnhancedMode::Normal {
-            return Mapping::Nothing;
-        }
-        if let Some(fake_ip) = self
-            .parts
-            .fake_ip
-            .as_ref()
-            .filter(|pool| pool.contains(address))
-        {
-            return fake_ip
+        // In every mode: clients may still hold addresses from before a change of it.
+        let fake_ip = self.parts.fake_ip.as_ref();
+        if let Some(pool) = fake_ip.filter(|pool| pool.contains(address)) {
+            return pool
                 .name(address)
                 .map_or(Mapping::FakeUnknown, Mapping::Fake);
+        }
+        if self.mode == EnhancedMode::Normal {
+            return Mapping::Nothing;
         }
         let real = self.parts.mapping.name(address, clock::now());
         real.map_or(Mapping::Nothing, Mapping::Real)
@@ -220,6 +214,18 @@ impl Server {
     #[must_use]
     pub fn resolver(&self) -> &Arc<Resolver> {
         &self.parts.resolver
+    }
+
+    /// The tables that come before every answer, if `use-hosts`.
+    #[must_use]
+    pub fn hosts(&self) -> Option<&Hosts> {
+        self.parts.hosts.as_deref()
+    }
+
+    /// Whether fake addresses are given out.
+    #[must_use]
+    pub fn gives_fakes(&self) -> bool {
+        self.mode == EnhancedMode::FakeIp
     }
 
     /// Answers from the tables into `out`, without the ending; or says what to ask upstream.
@@ -250,7 +256,8 @@ impl Server {
             }
             return Some(straight());
         };
-        let alias = found.alias.as_deref().and_then(Name::from_text);
+        let text = found.alias.as_deref();
+        let alias = text.and_then(Name::from_text);
         match found.addresses {
             Some(addresses) if answers_without_upstream(qtype) => {
                 begin(
@@ -266,7 +273,10 @@ impl Server {
                 None
             }
             Some(_) => Some(straight()),
-            None => self.answer_alias(query, alias?, found.alias.as_deref()?, out),
+            None => match (alias, text) {
+                (Some(alias), Some(text)) => self.answer_alias(query, alias, text, out),
+                _ => Some(straight()),
+            },
         }
     }
 
@@ -353,7 +363,8 @@ impl Server {
     ) {
         let mut addresses = Vec::new();
         let mut code = rcode::SERVFAIL;
-        if pending.alias || pending.question.is_address() {
+        let watched = self.mode != EnhancedMode::Normal || self.parts.policy.is_some();
+        if pending.alias || watched && pending.question.is_address() {
             let stored = if pending.alias { kept } else { &**out };
             if let Ok(answer) = Answer::parse(stored) {
                 addresses = answer.addresses();

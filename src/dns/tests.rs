@@ -1,10 +1,13 @@
 //! The resolver, the server and its drivers against name servers of our own on the loopback.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::fake_ip::FakeIp;
@@ -19,7 +22,9 @@ use super::resolver::{Manner, Resolver};
 use super::server::{Parts, Policy, Server};
 use super::upstream::Failure;
 use super::upstream::egress::Sockets;
-use crate::outbound::{IpVersion, Purpose, Resolve};
+use crate::metadata::{Endpoint, Metadata};
+use crate::outbound::{BoxFuture, Datagrams, IpVersion, Kind, Outbound, Purpose, Resolve, Stream};
+use crate::platform::clock;
 use crate::platform::socket::Egress;
 
 /// What a name server of ours sends on a query: any number of datagrams.
@@ -213,6 +218,23 @@ async fn identical_questions_are_asked_once_and_kept() {
 }
 
 #[tokio::test]
+async fn an_expired_answer_is_given_with_one_second_and_asked_for_anew() {
+    let servers = name_servers(&[GOOD]).await;
+    let resolver = resolver(&servers);
+    ask(&resolver, "a.example", types::A).await.unwrap();
+    let question = Question::new("a.example", types::A).unwrap();
+    let later = clock::now() + Duration::from_secs(301);
+    for _ in 0..3 {
+        let mut out = Vec::new();
+        assert!(resolver.query_cache(&question, Manner::default(), later, &mut out));
+        assert_eq!(Answer::parse(&out).unwrap().addresses()[0].1, 1);
+    }
+    while servers.asked.load(Ordering::Relaxed) < 2 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn failures_are_not_kept() {
     static WORKS: AtomicUsize = AtomicUsize::new(0);
     let late: Behaviour = |query, transport| match WORKS.load(Ordering::Relaxed) {
@@ -264,7 +286,7 @@ async fn a_name_without_addresses_is_not_found() {
     let found = resolver
         .resolve("a.example", IpVersion::Dual, Purpose::Direct)
         .await;
-    assert_eq!(found.unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(found.unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
 #[tokio::test]
@@ -298,6 +320,116 @@ async fn an_interface_that_is_not_there_fails_at_once() {
         .await
         .unwrap_err();
     assert!(matches!(failure, Failure::Io(_)), "{failure:?}");
+}
+
+/// A proxy that brings everything to one name server and counts what it brings.
+struct Detour {
+    name: Arc<str>,
+    to: SocketAddr,
+    used: AtomicUsize,
+}
+
+impl Outbound for Detour {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Socks5
+    }
+
+    fn udp(&self) -> bool {
+        true
+    }
+
+    fn connect<'a>(&'a self, metadata: &'a Metadata) -> BoxFuture<'a, io::Result<Stream>> {
+        assert_eq!(metadata.destination().to_string(), "dns.example:53");
+        self.used.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(Stream::Tcp(TcpStream::connect(self.to).await?)) })
+    }
+
+    fn associate<'a>(&'a self, _: &'a Metadata) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>> {
+        Box::pin(async {
+            let socket = UdpSocket::bind("127.0.0.1:0").await?;
+            socket.connect(self.to).await?;
+            self.used.fetch_add(1, Ordering::Relaxed);
+            Ok(Box::new(Detoured(socket)) as Box<dyn Datagrams>)
+        })
+    }
+}
+
+struct Detoured(UdpSocket);
+
+impl Datagrams for Detoured {
+    fn send_to<'a>(&'a self, payload: &'a [u8], to: &'a Endpoint) -> BoxFuture<'a, io::Result<()>> {
+        assert_eq!(to.to_string(), "dns.example:53");
+        Box::pin(async move { self.0.send(payload).await.map(|_| ()) })
+    }
+
+    fn try_send_to(&self, payload: &[u8], _: &Endpoint) -> io::Result<()> {
+        self.0.try_send(payload).map(|_| ())
+    }
+
+    fn poll_recv_from(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<SocketAddr>> {
+        self.0.poll_recv_from(cx, buffer)
+    }
+}
+
+#[tokio::test]
+async fn a_server_behind_a_proxy_is_asked_through_it_by_its_name() {
+    let long: Behaviour = |query, transport| {
+        let mut out = with(query, &["192.0.2.1"]);
+        if transport == Transport::Udp {
+            out[2] |= 0x02;
+        }
+        vec![out]
+    };
+    let servers = name_servers(&[long]).await;
+    let Upstream::Udp(server) = &servers.list[0] else {
+        unreachable!("name_servers makes UDP servers");
+    };
+    let detour = Arc::new(Detour {
+        name: "proxy".into(),
+        to: SocketAddr::from(([127, 0, 0, 1], server.port)),
+        used: AtomicUsize::new(0),
+    });
+    let behind = NameServer {
+        host: "dns.example".into(),
+        port: 53,
+        via: Some("proxy".into()),
+    };
+    let found = Arc::clone(&detour);
+    let sockets = Arc::new(Sockets {
+        egress: Egress::default(),
+        find: Box::new(move |name| (name == "proxy").then(|| Arc::clone(&found) as _)),
+    });
+    for (upstream, used) in [
+        (Upstream::Udp(behind.clone()), 2),
+        (Upstream::Tcp(behind), 3),
+    ] {
+        let resolver = Resolver::new(&options(&[upstream]), None, Arc::clone(&sockets) as _);
+        assert_eq!(
+            ask(&resolver, "a.example", types::A).await,
+            Ok(ips(&["192.0.2.1"]))
+        );
+        assert_eq!(detour.used.load(Ordering::Relaxed), used);
+    }
+}
+
+#[tokio::test]
+async fn a_constant_upstream_answers_with_its_code() {
+    let resolver = Resolver::new(
+        &options(&[Upstream::Rcode(rcode::NXDOMAIN)]),
+        None,
+        sockets(),
+    );
+    let question = Question::new("a.example", types::TXT).unwrap();
+    let answer = resolver.query(&question, Manner::default()).await.unwrap();
+    assert_eq!(Answer::parse(&answer).unwrap().rcode(), rcode::NXDOMAIN);
 }
 
 /// `*.direct.example` is direct; notes what it is told.

@@ -136,7 +136,10 @@ impl Client {
         if self.unread.is_empty() {
             Stream::Tcp(self.socket)
         } else {
-            Stream::Boxed(Box::new(Prefixed::new(self.unread, self.socket)))
+            Stream::Boxed(Box::new(Prefixed::new(
+                self.unread.into(),
+                Box::new(self.socket),
+            )))
         }
     }
 }

@@ -13,8 +13,12 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
+use crate::dns::current::Current;
+use crate::dns::listener;
+use crate::dns::message::build::Transport;
+use crate::dns::server::Now;
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
-use crate::outbound::{BoxFuture, Stream};
+use crate::outbound::Stream;
 use crate::platform::raw_udp::RawUdp;
 use crate::platform::{socket, transparent};
 use crate::tunnel::Tunnel;
@@ -35,24 +39,12 @@ pub enum Capture {
     Redirect,
 }
 
-/// Answers captured DNS; the daemon gives the DNS server's implementation.
-pub trait Hijack: Send + Sync {
-    /// The answer to a captured query, at once when it is known.
-    fn answer_now(&self, query: &[u8], client: SocketAddr) -> Option<Vec<u8>>;
-
-    /// The answer after asking upstream; empty when none is due.
-    fn answer<'a>(&'a self, query: &'a [u8], client: SocketAddr) -> BoxFuture<'a, Vec<u8>>;
-
-    /// Serves DNS over a captured TCP stream.
-    fn serve_stream(&self, stream: TcpStream, client: SocketAddr) -> BoxFuture<'_, ()>;
-}
-
 /// A bound TCP listener for captured streams.
 pub struct StreamListener {
     listener: TcpListener,
     capture: Capture,
     name: Arc<str>,
-    hijack: Option<Arc<dyn Hijack>>,
+    hijack: Option<Arc<Current>>,
 }
 
 impl StreamListener {
@@ -64,7 +56,7 @@ impl StreamListener {
         address: SocketAddr,
         capture: Capture,
         name: Arc<str>,
-        hijack: Option<Arc<dyn Hijack>>,
+        hijack: Option<Arc<Current>>,
     ) -> io::Result<Self> {
         let listener = transparent::listen_tcp(address, capture == Capture::TProxy)?;
         Ok(Self {
@@ -122,7 +114,10 @@ impl StreamListener {
         };
         if let (53, Some(hijack)) = (destination.port(), &self.hijack) {
             let hijack = Arc::clone(hijack);
-            tokio::spawn(async move { hijack.serve_stream(stream, source).await });
+            tokio::spawn(async move {
+                let (server, mut stream) = (hijack.server(), stream);
+                listener::serve_stream(&server, &mut stream, source).await;
+            });
             return;
         }
         let kind = match self.capture {
@@ -143,7 +138,7 @@ impl StreamListener {
 pub struct DatagramListener {
     socket: UdpSocket,
     name: Arc<str>,
-    hijack: Option<Arc<dyn Hijack>>,
+    hijack: Option<Arc<Current>>,
     replies: Arc<RawReplies>,
 }
 
@@ -182,7 +177,7 @@ impl DatagramListener {
     pub fn bind(
         address: SocketAddr,
         name: Arc<str>,
-        hijack: Option<Arc<dyn Hijack>>,
+        hijack: Option<Arc<Current>>,
         replies: Arc<RawReplies>,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -251,22 +246,22 @@ impl DatagramListener {
         let Some(hijack) = &self.hijack else {
             return false;
         };
-        let (client, server) = (captured.source, captured.destination);
-        if let Some(answer) = hijack.answer_now(query, client) {
-            self.replies.send(server, client, &answer);
-            return true;
-        }
-        let (hijack, replies, query) = (
-            Arc::clone(hijack),
-            Arc::clone(&self.replies),
-            query.to_vec(),
-        );
-        tokio::spawn(async move {
-            let answer = hijack.answer(&query, client).await;
-            if !answer.is_empty() {
-                replies.send(server, client, &answer);
+        let (client, asked) = (captured.source, captured.destination);
+        let server = hijack.server();
+        let mut answer = Vec::new();
+        match server.answer_now(query, client, Transport::Udp, &mut answer) {
+            Now::Replied => self.replies.send(asked, client, &answer),
+            Now::Ignored => {}
+            Now::Later => {
+                let (replies, query) = (Arc::clone(&self.replies), query.to_vec());
+                tokio::spawn(async move {
+                    let later = server.answer_later(&query, client, Transport::Udp).await;
+                    if let Some(answer) = later {
+                        replies.send(asked, client, &answer);
+                    }
+                });
             }
-        });
+        }
         true
     }
 }

@@ -223,10 +223,11 @@ impl Dialer {
 
     /// The addresses of `name` in the order in which they should be tried.
     async fn addresses(&self, name: &str, purpose: Purpose) -> io::Result<Vec<IpAddr>> {
-        if let Ok(literal) = name.parse::<IpAddr>() {
-            return Ok(vec![literal]);
-        }
-        let found = self.resolver.resolve(name, self.version, purpose).await?;
+        let name = match Host::parse(name).ok_or(DialError::NoAddress)? {
+            Host::Ip(literal) => return Ok(vec![literal]),
+            Host::Name(name) => name,
+        };
+        let found = self.resolver.resolve(&name, self.version, purpose).await?;
         Ok(order(&found, self.version))
     }
 
@@ -274,7 +275,7 @@ impl Via {
         let target = self.target.get().and_then(Weak::upgrade);
         let target = target.ok_or(DialError::DialerGone)?;
         let mut hop = Arc::clone(&target);
-        for _ in 0..DEPTH_MAX {
+        for _ in 0..2 * DEPTH_MAX {
             let next = hop.selected(None).or_else(|| {
                 // A node: it must not be the one that asks, and may itself go through another.
                 (*hop.name() != self.owner).then(|| hop.dialer()).flatten()
@@ -334,4 +335,39 @@ fn order(addresses: &[IpAddr], version: IpVersion) -> Vec<IpAddr> {
     }
     ordered.truncate(ADDRESSES_MAX);
     ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(version: IpVersion, given: &[&str], want: &[&str]) {
+        let parse = |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<_>>();
+        assert_eq!(order(&parse(given), version), parse(want));
+    }
+
+    #[test]
+    fn families_take_turns_the_wanted_one_first() {
+        let given = ["1.1.1.1", "1.1.1.2", "1.1.1.3", "::1", "::2"];
+        let v4_first = ["1.1.1.1", "::1", "1.1.1.2", "::2", "1.1.1.3"];
+        check(IpVersion::Dual, &given, &v4_first);
+        check(IpVersion::PreferV4, &given, &v4_first);
+        let v6_first = ["::1", "1.1.1.1", "::2", "1.1.1.2", "1.1.1.3"];
+        check(IpVersion::PreferV6, &given, &v6_first);
+        check(IpVersion::Dual, &["::1", "1.1.1.1"], &["::1", "1.1.1.1"]);
+        check(IpVersion::PreferV6, &["1.1.1.1"], &["1.1.1.1"]);
+    }
+
+    #[test]
+    fn the_unwanted_family_is_left_out() {
+        check(IpVersion::V4Only, &["::1", "1.1.1.1"], &["1.1.1.1"]);
+        check(IpVersion::V6Only, &["1.1.1.1"], &[]);
+    }
+
+    #[test]
+    fn a_name_with_a_hundred_addresses_is_tried_a_few_times() {
+        let many: Vec<IpAddr> = (0..100).map(|i| IpAddr::from([10, 0, 0, i])).collect();
+        assert_eq!(order(&many, IpVersion::Dual).len(), ADDRESSES_MAX);
+    }
 }

@@ -114,12 +114,13 @@ impl Scratch {
     }
 
     /// Makes room so that `total` bytes of data can stand here at once, in a larger buffer if
-    /// need be. `total` beyond the largest size is the caller's mistake and changes nothing more.
+    /// need be, and so that the next read is not a small one. `total` beyond the largest size is the caller's mistake and changes nothing more.
     pub fn reserve(&mut self, total: usize) {
-        if self.start + total <= self.bytes.len() {
+        let length = self.bytes.len();
+        if self.start + total <= length && length - self.end >= length / 2 {
             return;
         }
-        if total <= self.bytes.len() {
+        if total <= length {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             return;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::libc;
+
 /// The monotonic clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
@@ -16,4 +18,29 @@ pub fn unix_time() -> Duration {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
+}
+
+/// Seconds that local time is ahead of UTC at `time`; 0 where no time zone is set.
+#[must_use]
+#[expect(unsafe_code, reason = "std knows no time zones")]
+pub fn local_offset(time: Duration) -> i32 {
+    let Ok(seconds) = libc::time_t::try_from(time.as_secs()) else {
+        return 0;
+    };
+    // SAFETY: `tm` is plain integers and a pointer that may be null, so all zeroes is a value of it.
+    let mut broken_down: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live locals; localtime_r locks what it shares with other threads,
+    // and nothing in this process changes the environment that it reads.
+    let done = unsafe { libc::localtime_r(&raw const seconds, &raw mut broken_down) };
+    if done.is_null() {
+        return 0;
+    }
+    i32::try_from(broken_down.tm_gmtoff).unwrap_or(0)
+}
+
+/// Hour, minute and second of `time` (since 1970), `offset` seconds ahead of UTC.
+#[must_use]
+pub fn time_of_day(time: Duration, offset: i32) -> (u64, u64, u64) {
+    let seconds = time.as_secs().saturating_add_signed(offset.into()) % 86_400;
+    (seconds / 3600, seconds / 60 % 60, seconds % 60)
 }

@@ -7,9 +7,15 @@
 )]
 
 pub mod clock;
+pub mod conntrack;
 pub mod counter;
+pub mod logger;
 pub mod memory;
+pub mod neighbours;
+pub mod netlink;
 pub mod pipe;
 pub mod raw_udp;
+pub mod route;
 pub mod socket;
+pub mod sysctl;
 pub mod transparent;

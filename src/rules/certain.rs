@@ -14,8 +14,8 @@
 //!    direct, and that one is too (or there is none). An open line that is direct changes
 //!    nothing; an open line that is not ends the search with no.
 //! 4. Resolving on the way changes only what is known of the address. With only the name known
-//!    every rule on the destination address is open, `no-resolve` or not, since a line above may
-//!    have had it resolved, or the client gave it along with the name.
+//!    every rule on the destination address is open, `no-resolve` or not: whether an address is
+//!    known when the walk comes to it depends on the client and on the lines above.
 //!
 //! Not covered here, and for the caller to see to: that a flow to an address has the name that the
 //! address was noted for; that the caller's `is_direct` stays true while an answer is in use (a

@@ -1,8 +1,8 @@
 //! IP-CIDR, IP-CIDR6, IP-SUFFIX and their SRC- forms.
 //!
 //! Families never match each other. A destination that can still be resolved is a question to
-//! the tunnel unless the rule says `no-resolve`; once an address is known, by whatever rule it
-//! was resolved, `no-resolve` rules match it like any other.
+//! the tunnel unless the rule says `no-resolve`; once an address is known, for whatever rule above
+//! it was resolved, `no-resolve` rules match it like any other.
 
 use std::net::IpAddr;
 

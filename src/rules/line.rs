@@ -1,13 +1,12 @@
 //! One line of `rules:`, from text.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::matcher::{Condition, Matcher, Payload};
 use super::{Form, RuleError, RuleType};
 
 /// One line of `rules:`, parsed: `TYPE,payload,target[,param…]`.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RuleLine {
     /// Type name as the Clash API shows it (`DomainSuffix`).
     pub kind: &'static str,
@@ -15,7 +14,6 @@ pub struct RuleLine {
     pub payload: Box<str>,
     /// The proxy, group or built-in that it sends to.
     pub target: Box<str>,
-    no_resolve: bool,
     matcher: Arc<dyn Matcher>,
 }
 
@@ -64,7 +62,6 @@ impl RuleLine {
             kind,
             payload: shown,
             target: target.into(),
-            no_resolve: payload.no_resolve,
             matcher,
         })
     }
@@ -132,24 +129,18 @@ fn read(row: &RuleType, payload: &Payload<'_>) -> Result<Condition, RuleError> {
     })
 }
 
-/// Lines are equal when they say the same; their matchers follow from that.
+/// Lines are equal when they decide alike. Matchers are compared by their debug text: payloads as
+/// shown leave out the parameters of a part of AND, OR and NOT.
 impl PartialEq for RuleLine {
     fn eq(&self, other: &Self) -> bool {
         self.kind == other.kind
             && self.payload == other.payload
             && self.target == other.target
-            && self.no_resolve == other.no_resolve
+            && format!("{:?}", self.matcher) == format!("{:?}", other.matcher)
     }
 }
 
 impl Eq for RuleLine {}
-
-impl fmt::Debug for RuleLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{},{},{}", self.kind, self.payload, self.target)?;
-        f.write_str(if self.no_resolve { ",no-resolve" } else { "" })
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -242,6 +233,14 @@ mod tests {
             RuleLine::parse("IP-CIDR,1.0.0.0/8,p,no-resolve").unwrap()
         );
         assert_ne!(line, RuleLine::parse("IP-CIDR,1.0.0.0/8,p").unwrap());
+    }
+
+    #[test]
+    fn lines_that_are_shown_alike_may_still_differ() {
+        let with = RuleLine::parse("NOT,((IP-CIDR,1.0.0.0/8,no-resolve)),p").unwrap();
+        let without = RuleLine::parse("NOT,((IP-CIDR,1.0.0.0/8)),p").unwrap();
+        assert_eq!(with.payload, without.payload);
+        assert_ne!(with, without);
     }
 
     #[test]

@@ -155,8 +155,9 @@ impl Scope {
 
 /// The condition of one rule.
 pub trait Matcher: fmt::Debug + Send + Sync {
-    /// Whether it holds for what is known. Never wrong: more knowledge may turn
-    /// [`Truth::Unknown`] into an answer, but no answer into another.
+    /// Whether it holds for what is known. With facts left out ([`Known::host_alone`]) yes and no
+    /// must hold for every flow that has the others: offload rests on it. For a whole flow only
+    /// an address that is still to be resolved is [`Truth::Unknown`].
     fn truth(&self, known: &Known<'_>) -> Truth;
 
     /// How tables can answer in its place.

@@ -154,13 +154,13 @@ mod tests {
 
     #[test]
     fn ranges_are_numbers_within_their_limit() {
-        let read = |text| parse_ranges(text, 63);
+        let read = |text: &str| parse_ranges(text, 63);
         assert_eq!(&*read("0 / 7-5 //63").unwrap(), &[(0, 0), (5, 7), (63, 63)]);
         for bad in ["", "/", "64", "1-64", "+1", "1-2-3", "-1", "1-", "a", "*"] {
             assert_eq!(read(bad), Err(PayloadError::Range(63)), "{bad}");
         }
-        let many = vec!["1"; 29].join("/");
-        assert_eq!(read(&many), Err(PayloadError::TooManyRanges));
-        assert!(read(&many[2..]).is_ok());
+        let many = vec!["1"; 29];
+        assert_eq!(read(&many.join("/")), Err(PayloadError::TooManyRanges));
+        assert!(read(&many[1..].join("/")).is_ok());
     }
 }

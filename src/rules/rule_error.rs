@@ -76,7 +76,7 @@ pub enum PayloadError {
     Brackets,
     /// NOT takes one part.
     OnePart,
-    /// Parts lie deeper in each other than [`super::logic::DEPTH_MAX`].
+    /// Parts lie deeper in each other than sixteen.
     TooDeep,
     /// This type cannot be a part of AND, OR and NOT.
     NotAPart(&'static str),

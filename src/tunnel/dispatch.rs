@@ -114,8 +114,8 @@ impl Tunnel {
         client: Stream,
     ) -> (Stream, Result<(Decision, Stream), Refusal>) {
         let mut client = client;
-        let names = self.names();
-        let named = name_destination(&*names, metadata);
+        let names = &self.names;
+        let named = name_destination(&**names, metadata);
         let mut sniffed = false;
         if sniffer::wanted(&routing.sniffer, metadata) {
             let port = metadata.destination_port;
@@ -125,7 +125,7 @@ impl Tunnel {
         if let (Err(refusal), false) = (named, sniffed) {
             return (client, Err(refusal));
         }
-        let result = match self.decide(routing, &*names, metadata).await {
+        let result = match self.decide(routing, &**names, metadata).await {
             Err(refusal) => Err(refusal),
             Ok(decision) => {
                 log_decision(routing, metadata, &decision);

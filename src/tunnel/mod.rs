@@ -26,8 +26,7 @@ pub struct Tunnel {
     me: Weak<Self>,
     /// Snapshot: swapped whole by a reload.
     routing: RwLock<Arc<Routing>>,
-    /// Snapshot: the resolver; a reload may bring another.
-    names: RwLock<Arc<dyn Names>>,
+    names: Arc<dyn Names>,
     devices: Arc<dyn Devices>,
     connections: Connections,
     sessions: Sessions,
@@ -40,7 +39,7 @@ impl Tunnel {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             routing: RwLock::new(Arc::new(routing)),
-            names: RwLock::new(names),
+            names,
             devices,
             connections: Connections::default(),
             sessions: Sessions::default(),
@@ -58,11 +57,6 @@ impl Tunnel {
         *self.routing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routing);
     }
 
-    /// Puts `names` in force for new flows.
-    pub fn replace_names(&self, names: Arc<dyn Names>) {
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = names;
-    }
-
     /// The live flows.
     #[must_use]
     pub fn connections(&self) -> &Connections {
@@ -72,9 +66,5 @@ impl Tunnel {
     /// A handle for a task; `None` while the tunnel is being dropped.
     fn handle(&self) -> Option<Arc<Self>> {
         self.me.upgrade()
-    }
-
-    fn names(&self) -> Arc<dyn Names> {
-        Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -3,8 +3,12 @@
 
 use std::net::IpAddr;
 
+use crate::dns::current::Current;
+use crate::dns::mapping;
 use crate::metadata::Mac;
 use crate::outbound::Resolve;
+use crate::platform::clock;
+use crate::platform::neighbours::Neighbours;
 
 /// What an address that a client dials stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,4 +50,38 @@ pub trait Names: Resolve {
 pub trait Devices: Send + Sync {
     /// The Ethernet address of a neighbour.
     fn mac_of(&self, address: IpAddr) -> Option<Mac>;
+}
+
+impl Names for Current {
+    fn map(&self, address: IpAddr) -> Mapping {
+        match self.server().map(address) {
+            mapping::Mapping::Fake(name) => Mapping::Fake(name),
+            mapping::Mapping::FakeUnknown => Mapping::FakeUnknown,
+            mapping::Mapping::Real(name) => Mapping::Real(name),
+            mapping::Mapping::Nothing => Mapping::Unknown,
+        }
+    }
+
+    fn hosts(&self, name: &str) -> Hosts {
+        let server = self.server();
+        let found = server.hosts().and_then(|hosts| hosts.find(name, clock::now()));
+        match found {
+            None => Hosts::Unlisted,
+            Some(found) => match (found.addresses.as_deref().and_then(<[IpAddr]>::first), found.alias) {
+                (Some(address), _) => Hosts::Address(*address),
+                (None, Some(alias)) => Hosts::Alias(alias),
+                (None, None) => Hosts::Unlisted,
+            },
+        }
+    }
+
+    fn fake_mode(&self) -> bool {
+        self.server().gives_fakes()
+    }
+}
+
+impl Devices for Neighbours {
+    fn mac_of(&self, address: IpAddr) -> Option<Mac> {
+        Self::mac_of(self, address)
+    }
 }

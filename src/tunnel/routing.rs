@@ -72,7 +72,7 @@ impl Routing {
         let mut from = from;
         loop {
             match self.rules.find(metadata, from, may_resolve) {
-                Found::NeedIp => return Some(Step::Resolve(from)),
+                Found::NeedIp(rule) => return Some(Step::Resolve(rule)),
                 Found::Nothing => return self.follow("DIRECT", metadata, None).map(Step::Done),
                 Found::Rule(index) => {
                     // A target that is gone, passes, or cannot carry UDP skips its rule.

@@ -44,7 +44,7 @@ pub fn wanted(sniffer: &Sniffer, metadata: &Metadata) -> bool {
     }
     match &metadata.host {
         None => options.parse_pure_ip,
-        Some(host) => (metadata.dns_mode == DnsMode::RedirHost && options.force_dns_mapping) || sniffer.force_domain.matches(host),
+        Some(host) => (metadata.dns_mode == DnsMode::RedirHost && options.force_dns_mapping) || sniffer.force_domain.contains(host),
     }
 }
 
@@ -53,7 +53,7 @@ pub fn enter(sniffer: &Sniffer, metadata: &mut Metadata, reading: Reading) -> bo
     let Reading::Host { name, override_destination } = reading else {
         return false;
     };
-    if sniffer.skip_domain.matches(&name) {
+    if sniffer.skip_domain.contains(&name) {
         return false;
     }
     if override_destination {

@@ -192,7 +192,7 @@ impl Session {
         if let Some((_, real)) = self.state().named.iter().find(|(fake, _)| *fake == asked) {
             return Target::At((*real).into());
         }
-        match tunnel.names().map(address) {
+        match tunnel.names.map(address) {
             Mapping::Fake(name) => Target::Unresolved(asked, name),
             Mapping::FakeUnknown => Target::Nowhere,
             Mapping::Real(_) | Mapping::Unknown => Target::At(to.clone()),
@@ -205,7 +205,7 @@ impl Session {
         } else {
             Purpose::Rule
         };
-        let found = tunnel.names().resolve(name, IpVersion::Dual, purpose).await;
+        let found = tunnel.names.resolve(name, IpVersion::Dual, purpose).await;
         let address = found.ok().and_then(|addresses| pick(&addresses, fake.ip()));
         let waiting = {
             let mut state = self.state();
@@ -262,8 +262,8 @@ async fn run(tunnel: &Tunnel, session: &Arc<Session>, mut metadata: Metadata) {
         .destination_ip
         .map(|address| SocketAddr::new(address, metadata.destination_port));
     let routing = tunnel.routing();
-    let names = tunnel.names();
-    if let Err(refusal) = name_destination(&*names, &mut metadata) {
+    let names = &tunnel.names;
+    if let Err(refusal) = name_destination(&**names, &mut metadata) {
         log::info!(
             "[UDP] {} --> {} refused: {refusal}",
             metadata.source,
@@ -281,7 +281,7 @@ async fn run(tunnel: &Tunnel, session: &Arc<Session>, mut metadata: Metadata) {
             )
         });
     }
-    let decision = match tunnel.decide(&routing, &*names, &mut metadata).await {
+    let decision = match tunnel.decide(&routing, &**names, &mut metadata).await {
         Ok(decision) => decision,
         Err(refusal) => {
             log::info!(

@@ -228,6 +228,7 @@ impl<'a> Answer<'a> {
     #[must_use]
     pub fn addresses(&self) -> Vec<(IpAddr, u32)> {
         let mut owner = self.question.name.clone();
+        let mut owner_at = HEADER_BYTES;
         let mut found = Vec::new();
         for _ in 0..ALIASES_MAX {
             let mut alias = None;
@@ -235,24 +236,33 @@ impl<'a> Answer<'a> {
                 if record.section != Section::Answer {
                     break;
                 }
-                let Ok((name, _)) = Name::read(self.bytes, record.at) else {
-                    continue;
-                };
-                if name != owner {
+                if !self.is_owned(&record, &owner, owner_at) {
                     continue;
                 }
                 if record.rtype == types::CNAME {
-                    alias = Name::read(self.bytes, record.data_at).ok();
+                    alias = Some(record.data_at);
                 } else if record.rtype == self.question.qtype {
                     found.extend(record.address().map(|address| (address, record.ttl)));
                 }
             }
-            match alias {
-                Some((name, _)) if found.is_empty() => owner = name,
-                _ => break,
-            }
+            let Some(at) = alias.filter(|_| found.is_empty()) else {
+                break;
+            };
+            let Ok((name, _)) = Name::read(self.bytes, at) else {
+                break;
+            };
+            (owner, owner_at) = (name, at);
         }
         found
+    }
+
+    /// Whether the record is of `owner`, which also stands at `owner_at`. Servers nearly always
+    /// write a pointer to there, which spares reading the name.
+    fn is_owned(&self, record: &Record<'_>, owner: &Name, owner_at: usize) -> bool {
+        let written = self.bytes.get(record.at..).and_then(<[u8]>::first_chunk);
+        let pointer = written.map(|written| usize::from(u16::from_be_bytes(*written)));
+        pointer == Some(0xc000 + owner_at)
+            || Name::read(self.bytes, record.at).is_ok_and(|(name, _)| name == *owner)
     }
 
     /// How long the answer may be kept, seconds: its least TTL; for a negative answer by its SOA

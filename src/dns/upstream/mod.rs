@@ -1,7 +1,7 @@
 //! Asking the servers of a set.
 //!
 //! All servers of a set are asked at once and the first usable answer wins (clash-api.md 4.4). A
-//! scheme is a file here, a variant of [`Upstream`] and a line in [`Asked::exchanges`]; each gives
+//! scheme is a file here, a variant of [`Upstream`] and a line in `Asked::exchanges`; each gives
 //! back an answer in normal form, checked to be the answer to what was asked. Nothing is kept
 //! between two questions: no connection, no verdict about a server. So whatever breaks the way to a
 //! server, it is usable again the moment the cause is gone.

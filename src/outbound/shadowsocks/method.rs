@@ -8,7 +8,8 @@ use data_encoding::BASE64;
 use md5::{Digest, Md5};
 
 use super::crypto::{
-    BlockKey, Cipher, Forged, KEY_MAX, Key, hkdf_subkey, identity_subkey, session_subkey,
+    BlockKey, Cipher, Forged, KEY_MAX, Key, RestingKey, hkdf_subkey, identity_subkey,
+    session_subkey,
 };
 
 /// How many identity keys may stand before the user's (`iPSK:…:uPSK`).
@@ -185,22 +186,33 @@ impl Secret {
         &self.key
     }
 
-    /// The key of the stream, session or datagram with this salt.
+    /// The key of the session or datagram with this salt.
     ///
     /// # Errors
     /// [`Forged`] never, given keys that were checked.
     pub fn subkey(&self, salt: &[u8]) -> Result<Key, Forged> {
-        let cipher = self.method.cipher;
-        let mut derived = [0; KEY_MAX];
-        let length = cipher.key_length();
+        let bytes = self.subkey_bytes(salt)?;
+        let length = self.method.cipher.key_length();
+        Key::new(self.method.cipher, bytes.get(..length).ok_or(Forged)?)
+    }
+
+    /// The key of the stream with this salt.
+    ///
+    /// # Errors
+    /// [`Forged`] never, given keys that were checked.
+    pub fn stream_key(&self, salt: &[u8]) -> Result<RestingKey, Forged> {
+        let bytes = self.subkey_bytes(salt)?;
+        Ok(RestingKey::new(self.method.cipher, bytes))
+    }
+
+    fn subkey_bytes(&self, salt: &[u8]) -> Result<[u8; KEY_MAX], Forged> {
         if self.method.edition == Edition::Of2022 {
-            derived = session_subkey(&self.key, salt);
+            return Ok(session_subkey(&self.key, salt));
         }
-        let subkey = derived.get_mut(..length).ok_or(Forged)?;
-        if self.method.edition == Edition::Aead {
-            hkdf_subkey(&self.key, salt, subkey)?;
-        }
-        Key::new(cipher, subkey)
+        let mut bytes = [0; KEY_MAX];
+        let length = self.method.cipher.key_length();
+        hkdf_subkey(&self.key, salt, bytes.get_mut(..length).ok_or(Forged)?)?;
+        Ok(bytes)
     }
 
     /// How many bytes the identity headers take.

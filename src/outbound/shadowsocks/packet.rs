@@ -369,7 +369,7 @@ mod tests {
         let (ipsk, upsk) = (counting(0, 16), counting(0x40, 16));
         let aes = "2022-blake3-aes-128-gcm";
         check_2022(
-            &secret_of_2022(aes, &[ipsk.clone()]),
+            &secret_of_2022(aes, std::slice::from_ref(&ipsk)),
             "1019c78180555051d98aa1bf0d3dae532c0c93b9da354b1994fdc45a2ac8d4cd5612fbc0387c677f666110dd8f4d7f4cb7efbd38",
         );
         check_2022(

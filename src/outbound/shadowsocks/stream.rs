@@ -1,7 +1,7 @@
 //! A Shadowsocks connection as a byte stream: drives the codec of `tcp` over a carrier.
 //!
 //! The request goes out with the client's first bytes, in one write, or alone when the client
-//! has said nothing for [`FIRST_BYTES_WAIT`] (then the server may be the one who speaks first).
+//! has said nothing for `FIRST_BYTES_WAIT` (then the server may be the one who speaks first).
 //! While nothing flows no buffer is held. Writers must flush: what the carrier did not take at
 //! once waits here.
 
@@ -45,10 +45,6 @@ pub struct ShadowsocksStream {
 }
 
 /// What was sent so far.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "every stream that lives comes to hold the large one"
-)]
 enum Sending {
     /// Nothing; the request waits for its first bytes.
     Waiting(Box<Waiting>),
@@ -62,6 +58,26 @@ struct Waiting {
     target: Vec<u8>,
     /// Runs from the first read on.
     patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl Waiting {
+    /// Writes the request with the start of `payload` to `out`; how much of that went along.
+    fn begin(&self, payload: &[u8], out: &mut Scratch) -> io::Result<(Sealer, usize)> {
+        let padding = if payload.is_empty() {
+            random::below(PADDING_MAX)?
+        } else {
+            0
+        };
+        let salt = self.salt.get(..self.secret.salt_length());
+        let request = Request {
+            salt: salt.unwrap_or_default(),
+            target: &self.target,
+            unix_time: clock::unix_time().as_secs(),
+            padding,
+            payload,
+        };
+        Ok(Sealer::begin(&self.secret, &request, out)?)
+    }
 }
 
 impl ShadowsocksStream {
@@ -92,27 +108,16 @@ impl ShadowsocksStream {
     fn seal(&mut self, payload: &[u8]) -> io::Result<usize> {
         let frames = payload.len() / 0x3fff + 1;
         let mut out = Scratch::take(payload.len() + frames * CHUNK_FRAME + 512);
-        let (sealer, first) = match &mut self.sending {
-            Sending::Begun(sealer) => (sealer, 0),
-            Sending::Waiting(waiting) => {
-                let salt = waiting.salt.get(..waiting.secret.salt_length());
-                let request = Request {
-                    salt: salt.unwrap_or_default(),
-                    target: &waiting.target,
-                    unix_time: clock::unix_time().as_secs(),
-                    padding: random::below(PADDING_MAX)?,
-                    payload,
-                };
-                let (sealer, first) = Sealer::begin(&waiting.secret, &request, &mut out)?;
-                self.sending = Sending::Begun(sealer);
-                match &mut self.sending {
-                    Sending::Begun(sealer) => (sealer, first),
-                    Sending::Waiting(_) => return Err(io::ErrorKind::InvalidInput.into()),
-                }
-            }
-        };
-        let rest = payload.get(first..).unwrap_or_default();
-        let sealed = first + sealer.seal(rest, &mut out)?;
+        let mut sealed = 0;
+        if let Sending::Waiting(waiting) = &self.sending {
+            let (sealer, first) = waiting.begin(payload, &mut out)?;
+            self.sending = Sending::Begun(sealer);
+            sealed = first;
+        }
+        if let Sending::Begun(sealer) = &mut self.sending {
+            let rest = payload.get(sealed..).unwrap_or_default();
+            sealed += sealer.seal(rest, &mut out)?;
+        }
         self.outgoing = Some(out);
         Ok(sealed)
     }
@@ -127,6 +132,9 @@ impl ShadowsocksStream {
             out.consume(n);
             if out.is_empty() {
                 self.outgoing = None;
+                if let Sending::Begun(sealer) = &mut self.sending {
+                    sealer.rest();
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -144,7 +152,8 @@ impl ShadowsocksStream {
             return Ok(());
         }
         self.seal(&[])?;
-        match self.poll_drain(cx) {
+        // A fresh connection takes these few bytes at once.
+        match Pin::new(self).poll_flush(cx) {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
         }
@@ -205,6 +214,7 @@ impl ShadowsocksStream {
         let empty = incoming.is_empty();
         if empty {
             self.incoming = None;
+            self.opener.rest();
         }
         ready!(result)?;
         match (n, empty && self.opener.at_boundary()) {
@@ -268,5 +278,93 @@ impl AsyncWrite for ShadowsocksStream {
         }
         ready!(this.poll_drain(cx))?;
         Pin::new(&mut this.carrier).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const SALT: [u8; 16] = [3; 16];
+
+    fn pair(capacity: usize) -> (ShadowsocksStream, DuplexStream, Arc<Secret>) {
+        let secret = Arc::new(Secret::new("aes-128-gcm", "test").unwrap());
+        let (near, far) = duplex(capacity);
+        let carrier = Carrier::Boxed(Box::new(near));
+        let stream = ShadowsocksStream::new(carrier, &secret, vec![1, 1, 2, 3, 4, 0, 80]);
+        (stream.unwrap(), far, secret)
+    }
+
+    /// What a server sends that answers `text`.
+    fn answer(secret: &Secret, text: &[u8]) -> Scratch {
+        let mut out = Scratch::large();
+        let request = Request {
+            salt: &SALT,
+            target: b"",
+            unix_time: 0,
+            padding: 0,
+            payload: text,
+        };
+        Sealer::begin(secret, &request, &mut out).unwrap();
+        out
+    }
+
+    #[tokio::test]
+    async fn an_idle_stream_holds_no_buffer() {
+        let (mut stream, mut server, secret) = pair(4096);
+        stream.write_all(b"hello").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut request = [0; 16 + 18 + 7 + 5 + 16];
+        server.read_exact(&mut request).await.unwrap();
+        server
+            .write_all(answer(&secret, b"world").data())
+            .await
+            .unwrap();
+        let mut text = [0; 5];
+        stream.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"world");
+        let mut byte = [0; 1];
+        let mut buffer = ReadBuf::new(&mut byte);
+        let idle = poll_fn(|cx| {
+            let read = Pin::new(&mut stream).poll_read(cx, &mut buffer);
+            Poll::Ready(read.is_pending())
+        });
+        assert!(idle.await);
+        assert!(stream.incoming.is_none() && stream.outgoing.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_cut_within_a_chunk_is_an_error_and_at_its_end_is_none() {
+        for (cut, clean) in [(0, true), (1, false)] {
+            let (mut stream, mut server, secret) = pair(4096);
+            let bytes = answer(&secret, b"world");
+            let sent = bytes.data().get(..bytes.len() - cut).unwrap();
+            server.write_all(sent).await.unwrap();
+            server.shutdown().await.unwrap();
+            let mut text = Vec::new();
+            let end = stream.read_to_end(&mut text).await;
+            assert_eq!(end.is_ok(), clean);
+            assert_eq!(text.is_empty(), !clean);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_carrier_does_not_take_is_flushed_later() {
+        let (mut stream, mut server, _secret) = pair(64);
+        let text = vec![7; 100_000];
+        let writing = async {
+            stream.write_all(&text).await.unwrap();
+            stream.shutdown().await.unwrap();
+        };
+        let mut bytes = Vec::new();
+        let reading = server.read_to_end(&mut bytes);
+        let ((), read) = tokio::join!(writing, reading);
+        read.unwrap();
+        let chunks = bytes.len().div_ceil(0x3fff + CHUNK_FRAME);
+        assert!(chunks >= 7 && bytes.len() > text.len() + 16 + 7 * CHUNK_FRAME);
     }
 }

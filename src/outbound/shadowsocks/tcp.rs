@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
-use super::crypto::{Forged, KEY_MAX, Key, Nonce, TAG};
+use super::crypto::{Forged, KEY_MAX, Nonce, RestingKey, TAG};
 use super::method::{Edition, Secret};
 use crate::outbound::scratch::{Full, Scratch};
 use crate::wire::{Reader, Truncated};
@@ -91,7 +91,7 @@ pub struct Request<'a> {
 
 /// Encrypts what goes to the server.
 pub struct Sealer {
-    key: Key,
+    key: RestingKey,
     nonce: Nonce,
     chunk_max: usize,
 }
@@ -107,7 +107,7 @@ impl Sealer {
         out: &mut Scratch,
     ) -> Result<(Self, usize), StreamError> {
         let mut sealer = Self {
-            key: secret.subkey(request.salt)?,
+            key: secret.stream_key(request.salt)?,
             nonce: Nonce::default(),
             chunk_max: chunk_max(secret),
         };
@@ -141,6 +141,11 @@ impl Sealer {
             }
         }
         Ok(sealed)
+    }
+
+    /// Nothing is to be sent for now: gives memory back.
+    pub fn rest(&mut self) {
+        self.key.rest();
     }
 
     /// SIP004: address and first payload share a chunk.
@@ -194,7 +199,7 @@ impl Sealer {
             out.push(part)?;
         }
         let message = out.data_mut().get_mut(start..).unwrap_or_default();
-        let tag = self.key.seal(&self.nonce.advance(), message)?;
+        let tag = self.key.wake()?.seal(&self.nonce.advance(), message)?;
         out.push(&tag)?;
         Ok(())
     }
@@ -214,7 +219,7 @@ pub enum Step {
 pub struct Opener {
     secret: Arc<Secret>,
     request_salt: [u8; KEY_MAX],
-    key: Option<Key>,
+    key: Option<RestingKey>,
     nonce: Nonce,
     state: State,
 }
@@ -252,6 +257,13 @@ impl Opener {
         matches!(self.state, State::Salt | State::Header)
     }
 
+    /// Nothing comes for now: gives memory back.
+    pub fn rest(&mut self) {
+        if let Some(key) = &mut self.key {
+            key.rest();
+        }
+    }
+
     /// Goes on with what `buffer` holds; `unix_time` in seconds, where [`Opener::needs_time`].
     ///
     /// # Errors
@@ -268,7 +280,7 @@ impl Opener {
                 return Ok(Step::NeedMore(need));
             };
             if self.state == State::Salt {
-                self.key = Some(self.secret.subkey(message)?);
+                self.key = Some(self.secret.stream_key(message)?);
                 self.state = match self.secret.method.edition {
                     Edition::Aead => State::Length,
                     Edition::Of2022 => State::Header,
@@ -276,7 +288,7 @@ impl Opener {
                 buffer.consume(need);
                 continue;
             }
-            let key = self.key.as_ref().ok_or(StreamError::Forged)?;
+            let key = self.key.as_mut().ok_or(StreamError::Forged)?.wake()?;
             let plain = key.open(&self.nonce.advance(), message)?;
             let length = match self.state {
                 State::Header => self.response_header(plain, unix_time)?,
@@ -437,7 +449,7 @@ mod tests {
             return begin(secret, &own_salt, b"", payload).1.data().to_vec();
         }
         let mut sealer = Sealer {
-            key: secret.subkey(&own_salt).unwrap(),
+            key: secret.stream_key(&own_salt).unwrap(),
             nonce: Nonce::default(),
             chunk_max: 0xffff,
         };
@@ -520,7 +532,7 @@ mod tests {
         let mut out = Scratch::large();
         out.push(&salt).unwrap();
         let mut sealer = Sealer {
-            key: secret.subkey(&salt).unwrap(),
+            key: secret.stream_key(&salt).unwrap(),
             nonce: Nonce::default(),
             chunk_max: 0x3fff,
         };
@@ -549,7 +561,7 @@ mod tests {
             first in 0usize..70_000, second in 0usize..140_000, step in 1usize..30_000
         ) {
             let secret = Arc::new(Secret::new("aes-128-gcm", "test").unwrap());
-            let text: Vec<u8> = (0..first + second).map(|i| (i % 251) as u8).collect();
+            let text: Vec<u8> = (0..251).cycle().take(first + second).collect();
             let salt = counting(0, 16);
             let mut out = Scratch::large();
             let request = Request { salt: &salt, target: b"", unix_time: TIME, padding: 1, payload: &text[..first] };

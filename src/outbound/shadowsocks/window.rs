@@ -5,12 +5,12 @@ const WIDTH: u64 = 1024;
 
 const WORDS: usize = 1024 / 64;
 
-/// A set of the last [`WIDTH`] ids.
+/// A set of the last `WIDTH` ids.
 #[derive(Default)]
 pub struct Window {
     /// One more than the highest id; 0 before the first.
     next: u64,
-    /// A bit for each id, at the id modulo [`WIDTH`].
+    /// A bit for each id, at the id modulo `WIDTH`.
     seen: [u64; WORDS],
 }
 

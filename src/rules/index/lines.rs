@@ -181,7 +181,7 @@ impl LinesBuilder {
             lines.shapes.push((shape.clone(), lines.count));
             lines.shapes.len() - 1
         });
-        if lines.count % STEP == 0 {
+        if lines.count.is_multiple_of(STEP) {
             lines.places.push(place);
         }
         put_number(&mut lines.bytes, number);

@@ -9,6 +9,7 @@
 //! its RULE-SET); hit counters are an array beside the list, by line; a line that was switched
 //! off is passed over by asking again behind it, for which every table takes `from`.
 
+mod builder;
 mod keywords;
 mod lines;
 mod names;
@@ -18,17 +19,17 @@ mod prefixes;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use builder::RulesBuilder;
 use keywords::Keywords;
-use lines::LinesBuilder;
 pub use lines::RuleView;
 pub(super) use lines::{Class, Lines};
 use names::{Names, Reach};
 use numbers::Numbers;
 use prefixes::Prefixes;
 
-use super::matcher::{Destination, Key, Known, Matcher, Truth};
-use super::port::{PortField, Ranges};
-use super::{RuleError, RuleLine};
+use super::RuleLine;
+use super::matcher::{Destination, Known, Matcher, Truth};
+use super::port::PortField;
 use crate::metadata::{Mac, Metadata};
 use crate::prefix::Prefix;
 
@@ -44,9 +45,10 @@ const NONE: u32 = u32::MAX;
 pub enum Found {
     /// The first rule, at or after the asked index, that matches.
     Rule(usize),
-    /// The first rule that could decide needs the destination's address: resolve the host, set
-    /// [`Metadata::destination_ip`] (or give up), then ask again with `may_resolve` false.
-    NeedIp,
+    /// No rule before this one matches, and this one needs the destination's address: resolve the
+    /// host, set [`Metadata::destination_ip`] (or give up), then ask again from here with
+    /// `may_resolve` false. From here, since a `no-resolve` rule above has been passed for good.
+    NeedIp(usize),
     /// No rule matches.
     Nothing,
 }
@@ -70,7 +72,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Compiles parsed lines, of which at most [`LINES_MAX`] count. A long list takes much less
+    /// Compiles parsed lines, of which the first 16,777,215 count. A long list takes much less
     /// memory through a [`RulesBuilder`], which needs one parsed line at a time.
     #[must_use]
     pub fn compile(lines: impl IntoIterator<Item = RuleLine>) -> Self {
@@ -121,7 +123,7 @@ impl Rules {
         }
         match (best, need) {
             (NONE, NONE) => Found::Nothing,
-            (best, need) if need < best => Found::NeedIp,
+            (best, need) if need < best => Found::NeedIp(need as usize),
             (best, _) => Found::Rule(best as usize),
         }
     }
@@ -225,93 +227,62 @@ impl Families {
     }
 }
 
-/// Compiles lines one by one, keeping of each only what the compiled list keeps.
-#[derive(Default)]
-pub struct RulesBuilder {
-    lines: LinesBuilder,
-    always: Vec<u32>,
-    names: Vec<(u64, u32)>,
-    keywords: Vec<(u32, Box<str>)>,
-    destinations: Vec<(Prefix, u32)>,
-    resolving: Vec<(u32, u32)>,
-    sources: Vec<(Prefix, u32)>,
-    numbers: [Vec<(u32, Box<Ranges>)>; 4],
-    macs: Vec<(Mac, u32)>,
-    asked: Vec<(u32, Arc<dyn Matcher>)>,
-    needs_mac: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Endpoint, InboundType, Network};
 
-impl RulesBuilder {
-    /// Adds a line behind those before.
-    ///
-    /// # Errors
-    /// [`RuleError::TooMany`]: the list is full; nothing was added.
-    pub fn push(&mut self, line: &RuleLine) -> Result<(), RuleError> {
-        let number = u32::try_from(self.lines.len())
-            .ok()
-            .filter(|_| self.lines.len() < LINES_MAX)
-            .ok_or(RuleError::TooMany)?;
-        let matcher = line.matcher();
-        let key = matcher.key();
-        let class = match key {
-            Key::Always => Class::Always,
-            Key::Name(_) | Key::NameSuffix(_) | Key::NamePart(_) => Class::Name,
-            Key::Destination(..) => Class::Destination,
-            Key::Source(_) | Key::Number(..) | Key::Mac(_) => Class::Other,
-            Key::Ask => Class::Ask,
-        };
-        self.lines
-            .push(line.kind, class, &line.payload, &line.target)
-            .map_err(|_| RuleError::TooMany)?;
-        self.needs_mac |= matcher.needs_mac();
-        match key {
-            Key::Always => self.always.push(number),
-            Key::Name(name) => self.names.push((names::hash(name, Reach::Exact), number)),
-            Key::NameSuffix(name) => self.names.push((names::hash(name, Reach::Suffix), number)),
-            Key::NamePart(text) => self.keywords.push((number, text.into())),
-            Key::Destination(prefix, resolve) => {
-                self.destinations.push((prefix, number));
-                if resolve {
-                    self.push_resolving(number);
-                }
-            }
-            Key::Source(prefix) => self.sources.push((prefix, number)),
-            Key::Number(field, ranges) => {
-                let tables = PortField::ALL.into_iter().zip(&mut self.numbers);
-                for (_, table) in tables.filter(|(its_field, _)| *its_field == field) {
-                    table.push((number, ranges.into()));
-                }
-            }
-            Key::Mac(mac) => self.macs.push((mac, number)),
-            Key::Ask => self.asked.push((number, Arc::clone(matcher))),
-        }
-        Ok(())
+    fn rules(text: &str) -> Rules {
+        Rules::compile(
+            text.split_whitespace()
+                .map(|line| RuleLine::parse(line).unwrap()),
+        )
     }
 
-    fn push_resolving(&mut self, number: u32) {
-        match self.resolving.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => self.resolving.push((number, number)),
-        }
+    fn flow(destination: &str) -> Metadata {
+        Metadata::new(
+            Network::Tcp,
+            InboundType::TProxy,
+            &Arc::from("in"),
+            "10.0.0.1:1000".parse().unwrap(),
+            Endpoint::parse(destination).unwrap(),
+        )
     }
 
-    /// The compiled list.
-    #[must_use]
-    pub fn finish(mut self) -> Rules {
-        self.macs.sort_unstable();
-        let count = self.lines.len();
-        Rules {
-            names: Names::build(self.names, count),
-            lines: self.lines.finish(),
-            always: self.always.into(),
-            keywords: Keywords::build(self.keywords),
-            destinations: Families::build(self.destinations),
-            resolving: self.resolving.into(),
-            sources: Families::build(self.sources),
-            numbers: self.numbers.map(Numbers::build),
-            macs: self.macs.into(),
-            asked: self.asked.into(),
-            needs_mac: self.needs_mac,
-        }
+    #[test]
+    fn a_name_is_resolved_at_the_first_rule_that_needs_it_and_no_earlier_one_decides() {
+        let rules = rules(
+            "DOMAIN,a.b,p IP-CIDR,10.0.0.0/8,q,no-resolve IP-CIDR,12.0.0.0/8,q \
+             IP-CIDR,10.1.0.0/16,q,no-resolve DOMAIN,c.d,p MATCH,r",
+        );
+        assert_eq!(rules.find(&flow("a.b:1"), 0, true), Found::Rule(0));
+        assert_eq!(rules.find(&flow("a.b:1"), 1, true), Found::NeedIp(2));
+        let mut named = flow("c.d:1");
+        assert_eq!(rules.find(&named, 0, true), Found::NeedIp(2));
+        assert_eq!(rules.find(&named, 4, true), Found::Rule(4));
+        // It has no address: rules that need one are passed.
+        assert_eq!(rules.find(&named, 2, false), Found::Rule(4));
+        // Resolved for one rule, the address meets the `no-resolve` rules below, not those above.
+        named.destination_ip = Some([10, 1, 1, 1].into());
+        assert_eq!(rules.find(&named, 2, false), Found::Rule(3));
+        assert_eq!(rules.find(&flow("11.1.1.1:1"), 0, true), Found::Rule(5));
+    }
+
+    #[test]
+    fn an_empty_list_and_a_search_behind_the_end_find_nothing() {
+        let none = Rules::compile([]);
+        assert!(none.is_empty());
+        assert_eq!(none.find(&flow("a.b:1"), 0, true), Found::Nothing);
+        let one = rules("MATCH,p");
+        assert_eq!(one.find(&flow("a.b:1"), 1, true), Found::Nothing);
+        assert_eq!(one.find(&flow("a.b:1"), usize::MAX, true), Found::Nothing);
+        assert_eq!(one.line(1), None);
+    }
+
+    #[test]
+    fn every_target_is_told_with_a_line_of_it() {
+        let rules = rules("DOMAIN,a,p DOMAIN,b,p DOMAIN,c,q DST-PORT,1,p");
+        let targets: Vec<_> = rules.targets().collect();
+        assert_eq!(targets, [("p", 0), ("q", 2), ("p", 3)]);
     }
 }

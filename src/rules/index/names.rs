@@ -28,28 +28,19 @@ pub(super) struct Names {
 
 impl Names {
     /// Builds from hashes and line numbers; `lines` is how many lines the whole list has.
-    pub fn build(hashes: Vec<(u64, u32)>, lines: usize) -> Self {
+    pub fn build(mut hashes: Vec<(u32, u32)>, lines: usize) -> Self {
         let buckets = hashes.len() / BUCKET + 1;
         let line_bits = usize::BITS - lines.leading_zeros();
-        let mut placed: Vec<(u32, u32, u64)> = hashes
-            .into_iter()
-            .map(|(hash, line)| (bucket(hash, buckets), line, hash))
-            .collect();
-        placed.sort_unstable();
-        let mut starts = vec![0u32; buckets + 1];
-        let (mut filled, mut count) = (0, 0u32);
-        let mut entries = Vec::with_capacity(placed.len());
-        for (bucket, line, hash) in placed {
-            for start in starts.iter_mut().take(bucket as usize + 1).skip(filled) {
-                *start = count;
-            }
-            filled = bucket as usize + 1;
+        hashes.sort_unstable_by_key(|(hash, line)| (bucket(*hash, buckets), *line));
+        let mut starts = Vec::with_capacity(buckets + 1);
+        let mut entries = Vec::with_capacity(hashes.len());
+        for ((hash, line), count) in hashes.into_iter().zip(0..) {
+            let bucket = bucket(hash, buckets);
+            starts.resize(starts.len().max(bucket + 1), count);
             entries.push(line | tag(hash, line_bits));
-            count += 1;
         }
-        for start in starts.iter_mut().skip(filled) {
-            *start = count;
-        }
+        let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        starts.resize(buckets + 1, count);
         Self {
             starts: starts.into(),
             entries: entries.into(),
@@ -60,12 +51,12 @@ impl Names {
     /// The first line in `from..before` that has `hash` and that `is_same` accepts.
     fn first(
         &self,
-        hash: u64,
+        hash: u32,
         from: u32,
         before: u32,
         is_same: impl Fn(u32) -> bool,
     ) -> Option<u32> {
-        let bucket = bucket(hash, self.starts.len() - 1) as usize;
+        let bucket = bucket(hash, self.starts.len() - 1);
         let start = *self.starts.get(bucket)? as usize;
         let end = *self.starts.get(bucket + 1)? as usize;
         let tag = tag(hash, self.line_bits);
@@ -94,7 +85,7 @@ impl Names {
         let bytes = host.as_bytes();
         let mut best = None;
         let mut state = START;
-        let mut look = |hash: u64, reach: Reach, name: &[u8]| {
+        let mut look = |hash: u32, reach: Reach, name: &[u8]| {
             let before = best.unwrap_or(before);
             let line = self.first(hash, from, before, |line| is_same(line, reach, name));
             best = line.or(best);
@@ -123,7 +114,7 @@ const PRIME: u64 = 0x0000_0100_0000_01b3;
 const EXACT: u8 = 0xff;
 
 /// The hash of a line's name.
-pub(super) fn hash(name: &str, reach: Reach) -> u64 {
+pub(super) fn hash(name: &str, reach: Reach) -> u32 {
     let state = name.bytes().rev().fold(START, stepped);
     finished(match reach {
         Reach::Exact => stepped(state, EXACT),
@@ -135,33 +126,25 @@ fn stepped(state: u64, byte: u8) -> u64 {
     (state ^ u64::from(byte)).wrapping_mul(PRIME)
 }
 
-/// FNV leaves its high bits, of which the bucket is made, nearly alone for short names.
-fn finished(state: u64) -> u64 {
-    (state ^ (state >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+/// FNV mixes its high bits badly for short names; the product's are good. Bucket and tag together
+/// take 29 bits of these 32, however long the list is.
+fn finished(state: u64) -> u32 {
+    let mixed = (state ^ (state >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as u32
 }
 
-/// The high half of the hash scaled to the number of buckets, which is no power of two.
-fn bucket(hash: u64, buckets: usize) -> u32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "less than `buckets`, which counts 32-bit line numbers"
-    )]
-    let bucket = (((hash >> 32) * buckets as u64) >> 32) as u32;
-    bucket
+/// The hash scaled to the number of buckets, which is no power of two.
+fn bucket(hash: u32, buckets: usize) -> usize {
+    ((u64::from(hash) * buckets as u64) >> 32) as usize
 }
 
 fn line_mask(line_bits: u32) -> u32 {
     1u32.checked_shl(line_bits).map_or(u32::MAX, |bit| bit - 1)
 }
 
-/// The low half of the hash where an entry has no line number.
-fn tag(hash: u64, line_bits: u32) -> u32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the low half is meant; the high one chose the bucket"
-    )]
-    let low = hash as u32;
-    low & !line_mask(line_bits)
+/// The low bits of the hash, since its high ones chose the bucket, where an entry has no line.
+fn tag(hash: u32, line_bits: u32) -> u32 {
+    hash.checked_shl(line_bits).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,0 +1,147 @@
+//! The port keys, who may use them, and `listeners:` (clash-api.md 3.1 and 3.6).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::decode::Cursor;
+use super::error::{ConfigError, Excerpt, Reason, Warnings};
+use super::section::Section;
+use crate::inbound::options::{ListenerKind, ListenerOptions, Options};
+use crate::outbound::options::Credentials;
+
+/// Listener types of mihomo's that are not served yet.
+const OTHER_TYPES: &[&str] = &[
+    "tunnel",
+    "tun",
+    "shadowsocks",
+    "vmess",
+    "vless",
+    "trojan",
+    "anytls",
+    "tuic",
+    "hysteria2",
+];
+
+/// Takes the inbound keys of the top level.
+pub(super) fn decode(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<Options, ConfigError> {
+    Ok(Options {
+        http_port: port(section, "port")?,
+        socks_port: port(section, "socks-port")?,
+        mixed_port: port(section, "mixed-port")?,
+        redir_port: port(section, "redir-port")?,
+        tproxy_port: port(section, "tproxy-port")?,
+        allow_lan: section.boolean("allow-lan", false)?,
+        bind_address: match section.take("bind-address") {
+            Some(address) => address.parse("* or an IP address", bind_address)?,
+            None => None,
+        },
+        authentication: section.list("authentication", user_and_password)?,
+        skip_auth_prefixes: section.prefixes("skip-auth-prefixes")?,
+        lan_allowed_ips: section.prefixes("lan-allowed-ips")?,
+        lan_disallowed_ips: section.prefixes("lan-disallowed-ips")?,
+        listeners: section.list("listeners", |item| listener(item, warnings))?,
+    })
+}
+
+/// A port where 0 means off.
+fn port(section: &mut Section<'_>, key: &'static str) -> Result<u16, ConfigError> {
+    const EXPECTED: &str = "a port (0 to 65535)";
+    let Some(value) = section.take(key) else {
+        return Ok(0);
+    };
+    let number = value.integer(0..=65535, EXPECTED)?;
+    u16::try_from(number).map_err(|_| value.expected(EXPECTED))
+}
+
+fn bind_address(text: &str) -> Option<Option<IpAddr>> {
+    match text {
+        "*" => Some(None),
+        "localhost" => Some(Some(Ipv4Addr::LOCALHOST.into())),
+        _ => unbracketed(text).parse().ok().map(Some),
+    }
+}
+
+fn unbracketed(text: &str) -> &str {
+    text.strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text)
+}
+
+/// `user:password`; the password may hold further colons.
+fn user_and_password(item: &Cursor<'_>) -> Result<Credentials, ConfigError> {
+    match item.text()?.split_once(':') {
+        Some((username, password)) if !username.is_empty() => Ok(Credentials {
+            username: username.into(),
+            password: password.into(),
+        }),
+        _ => Err(item.fail(Reason::SecretValue("user:password"))),
+    }
+}
+
+fn listener(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<ListenerOptions, ConfigError> {
+    let item = &item.weak();
+    let mut section = item.section()?;
+    let name = section.require("name")?.text()?.into();
+    let kind_at = section.require("type")?;
+    let kind = match kind_at.text()? {
+        "http" => ListenerKind::Http,
+        "socks" => ListenerKind::Socks,
+        "mixed" => ListenerKind::Mixed,
+        "redir" => ListenerKind::Redirect,
+        "tproxy" => ListenerKind::TProxy,
+        other if OTHER_TYPES.contains(&other) => {
+            return Err(kind_at.fail(Reason::NotImplemented(Excerpt::of(other))));
+        }
+        other => return Err(kind_at.fail(Reason::Unknown("listener type", Excerpt::of(other)))),
+    };
+    let listen = match section.take("listen") {
+        Some(address) => address.parse("an IP address", |text| match text {
+            "*" => Some(Ipv4Addr::UNSPECIFIED.into()),
+            "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
+            _ => unbracketed(text).parse().ok(),
+        })?,
+        None => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let options = ListenerOptions {
+        name,
+        kind,
+        listen,
+        port: section.require("port")?.port()?,
+        udp: section.boolean("udp", true)?,
+        users: match section.take("users") {
+            Some(users) => Some(
+                users
+                    .items()?
+                    .map(|user| credentials(&user, warnings))
+                    .collect::<Result<_, _>>()?,
+            ),
+            None => None,
+        },
+        proxy: section.text("proxy")?,
+    };
+    section.not_implemented(
+        &[
+            "rule",
+            "routing-mark",
+            "certificate",
+            "private-key",
+            "reality-config",
+        ],
+        warnings,
+    );
+    section.finish(warnings);
+    Ok(options)
+}
+
+/// One entry of a listener's `users:`.
+fn credentials(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Credentials, ConfigError> {
+    let mut section = item.section()?;
+    let credentials = Credentials {
+        username: section.require("username")?.text()?.into(),
+        password: section.require("password")?.text()?.into(),
+    };
+    section.finish(warnings);
+    Ok(credentials)
+}

@@ -1,0 +1,511 @@
+//! Every kind of mistake, by its whole message; `^` and `§` mark the place ([`wrong`]).
+
+use super::{good, wrong};
+use crate::config::BUILTIN_NAMES;
+use crate::netfilter::options::Mark;
+use crate::rules::RuleLine;
+
+#[test]
+fn yaml_mistakes() {
+    wrong(
+        "a: [1\nb^: 2\n",
+        "a[0]: not valid YAML: illegal placement of ':' indicator",
+    );
+    wrong(
+        "port: 1\n^port: 2\n",
+        "port: this key stands twice in the same mapping",
+    );
+    wrong(
+        "dns:\n  a: 1\n  b: 2\n  ^a: 3\n",
+        "dns.a: this key stands twice in the same mapping",
+    );
+    wrong("a: ^!!binary AAAA\n", "a: tag `binary` is not supported");
+    wrong(
+        "a: &a [^*a]\n",
+        "a[0]: alias inside the value that it names",
+    );
+    wrong(
+        "a: ^*b\n",
+        "a: not valid YAML: while parsing node, found unknown anchor",
+    );
+    wrong(
+        "^[a]: 1\n",
+        "expected a plain key, found a list or a mapping",
+    );
+    wrong("^just text", "expected a mapping, found a single value");
+    wrong("^- a\n", "expected a mapping, found a list");
+}
+
+#[test]
+fn general_mistakes() {
+    wrong(
+        "mode: ^fast",
+        "mode: expected rule, global or direct, found `fast`",
+    );
+    wrong("log-level: ^[x]", "log-level: expected text, found a list");
+    wrong(
+        "log-level: ^loud",
+        "log-level: expected silent, error, warning, info or debug, found `loud`",
+    );
+    wrong(
+        "routing-mark: ^-1",
+        "routing-mark: expected a number (0 to 4294967295), found `-1`",
+    );
+    wrong(
+        "interface-name: ^much-too-long-name",
+        "interface-name: expected an interface name (at most 15 characters), found `much-too-long-name`",
+    );
+    wrong(
+        "profile: ^yes",
+        "profile: expected a mapping, found a single value",
+    );
+}
+
+#[test]
+fn inbound_mistakes() {
+    wrong(
+        "mixed-port: ^70000",
+        "mixed-port: expected a port (0 to 65535), found `70000`",
+    );
+    wrong(
+        "bind-address: ^lan",
+        "bind-address: expected * or an IP address, found `lan`",
+    );
+    wrong(
+        "lan-allowed-ips: [^1.2.3.0/33]",
+        "lan-allowed-ips[0]: `1.2.3.0/33` is no address prefix: not a prefix length",
+    );
+    wrong(
+        "authentication: [^hunter2]",
+        "authentication[0]: expected user:password",
+    );
+    let listener =
+        |keys: &str| format!("listeners:\n- {{name: a, type: socks, port: 1}}\n- §{{{keys}}}\n");
+    wrong(
+        &listener("type: http, port: 1"),
+        "listeners[1].name: required key is missing",
+    );
+    wrong(
+        &listener("name: ^a, type: http, port: 2"),
+        "listeners[1].name: the name `a` is taken already",
+    );
+    wrong(
+        &listener("name: b, type: ^ftp, port: 2"),
+        "listeners[1].type: unknown listener type `ftp`",
+    );
+    wrong(
+        &listener("name: b, type: ^tun"),
+        "listeners[1].type: not implemented yet: tun",
+    );
+    wrong(
+        &listener("name: b, type: http, port: ^0"),
+        "listeners[1].port: expected a port (1 to 65535), found `0`",
+    );
+    wrong(
+        &listener("name: b, type: http, port: 2, proxy: ^P"),
+        "listeners[1].proxy: no proxy or group is named `P`",
+    );
+    wrong(
+        &listener("name: b, type: http, port: 2, users: ^{username: u}"),
+        "listeners[1].users.password: required key is missing",
+    );
+}
+
+#[test]
+fn controller_mistakes() {
+    wrong(
+        "external-controller: ^9090",
+        "external-controller: expected an address and port (127.0.0.1:9090), found `9090`",
+    );
+    let open = "other machines could reach the controller without a secret: set secret, or listen on 127.0.0.1";
+    for listen in ["0.0.0.0:9090", ":9090", "'[::]:9090'", "192.168.1.1:9090"] {
+        wrong(
+            &format!("external-controller: ^{listen}\nsecret: ''"),
+            &format!("external-controller: {open}"),
+        );
+        good(&format!("external-controller: {listen}\nsecret: x"));
+    }
+    for listen in ["127.0.0.1:9090", "localhost:9090", "'[::1]:9090'"] {
+        good(&format!("external-controller: {listen}"));
+    }
+}
+
+#[test]
+fn origin_mistakes() {
+    for origin in [
+        "'null'",
+        "https://*.*.example",
+        "example.org",
+        "https://example.org/",
+    ] {
+        let found = origin.trim_matches('\'');
+        wrong(
+            &format!("external-controller-cors: {{allow-origins: [^{origin}]}}"),
+            &format!(
+                "external-controller-cors.allow-origins[0]: expected an origin (https://example.org), with at most one *, found `{found}`"
+            ),
+        );
+    }
+    for origin in ["'*'", "https://*.example.org:8443", "http://[fd00::1]"] {
+        good(&format!(
+            "external-controller-cors: {{allow-origins: ['{}']}}",
+            origin.trim_matches('\'')
+        ));
+    }
+}
+
+#[test]
+fn proxy_mistakes() {
+    let proxy = |keys: &str| format!("proxies:\n- {{name: a, type: direct}}\n- §{{{keys}}}\n");
+    wrong(
+        &proxy("type: direct"),
+        "proxies[1].name: required key is missing",
+    );
+    wrong(
+        &proxy("name: b"),
+        "proxies[1].type: required key is missing",
+    );
+    wrong(
+        &proxy("name: ^a, type: direct"),
+        "proxies[1].name: the name `a` is taken already",
+    );
+    wrong(
+        &proxy("name: ^DIRECT, type: direct"),
+        "proxies[1].name: `DIRECT` is a built-in name",
+    );
+    wrong(
+        &proxy("name: b, type: ^magic"),
+        "proxies[1].type: unknown proxy type `magic`",
+    );
+    wrong(
+        &proxy("name: b, type: ^vmess"),
+        "proxies[1].type: not implemented yet: vmess",
+    );
+    wrong(
+        &proxy("name: b, type: http, port: 1"),
+        "proxies[1].server: required key is missing",
+    );
+    wrong(
+        &proxy("name: b, type: http, server: x"),
+        "proxies[1].port: required key is missing",
+    );
+    wrong(
+        &proxy("name: b, type: http, server: ^'a b', port: 1"),
+        "proxies[1].server: expected a host name or an IP address, found `a b`",
+    );
+    wrong(
+        &proxy("name: b, type: http, server: x, port: ^65536"),
+        "proxies[1].port: expected a port (1 to 65535), found `65536`",
+    );
+    wrong(
+        &proxy("name: b, type: direct, ip-version: ^5"),
+        "proxies[1].ip-version: expected dual, ipv4, ipv6, ipv4-prefer or ipv6-prefer, found `5`",
+    );
+    wrong(
+        &proxy("name: b, type: direct, udp: ^maybe"),
+        "proxies[1].udp: expected true or false, found `maybe`",
+    );
+    wrong(
+        &proxy("name: b, type: direct, dialer-proxy: ^c"),
+        "proxies[1].dialer-proxy: no proxy or group is named `c`",
+    );
+    wrong(
+        &proxy("name: b, type: direct, dialer-proxy: ^b"),
+        "proxies[1].dialer-proxy: leads back to itself: b → b",
+    );
+    wrong(
+        &proxy("name: b, type: direct, dialer-proxy: ^GLOBAL"),
+        "proxies[1].dialer-proxy: leads back to itself: b → GLOBAL → b",
+    );
+    wrong(
+        &proxy("name: b, type: http, server: x, port: 1, headers: {A: ^\"x\\r\\ny\"}"),
+        "proxies[1].headers.A: expected a header field in printable characters, found `x\\r\\ny`",
+    );
+    wrong(
+        &proxy("name: b, type: http, server: x, port: 1, fingerprint: ^0011"),
+        "proxies[1].fingerprint: expected the SHA-256 of a certificate (64 hexadecimal digits), found `0011`",
+    );
+}
+
+#[test]
+fn shadowsocks_mistakes() {
+    let proxy =
+        |keys: &str| format!("proxies: [§{{name: a, type: ss, server: x, port: 1, {keys}}}]");
+    let short = "MDEyMzQ1Njc4OWFiY2RlZg==";
+    let long = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    wrong(
+        &proxy("password: p"),
+        "proxies[0].cipher: required key is missing",
+    );
+    wrong(
+        &proxy("cipher: aes-128-gcm"),
+        "proxies[0].password: required key is missing",
+    );
+    wrong(
+        &proxy("cipher: ^rot13, password: p"),
+        "proxies[0].cipher: unknown cipher `rot13`",
+    );
+    wrong(
+        &proxy("cipher: aes-128-gcm, password: p, plugin: ^obfs"),
+        "proxies[0].plugin: not implemented yet: plugin obfs",
+    );
+    wrong(
+        &proxy("cipher: 2022-blake3-aes-128-gcm, password: ^hunter2"),
+        "proxies[0].password: password is not base64, as this cipher wants it",
+    );
+    let cipher =
+        |cipher: &str, keys: &str| proxy(&format!("cipher: {cipher}, password: ^'{keys}'"));
+    good(&cipher(
+        "2022-blake3-aes-128-gcm",
+        &format!("{short}:{short}"),
+    ));
+    good(&cipher(
+        "2022-blake3-aes-256-gcm",
+        &format!("{long}:{long}"),
+    ));
+    good(&cipher("2022-BLAKE3-chacha20-poly1305", long));
+    good(&cipher("chacha20-ietf-poly1305", "anything"));
+    wrong(
+        &cipher("2022-blake3-aes-256-gcm", &format!("{long}:{short}")),
+        "proxies[0].password: password is not a base64 key of 32 bytes",
+    );
+    wrong(
+        &cipher("2022-blake3-chacha20-poly1305", &format!("{long}:{long}")),
+        "proxies[0].password: password holds more keys than this cipher takes",
+    );
+}
+
+#[test]
+fn group_mistakes() {
+    let groups = |keys: &str| {
+        format!("proxy-groups:\n- {{name: g, type: select, proxies: [DIRECT]}}\n- §{keys}\n")
+    };
+    wrong(
+        &groups("{name: ^g, type: select, proxies: [DIRECT]}"),
+        "proxy-groups[1].name: the name `g` is taken already",
+    );
+    wrong(
+        &groups("{name: ^PASS, type: select, proxies: [DIRECT]}"),
+        "proxy-groups[1].name: `PASS` is a built-in name",
+    );
+    good(&groups(
+        "{name: GLOBAL, type: select, proxies: [g, DIRECT]}",
+    ));
+    wrong(
+        &groups("{name: h, type: ^url-test, proxies: [g]}"),
+        "proxy-groups[1].type: not implemented yet: url-test",
+    );
+    wrong(
+        &groups("{name: h, type: ^best, proxies: [g]}"),
+        "proxy-groups[1].type: unknown group type `best`",
+    );
+    wrong(
+        &groups("{name: h, type: select}"),
+        "proxy-groups[1]: the group has no members: give it proxies",
+    );
+    wrong(
+        &groups("{name: h, type: select, use: ^[p]}"),
+        "proxy-groups[1].use: not implemented yet: use",
+    );
+    wrong(
+        &groups("{name: h, type: select, proxies: [g, ^x]}"),
+        "proxy-groups[1].proxies[1]: no proxy or group is named `x`",
+    );
+    wrong(
+        &groups("{name: h, type: select, Proxies: ^x}"),
+        "proxy-groups[1].Proxies: no proxy or group is named `x`",
+    );
+    wrong(
+        &groups("{name: h, type: select, proxies: [g, ^h]}"),
+        "proxy-groups[1].proxies[1]: leads back to itself: h → h",
+    );
+    wrong(
+        &groups("{name: h, type: select, proxies: [^GLOBAL]}"),
+        "proxy-groups[1].proxies[0]: leads back to itself: h → GLOBAL → h",
+    );
+    wrong(
+        "proxies: [{name: p, type: direct, dialer-proxy: a}]\nproxy-groups:\n\
+         - {name: a, type: select, proxies: [b]}\n- {name: b, type: select, proxies: [DIRECT, ^p]}\n",
+        "proxy-groups[1].proxies[1]: leads back to itself: p → a → b → p",
+    );
+}
+
+#[test]
+fn rule_mistakes() {
+    wrong(
+        "rules:\n- MATCH,DIRECT\n- ^DOMAIN,a.b,Proxy\n",
+        "rules[1]: no proxy or group is named `Proxy`",
+    );
+    let unknown = RuleLine::parse("MAGIC,x,DIRECT").expect_err("no such type");
+    wrong(
+        "rules: [^'MAGIC,x,DIRECT']",
+        &format!("rules[0]: {unknown}"),
+    );
+    wrong(
+        "rules: [^'GEOIP,CN,DIRECT']",
+        "rules[0]: not implemented yet: rule type GEOIP",
+    );
+    wrong("rules: [^[a]]", "rules[0]: expected text, found a list");
+    wrong(
+        "rules: ^MATCH,DIRECT",
+        "rules: expected a list, found a single value",
+    );
+    for name in BUILTIN_NAMES {
+        good(&format!("rules: ['MATCH,{name}']"));
+    }
+}
+
+#[test]
+fn dns_mistakes() {
+    let none = "dns is enabled, so at least one nameserver is needed";
+    wrong(
+        "dns:\n  ^enable: true\n",
+        &format!("dns.nameserver: {none}"),
+    );
+    wrong(
+        "dns:\n  enable: true\n  nameserver: ^[]\n",
+        &format!("dns.nameserver: {none}"),
+    );
+    good("dns: {enable: false}");
+    wrong(
+        "dns: {nameserver: ^['https://a/q']}",
+        "dns.nameserver: not implemented yet: https://a/q",
+    );
+    wrong(
+        "dns: {nameserver: [^'gopher://a']}",
+        "dns.nameserver[0]: expected a nameserver (1.1.1.1, udp://1.1.1.1:53, tcp://…, system, rcode://…), found `gopher://a`",
+    );
+    wrong(
+        "dns: {nameserver: [1.1.1.1], default-nameserver: [^dns.example]}",
+        "dns.default-nameserver[0]: expected the IP address of a nameserver, found `dns.example`",
+    );
+    wrong(
+        "dns: {default-nameserver: ^['tls://1.1.1.1']}",
+        "dns.default-nameserver: not implemented yet: tls://1.1.1.1",
+    );
+    wrong(
+        "dns: {default-nameserver: ^[]}",
+        "dns.default-nameserver: expected at least one nameserver, found an empty list",
+    );
+    wrong(
+        "dns: {fake-ip-range: ^198.18.0.0/16x}",
+        "dns.fake-ip-range: `198.18.0.0/16x` is no address prefix: not a prefix length",
+    );
+    wrong(
+        "dns: {fake-ip-range: ^198.18.0.0/30}",
+        "dns.fake-ip-range: the range is too small: at least 8 addresses are needed",
+    );
+    wrong(
+        "dns: {fake-ip-range: ^fd00::/64}",
+        "dns.fake-ip-range: expected an IPv4 range (198.18.0.1/16), found `fd00::/64`",
+    );
+    wrong(
+        "dns: {enhanced-mode: ^magic}",
+        "dns.enhanced-mode: expected normal, redir-host or fake-ip, found `magic`",
+    );
+    wrong(
+        "dns: {listen: ^53}",
+        "dns.listen: expected an address and port (127.0.0.1:9090), found `53`",
+    );
+    wrong(
+        "dns: {fake-ip-filter: [^a..b]}",
+        "dns.fake-ip-filter[0]: expected a domain name or wildcard (a.b, *.b, .b, +.b), found `a..b`",
+    );
+    wrong(
+        "dns: {fake-ip-filter-mode: ^rule}",
+        "dns.fake-ip-filter-mode: not implemented yet: rule",
+    );
+    wrong(
+        "hosts: {a.b: [1.2.3.4, ^c.d]}",
+        "hosts.a.b[1]: expected IP addresses only, as there are several, found `c.d`",
+    );
+    wrong(
+        "hosts: {a.b: ^c}",
+        "hosts.a.b: expected IP addresses, or one domain name of at least two labels, found `c`",
+    );
+}
+
+#[test]
+fn sniffer_mistakes() {
+    wrong(
+        "sniffer: {sniff: {FTP: ^{}}}",
+        "sniffer.sniff.FTP: unknown sniffer `FTP`",
+    );
+    wrong(
+        "sniffer: {sniff: {TLS: {ports: [^0x50]}}}",
+        "sniffer.sniff.TLS.ports[0]: expected ports (80, 8000-9000), found `0x50`",
+    );
+    wrong(
+        "sniffer: {sniff: {TLS: {ports: [^90-80]}}}",
+        "sniffer.sniff.TLS.ports[0]: expected ports (80, 8000-9000), found `90-80`",
+    );
+    wrong(
+        "sniffer: {skip-dst-address: [^lan]}",
+        "sniffer.skip-dst-address[0]: `lan` is no address prefix: not an IP address",
+    );
+}
+
+#[test]
+fn transparent_mistakes() {
+    let section = |keys: &str| format!("transparent: {{{keys}}}");
+    wrong(
+        &section("mode: ^tun"),
+        "transparent.mode: expected tproxy or redirect, found `tun`",
+    );
+    wrong(
+        &section("fail: ^safe"),
+        "transparent.fail: expected open or closed, found `safe`",
+    );
+    wrong(
+        &section("bypass: [^x/8]"),
+        "transparent.bypass[0]: `x/8` is no address prefix: not an IP address",
+    );
+    wrong(
+        &section("bypass-source: [10.0.0.1, ^aa:bb]"),
+        "transparent.bypass-source[1]: expected an address prefix or a MAC address, found `aa:bb`",
+    );
+    wrong(
+        &section("mark: ^0x0100/0xff"),
+        "transparent.mark: the mark has bits outside its mask",
+    );
+    wrong(
+        &section("mark: ^0/0xff"),
+        "transparent.mark: expected a mark and mask (0x48000000/0xff000000), found `0/0xff`",
+    );
+    wrong(
+        &section("mark: ^0x1/0x100000000"),
+        "transparent.mark: expected a mark and mask (0x48000000/0xff000000), found `0x1/0x100000000`",
+    );
+    wrong(
+        &section("table: ^254"),
+        "transparent.table: expected a routing table (1 to 4294967295, not 253 to 255), found `254`",
+    );
+    wrong(
+        &section("rule-priority: ^40000"),
+        "transparent.rule-priority: expected a priority (1 to 32765), found `40000`",
+    );
+    wrong(
+        &section("interfaces: [^br/lan]"),
+        "transparent.interfaces[0]: expected an interface name (at most 15 characters), found `br/lan`",
+    );
+    let nothing = "nothing to capture: give interfaces, or router-traffic: true";
+    wrong(
+        &section("enable: true, interfaces: ^[]"),
+        &format!("transparent.interfaces: {nothing}"),
+    );
+    good(&section(
+        "enable: true, interfaces: [], router-traffic: true",
+    ));
+    wrong(
+        &section("enable: true, dns-hijack: ^true"),
+        "transparent.dns-hijack: needs dns.enable: true, which answers what is hijacked",
+    );
+    assert!(!good(&section("enable: true")).transparent.dns_hijack);
+    assert_eq!(
+        good(&section("mark: 16/0xF0")).transparent.mark,
+        Mark {
+            value: 16,
+            mask: 240
+        }
+    );
+}

@@ -1,0 +1,192 @@
+//! A file as mihomo users write it, read whole.
+
+use std::net::IpAddr;
+
+use log::LevelFilter;
+
+use super::{ROUTER, good, warnings};
+use crate::config::FindProcess;
+use crate::dns::options::{EnhancedMode, HostsValue, Server, Upstream};
+use crate::inbound::options::ListenerKind;
+use crate::metadata::Mac;
+use crate::netfilter::options::{Fail, Mark};
+use crate::outbound::IpVersion;
+use crate::outbound::options::{Protocol, ProxyOptions};
+use crate::tunnel::routing::Mode;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_router_file_is_read_whole_general_and_inbound() {
+    let config = good(ROUTER);
+    let general = &config.general;
+    assert_eq!(general.mode, Mode::Rule);
+    assert_eq!(general.log_level, LevelFilter::Warn);
+    assert!(general.ipv6 && general.unified_delay && general.tcp_concurrent);
+    assert_eq!(general.find_process, FindProcess::Off);
+    assert_eq!(general.keep_alive_interval, 15);
+    assert_eq!(general.routing_mark, 26);
+    let inbound = &config.inbound;
+    assert_eq!((inbound.mixed_port, inbound.tproxy_port), (7890, 7895));
+    assert!(inbound.allow_lan && inbound.bind_address.is_none());
+    assert_eq!(&*inbound.authentication[0].password, "pass:word");
+    assert_eq!(inbound.skip_auth_prefixes[1].to_string(), "::1/128");
+    let [guests, door] = inbound.listeners.as_slice() else {
+        panic!("two listeners");
+    };
+    assert_eq!((guests.kind, guests.port), (ListenerKind::Mixed, 7900));
+    assert_eq!(guests.proxy.as_deref(), Some("PROXY"));
+    assert!(guests.users.as_ref().is_some_and(Vec::is_empty));
+    assert_eq!(door.listen, ip("0.0.0.0"));
+    assert!(!door.udp && door.users.is_none());
+    let controller = &config.controller;
+    assert_eq!(controller.listen, "192.168.1.1:9090".parse().ok());
+    assert_eq!(&*controller.secret, "0123");
+    assert_eq!(
+        controller.allow_origins,
+        ["https://board.example.net".into()]
+    );
+    assert!(!controller.allow_private_network);
+}
+
+#[test]
+fn a_router_file_is_read_whole_dns_and_sniffer() {
+    let config = good(ROUTER);
+    let dns = &config.dns;
+    assert!(dns.enable && dns.ipv6 && dns.store_fake_ip);
+    assert_eq!(dns.listen, "[::]:1053".parse().ok());
+    assert_eq!(dns.mode, EnhancedMode::FakeIp);
+    assert_eq!(dns.fake_ip_filter, ["*.lan".into(), "+.local".into()]);
+    assert_eq!(
+        dns.fake_ip_range6.map(|range| range.to_string()).as_deref(),
+        Some("fdfe:dcba:9876::/64")
+    );
+    let server = |host: &str, port, via: Option<&str>| Server {
+        host: host.into(),
+        port,
+        via: via.map(Box::from),
+    };
+    assert_eq!(
+        dns.nameserver,
+        [
+            Upstream::Udp(server("resolver.example.net", 53, Some("PROXY"))),
+            Upstream::Tcp(server("192.0.2.54", 5353, None)),
+            Upstream::System,
+        ]
+    );
+    assert_eq!(
+        dns.default_nameserver[1],
+        Upstream::Tcp(server("2001:db8::53", 5353, None))
+    );
+    assert_eq!(
+        dns.hosts[1],
+        (
+            "*.nas.lan".into(),
+            HostsValue::Addresses(vec![ip("192.168.1.5"), ip("fd00::5")])
+        )
+    );
+    assert_eq!(dns.hosts[2].1, HostsValue::Alias("new.example.com".into()));
+    let sniffer = &config.sniffer;
+    let http = sniffer.http.as_ref().unwrap();
+    assert_eq!(http.ports, [(80, 80), (8080, 8880)]);
+    assert!(http.override_destination);
+    assert!(!sniffer.tls.as_ref().unwrap().override_destination);
+    assert!(sniffer.quic.as_ref().unwrap().ports.is_empty());
+    assert_eq!(sniffer.skip_domain, ["mijia.cloud.example".into()]);
+}
+
+#[test]
+fn a_router_file_is_read_whole_proxies_and_rules() {
+    let config = good(ROUTER);
+    let [tokyo, osaka, office, web, lan2] = config.proxies.as_slice() else {
+        panic!("five proxies");
+    };
+    let shadowsocks = |proxy: &ProxyOptions| match &proxy.protocol {
+        Protocol::Shadowsocks(options) => options.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(tokyo.udp);
+    assert_eq!(shadowsocks(tokyo).server.port, 8388);
+    assert_eq!(&*shadowsocks(tokyo).cipher, "2022-blake3-aes-128-gcm");
+    // What is written beats what is merged.
+    assert_eq!(shadowsocks(osaka).server.port, 8389);
+    assert_eq!(osaka.dial.dialer_proxy.as_deref(), Some("Office"));
+    let Protocol::Socks5(socks) = &office.protocol else {
+        panic!("socks5");
+    };
+    assert_eq!(&*socks.credentials.as_ref().unwrap().password, "0123");
+    assert!(socks.tls.as_ref().unwrap().skip_verify);
+    assert_eq!(office.dial.interface.as_deref(), Some("wan2"));
+    let Protocol::Http(http) = &web.protocol else {
+        panic!("http");
+    };
+    let tls = http.tls.as_ref().unwrap();
+    assert_eq!(tls.server_name.as_deref(), Some("front.example.net"));
+    assert_eq!(tls.fingerprint.unwrap()[..3], [0x00, 0x11, 0x22]);
+    assert_eq!(http.headers, [("X-Team".into(), "blue".into())]);
+    assert_eq!(web.dial.ip_version, IpVersion::PreferV4);
+    assert!(lan2.udp);
+    assert_eq!(config.groups[0].proxies.len(), 5);
+    assert_eq!(config.groups[1].proxies, ["PROXY".into()]);
+    assert!(config.groups[1].hidden);
+    let targets: Vec<&str> = config.rules.iter().map(|rule| &*rule.target).collect();
+    assert_eq!(
+        targets,
+        ["PROXY", "Video", "DIRECT", "REJECT-DROP", "PROXY"]
+    );
+    let transparent = &config.transparent;
+    assert!(transparent.enable && transparent.dns_hijack && transparent.offload);
+    assert_eq!(transparent.fail, Fail::Closed);
+    assert_eq!(transparent.bypass_source.len(), 2);
+    assert_eq!(
+        transparent.bypass_source_mac,
+        [Mac([2, 0, 0, 0xaa, 0xbb, 0xcc])]
+    );
+    assert_eq!(
+        transparent.mark,
+        Mark {
+            value: 0x4800_0000,
+            mask: 0xff00_0000
+        }
+    );
+}
+
+#[test]
+fn what_has_no_effect_is_reported_once_with_its_place() {
+    assert_eq!(
+        warnings(ROUTER),
+        [
+            "14:28: global-client-fingerprint: not implemented yet, ignored",
+            "23:14: external-ui: not implemented yet, ignored",
+            "30:3: tun: not implemented yet, ignored",
+            "42:38: sniffer.skip-domain[1]: not implemented yet, ignored: geosite:private",
+            "57:38: dns.fake-ip-filter[2]: not implemented yet, ignored: geosite:cn",
+            "60:7: dns.nameserver[0]: not implemented yet, ignored: https://doh.example.net/dns-query",
+            "65:13: dns.fallback: not implemented yet, ignored",
+            "67:5: dns.nameserver-policy: not implemented yet, ignored",
+            "78:1: shared: unknown key, ignored",
+            "117:10: proxy-groups[0].url: not implemented yet, ignored",
+            "118:15: proxy-groups[0].interval: not implemented yet, ignored",
+        ]
+    );
+    assert_eq!(
+        warnings("mixed-prot: 1\ndns:\n  lisen: :53\nzzzzz: 1\nmqtt: {nonsense: 1}\n"),
+        [
+            "1:1: mixed-prot: unknown key, ignored; did you mean mixed-port?",
+            "3:3: dns.lisen: unknown key, ignored; did you mean listen?",
+            "4:1: zzzzz: unknown key, ignored",
+            "5:7: mqtt: not implemented yet, ignored",
+        ]
+    );
+    let listed = "{name: a, type: direct, x: 1}, {name: b, type: direct, x: 1}";
+    assert_eq!(
+        warnings(&format!("proxies: [{listed}]")),
+        ["1:35: proxies[0].x: unknown key, ignored"]
+    );
+    assert_eq!(
+        warnings("find-process-mode: always"),
+        ["1:20: find-process-mode: not implemented yet, ignored: always"]
+    );
+}

@@ -1,0 +1,298 @@
+//! One client: its requests in turn, each checked, led to its route, answered.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::connection::{BodyError, Connection, HeadError};
+use super::feed::{self, Framing};
+use super::{HELD_BYTES_MAX, SMALL_BODY_BYTES, Seat, TABLES};
+use crate::controllers::http::access::{Door, Refusal};
+use crate::controllers::http::head::{self, Head};
+use crate::controllers::http::route::{Access, Answer, Feed, Found, Opener, Route, find};
+use crate::controllers::http::time::http_date;
+use crate::controllers::http::{Query, Request, Response};
+use crate::outbound::ByteStream;
+use crate::platform::clock;
+
+/// What follows an answer.
+enum Next {
+    /// Another request may come.
+    Again,
+    /// The connection ends; unread bytes may be left.
+    Close,
+    /// The rest of the connection is a feed.
+    Feed(Box<dyn Feed>, Framing, OwnedSemaphorePermit),
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(stream: Box<dyn ByteStream>, door: Door, seat: Seat) {
+    let connection = Connection::new(stream);
+    let mut client = Client {
+        connection,
+        door,
+        seat,
+    };
+    loop {
+        client.seat.set_waiting(Some(clock::now()));
+        let read = client.connection.read_head().await;
+        client.seat.set_waiting(None);
+        // Boxed: the task of a silent connection stays small.
+        let next = match read {
+            Ok(Some(head)) => Box::pin(client.answer(&head)).await,
+            Ok(None) | Err(HeadError::Lost) => return,
+            Err(HeadError::Late) => Box::pin(client.refuse(408)).await,
+            Err(HeadError::Bad(bad)) => Box::pin(client.refuse(bad.status())).await,
+        };
+        match next {
+            Ok(Next::Again) => {}
+            Ok(Next::Close) => return Box::pin(client.connection.linger()).await,
+            Ok(Next::Feed(feed, framing, _permit)) => {
+                let (stream, received) = client.connection.into_parts();
+                return Box::pin(feed::run(feed, stream, received, framing)).await;
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+struct Client {
+    connection: Connection,
+    door: Door,
+    seat: Seat,
+}
+
+impl Client {
+    /// Answers the request that begins with `head`.
+    async fn answer(&mut self, head: &[u8]) -> io::Result<Next> {
+        let head = match Head::parse(head) {
+            Ok(head) => head,
+            Err(bad) => return self.refuse(bad.status()).await,
+        };
+        let (route, parameters) = match self.decide(&head) {
+            Ok(found) => found,
+            Err(response) => return self.decline(&head, &response).await,
+        };
+        match route.answer {
+            Answer::Feed(opener) => self.open_feed(&head, opener, parameters).await,
+            Answer::OnceOrFeed(_, opener) if head.websocket => {
+                self.open_feed(&head, opener, parameters).await
+            }
+            Answer::Once(_) | Answer::OnceOrFeed(..) => self.ask(&head, route).await,
+        }
+    }
+
+    /// The route that the caller may take, or what to answer instead.
+    fn decide(&self, head: &Head<'_>) -> Result<(&'static Route, Vec<String>), Response> {
+        let refused = |refusal| match refusal {
+            Refusal::Foreign => Response::error(403, "Forbidden"),
+            Refusal::Unauthorized => Response::error(401, "Unauthorized"),
+        };
+        let policy = &self.seat.shared.policy;
+        policy.check_host(head, self.door).map_err(refused)?;
+        if head.preflight {
+            return Err(Response::empty(200));
+        }
+        let (route, parameters) = match find(TABLES, head.method, head.path) {
+            Found::Route(route, parameters) => (route, parameters),
+            Found::WrongMethod => return Err(Response::empty(405)),
+            Found::Undecodable => return Err(Response::body_invalid()),
+            Found::Nothing => return Err(Response::no_route()),
+        };
+        match route.access {
+            Access::Secret => policy.check_caller(head, self.door).map_err(refused)?,
+        }
+        Ok((route, parameters))
+    }
+
+    /// Has the request answered by the REST server.
+    async fn ask(&mut self, head: &Head<'_>, route: &Route) -> io::Result<Next> {
+        let shared = Arc::clone(&self.seat.shared);
+        let length = match head.framing {
+            head::Framing::Length(length) => length,
+            head::Framing::Chunked => route.body_bytes_max,
+        };
+        if length > route.body_bytes_max {
+            return self.decline(head, &Response::empty(413)).await;
+        }
+        let Ok(held) = hold(&shared.held, length) else {
+            return self.decline(head, &Response::empty(503)).await;
+        };
+        let read = self.connection.read_body(head, route.body_bytes_max);
+        let body = match read.await {
+            Ok(body) => body,
+            Err(BodyError::TooLarge) => return self.refuse(413).await,
+            Err(BodyError::Malformed) => return self.refuse(400).await,
+            Err(BodyError::Late) => return self.refuse(408).await,
+            Err(BodyError::Lost(error)) => return Err(error),
+        };
+        let reply = {
+            // Closed never; a slow request waits here, so that the others find a link.
+            let _turn = match route.slow {
+                true => shared.slow.acquire().await.ok(),
+                false => None,
+            };
+            shared.rest.ask(head.method, head.target, &body).await
+        };
+        drop((body, held));
+        let answered = reply.and_then(|reply| {
+            let held = hold(&shared.held, reply.body.len()).ok()?;
+            Some((reply, held))
+        });
+        let Some((reply, _held)) = answered else {
+            return self
+                .respond(head, &Response::empty(503), head.keep_alive)
+                .await;
+        };
+        let fields = self.fields(head, reply.status, &reply.content_type, reply.body.len());
+        self.send(fields, head.keep_alive, &reply.body).await
+    }
+
+    /// Switches to WebSocket or to a body without end.
+    async fn open_feed(
+        &mut self,
+        head: &Head<'_>,
+        opener: Opener,
+        parameters: Vec<String>,
+    ) -> io::Result<Next> {
+        let shared = &self.seat.shared;
+        let Ok(permit) = Arc::clone(&shared.feeds).try_acquire_owned() else {
+            return self.decline(head, &Response::empty(503)).await;
+        };
+        let request = Request {
+            parameters,
+            query: Query(head.query),
+            body: &[],
+        };
+        let opened = if head.has_body() {
+            Err(Response::body_invalid())
+        } else if head.websocket && head.websocket_key.is_none() {
+            Err(Response::empty(400))
+        } else {
+            opener(&shared.context, &request)
+        };
+        let feed = match opened {
+            Ok(feed) => feed,
+            Err(response) => return self.decline(head, &response).await,
+        };
+        let key = head.websocket_key.filter(|_| head.websocket);
+        let (framing, fields) = match key {
+            Some(key) => (Framing::WebSocket, switch(key)),
+            None => {
+                let mut fields = self.fields_before_body(head, 200);
+                fields.push_str("Content-Type: application/json\r\n");
+                if head.http11 {
+                    fields.push_str("Transfer-Encoding: chunked\r\n\r\n");
+                    (Framing::Chunked, fields)
+                } else {
+                    fields.push_str("Connection: close\r\n\r\n");
+                    (Framing::Plain, fields)
+                }
+            }
+        };
+        self.connection.send(fields.into_bytes(), &[]).await?;
+        Ok(Next::Feed(feed, framing, permit))
+    }
+
+    /// Answers without reading the request's body; when it has one, the connection ends.
+    async fn decline(&mut self, head: &Head<'_>, response: &Response) -> io::Result<Next> {
+        let keep_alive = head.keep_alive && !head.has_body();
+        self.respond(head, response, keep_alive).await
+    }
+
+    async fn respond(
+        &mut self,
+        head: &Head<'_>,
+        response: &Response,
+        keep_alive: bool,
+    ) -> io::Result<Next> {
+        let length = response.body.len();
+        let fields = self.fields(head, response.status, response.content_type, length);
+        self.send(fields, keep_alive, &response.body).await
+    }
+
+    /// Answers a request that cannot be understood; the connection ends.
+    async fn refuse(&mut self, status: u16) -> io::Result<Next> {
+        let reason = reason(status);
+        let fields = format!("HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\n");
+        self.send(fields, false, &[]).await
+    }
+
+    /// Status line and fields, up to those that concern the body.
+    fn fields_before_body(&self, head: &Head<'_>, status: u16) -> String {
+        let mut fields = String::with_capacity(256);
+        let date = http_date(clock::unix_time());
+        let reason = reason(status);
+        // Writing to a String cannot fail; so for the others.
+        let _ = write!(fields, "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n");
+        fields.push_str(&self.seat.shared.policy.cors_fields(head));
+        fields
+    }
+
+    fn fields(&self, head: &Head<'_>, status: u16, content_type: &str, length: usize) -> String {
+        let mut fields = self.fields_before_body(head, status);
+        if !content_type.is_empty() {
+            let _ = write!(fields, "Content-Type: {content_type}\r\n");
+        }
+        // RFC 9110 section 8.6: a 204 has no length.
+        if status != 204 {
+            let _ = write!(fields, "Content-Length: {length}\r\n");
+        }
+        fields
+    }
+
+    async fn send(&mut self, fields: String, keep_alive: bool, body: &[u8]) -> io::Result<Next> {
+        let end = if keep_alive {
+            "\r\n"
+        } else {
+            "Connection: close\r\n\r\n"
+        };
+        self.connection
+            .send((fields + end).into_bytes(), body)
+            .await?;
+        Ok(if keep_alive { Next::Again } else { Next::Close })
+    }
+}
+
+/// The answer that turns a connection into a WebSocket (RFC 6455 section 4.2.2).
+fn switch(key: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        derive_accept_key(key.as_bytes())
+    )
+}
+
+/// Reserves room for a large body; `None` for a small one, which needs none.
+fn hold(held: &Semaphore, bytes: usize) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
+    if bytes <= SMALL_BODY_BYTES {
+        return Ok(None);
+    }
+    // One that is larger than everything may go alone.
+    let bytes = u32::try_from(bytes.min(HELD_BYTES_MAX)).unwrap_or(u32::MAX);
+    held.try_acquire_many(bytes).map(Some)
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "",
+    }
+}

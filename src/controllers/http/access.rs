@@ -1,0 +1,369 @@
+//! Who may ask: the secret, the `Host` and `Origin` checks, CORS. Pure.
+//!
+//! - A request must name this machine as its host (an address literal, `localhost`, a name that
+//!   no public DNS can hold, or a configured one): a web page that had its own name resolved to
+//!   the router (DNS rebinding) names itself and gets 403.
+//! - CORS is closed unless origins are configured; `null` is never one.
+//! - A WebSocket handshake carries no pre-flight, so its `Origin` must be our own or a configured
+//!   one. The same goes for requests that change something while no secret protects the API.
+//! - Secrets are compared in constant time; the one in a query counts for WebSocket alone.
+
+use std::fmt::Write as _;
+
+use subtle::ConstantTimeEq;
+
+use super::head::Head;
+use super::{Method, Query};
+use crate::controllers::options::Options;
+use crate::metadata::Host;
+
+/// Names under these never come from public DNS (RFC 6762, 8375, ICANN's `internal`; `lan` is
+/// OpenWrt's and delegated to nobody).
+const LOCAL_SUFFIXES: [&str; 4] = [".lan", ".local", ".home.arpa", ".internal"];
+
+/// What the configuration allows.
+pub struct Policy {
+    secret: Box<str>,
+    origins: Vec<Box<str>>,
+    private_network: bool,
+    hosts: Vec<Box<str>>,
+}
+
+/// By which kind of socket a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// TCP: everything is checked.
+    Network,
+    /// The Unix socket: who can open it may; no browser can.
+    Unix,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// 403: `Host` or `Origin` is foreign.
+    Foreign,
+    /// 401: no secret, or a wrong one.
+    Unauthorized,
+}
+
+impl Policy {
+    /// The policy that the configuration states.
+    #[must_use]
+    pub fn new(options: &Options) -> Self {
+        Self {
+            secret: options.secret.clone(),
+            origins: options.allow_origins.clone(),
+            private_network: options.allow_private_network,
+            hosts: options.hosts.clone(),
+        }
+    }
+
+    /// Whether the request names this machine.
+    ///
+    /// # Errors
+    /// [`Refusal::Foreign`].
+    pub fn check_host(&self, head: &Head<'_>, door: Door) -> Result<(), Refusal> {
+        // HTTP/1.0 without a Host can come from no browser, so from no web page either.
+        let ours = head.host.is_none_or(|authority| self.is_own(authority));
+        if door == Door::Unix || ours {
+            Ok(())
+        } else {
+            Err(Refusal::Foreign)
+        }
+    }
+
+    /// Whether the caller may have what it asks for.
+    ///
+    /// # Errors
+    /// [`Refusal`]; the request must have no effect then.
+    pub fn check_caller(&self, head: &Head<'_>, door: Door) -> Result<(), Refusal> {
+        if door == Door::Unix {
+            return Ok(());
+        }
+        let proven = !self.secret.is_empty();
+        if proven && !self.has_secret(head) {
+            return Err(Refusal::Unauthorized);
+        }
+        let changes = head.method != Method::Get;
+        if (head.websocket || (changes && !proven)) && self.is_cross_site(head) {
+            return Err(Refusal::Foreign);
+        }
+        Ok(())
+    }
+
+    fn has_secret(&self, head: &Head<'_>) -> bool {
+        let token = Query(head.query).get("token").filter(|t| !t.is_empty());
+        let given = match (&token, head.authorization) {
+            (Some(token), _) if head.websocket => token,
+            (_, Some(field)) => field.strip_prefix("Bearer ").unwrap_or_default(),
+            _ => "",
+        };
+        given.as_bytes().ct_eq(self.secret.as_bytes()).into()
+    }
+
+    fn is_own(&self, authority: &str) -> bool {
+        let Some(host) = host_of(authority) else {
+            return false;
+        };
+        match host {
+            Host::Ip(_) => true,
+            Host::Name(name) => {
+                !name.contains('.')
+                    || LOCAL_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+                    || self
+                        .hosts
+                        .iter()
+                        .any(|known| known.eq_ignore_ascii_case(&name))
+            }
+        }
+    }
+
+    /// Whether a page of another site sent this. A reverse proxy tells by `X-Forwarded-Host` what it
+    /// was asked for; no page can add that field to a handshake or to a request without pre-flight.
+    fn is_cross_site(&self, head: &Head<'_>) -> bool {
+        let Some(origin) = head.origin else {
+            return false;
+        };
+        let own = origin.split_once("://").is_some_and(|(_, authority)| {
+            [head.host, head.forwarded_host]
+                .into_iter()
+                .flatten()
+                .any(|host| host.eq_ignore_ascii_case(authority))
+        });
+        !own && self.allowed_origin(origin).is_none()
+    }
+
+    /// The value of `Access-Control-Allow-Origin` for this origin, `None` when it is not allowed.
+    fn allowed_origin<'o>(&self, origin: &'o str) -> Option<&'o str> {
+        if self.origins.iter().any(|allowed| &**allowed == "*") {
+            return Some("*");
+        }
+        let matches = |allowed: &str| match allowed.split_once('*') {
+            None => allowed.eq_ignore_ascii_case(origin),
+            Some((before, after)) => {
+                origin.len() >= allowed.len()
+                    && origin.starts_with(before)
+                    && origin.ends_with(after)
+            }
+        };
+        let known = origin != "null" && self.origins.iter().any(|allowed| matches(allowed));
+        known.then_some(origin)
+    }
+
+    /// The CORS fields of an answer, each with its line end.
+    #[must_use]
+    pub fn cors_fields(&self, head: &Head<'_>) -> String {
+        let mut fields = "Vary: Origin\r\n".to_owned();
+        let Some(allowed) = head.origin.and_then(|origin| self.allowed_origin(origin)) else {
+            return fields;
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(fields, "Access-Control-Allow-Origin: {allowed}\r\n");
+        if head.preflight {
+            fields.push_str(
+                "Access-Control-Allow-Methods: GET, POST, PUT, PATCH, DELETE\r\n\
+                 Access-Control-Allow-Headers: Content-Type, Authorization\r\n\
+                 Access-Control-Max-Age: 300\r\n",
+            );
+            if head.private_network && self.private_network {
+                fields.push_str("Access-Control-Allow-Private-Network: true\r\n");
+            }
+        }
+        fields
+    }
+}
+
+/// The host of `host[:port]`.
+fn host_of(authority: &str) -> Option<Host> {
+    let after_host = authority.rsplit_once(':');
+    let host = match after_host {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    // An IPv6 literal stands in brackets here, and nothing else may.
+    if host.contains(':') != host.starts_with('[') {
+        return None;
+    }
+    Host::parse(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(secret: &str, origins: &[&str]) -> Policy {
+        Policy::new(&Options {
+            secret: secret.into(),
+            allow_origins: origins.iter().map(|&o| o.into()).collect(),
+            allow_private_network: true,
+            hosts: vec!["gate.example.org".into()],
+            ..Options::default()
+        })
+    }
+
+    fn with_head<T>(text: &str, use_it: impl FnOnce(&Head<'_>) -> T) -> T {
+        let text = format!("{text}\r\n\r\n");
+        use_it(&Head::parse(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn only_names_of_this_machine_pass_the_host_check() {
+        let policy = policy("", &[]);
+        let check = |host: &str| {
+            let text = format!("GET / HTTP/1.1\r\nHost: {host}");
+            with_head(&text, |head| policy.check_host(head, Door::Network).is_ok())
+        };
+        for ours in [
+            "127.0.0.1:9090",
+            "192.168.1.1",
+            "[::1]:9090",
+            "[fd00::1]",
+            "localhost:9090",
+            "router",
+            "OpenWrt.lan:9090",
+            "a.b.home.arpa",
+            "x.local",
+            "gate.internal",
+            "GATE.example.org:80",
+        ] {
+            assert!(check(ours), "{ours}");
+        }
+        for foreign in [
+            "evil.example",
+            "evil.example:9090",
+            "127.0.0.1.nip.io",
+            "evil.example.org",
+            "xlan.com",
+            "a@127.0.0.1",
+            "::1",
+            "",
+            "127.0.0.1:90:90",
+            "localhost.evil.example",
+            "evil.example.",
+        ] {
+            assert!(!check(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn the_secret_decides() {
+        let policy = policy("s3cret", &[]);
+        let check = |text: &str| {
+            let text = text.replace(" HTTP/1.1", " HTTP/1.1\r\nHost: x");
+            with_head(&text, |head| {
+                policy.check_caller(head, Door::Network).is_ok()
+            })
+        };
+        let upgrade = "\r\nUpgrade: websocket";
+        assert!(check("GET / HTTP/1.1\r\nAuthorization: Bearer s3cret"));
+        assert!(!check("GET / HTTP/1.1"));
+        for bad in [
+            "Bearer s3cre",
+            "Bearer s3cret1",
+            "bearer s3cret",
+            "Bearer",
+            "Basic s3cret",
+        ] {
+            assert!(
+                !check(&format!("GET / HTTP/1.1\r\nAuthorization: {bad}")),
+                "{bad}"
+            );
+        }
+        assert!(!check("GET /?token=s3cret HTTP/1.1"));
+        assert!(check(&format!("GET /?token=s3cret HTTP/1.1{upgrade}")));
+        let bearer = "\r\nAuthorization: Bearer s3cret";
+        assert!(!check(&format!("GET /?token=no HTTP/1.1{upgrade}{bearer}")));
+        assert!(check(&format!("GET /?token= HTTP/1.1{upgrade}{bearer}")));
+        let open = Policy::new(&Options::default());
+        assert!(with_head(
+            "GET /?token= HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ",
+            |head| open.check_caller(head, Door::Network).is_ok()
+        ));
+        assert!(with_head("GET / HTTP/1.1\r\nHost: x", |head| {
+            policy.check_caller(head, Door::Unix).is_ok()
+        }));
+    }
+
+    #[test]
+    fn other_sites_can_neither_upgrade_nor_change_an_open_api() {
+        let check = |policy: &Policy, line: &str, fields: &str| {
+            let text = format!("{line} HTTP/1.1\r\nHost: 10.0.0.1:9090{fields}");
+            with_head(&text, |head| policy.check_caller(head, Door::Network))
+        };
+        let open = policy("", &["https://board.example"]);
+        let (evil, own) = (
+            "\r\nOrigin: http://evil.example",
+            "\r\nOrigin: http://10.0.0.1:9090",
+        );
+        let upgrade = "\r\nUpgrade: websocket";
+        let foreign = Err(Refusal::Foreign);
+        assert_eq!(check(&open, "GET /", evil), Ok(()));
+        assert_eq!(check(&open, "POST /", evil), foreign);
+        assert_eq!(check(&open, "POST /", own), Ok(()));
+        assert_eq!(
+            check(&open, "POST /", "\r\nOrigin: https://board.example"),
+            Ok(())
+        );
+        assert_eq!(check(&open, "GET /", &format!("{evil}{upgrade}")), foreign);
+        assert_eq!(check(&open, "GET /", &format!("{own}{upgrade}")), Ok(()));
+        let null = format!("\r\nOrigin: null{upgrade}");
+        assert_eq!(check(&open, "GET /", &null), foreign);
+        let proxied = "\r\nOrigin: https://home.example\r\nX-Forwarded-Host: home.example";
+        assert_eq!(
+            check(&open, "GET /", &format!("{proxied}{upgrade}")),
+            Ok(())
+        );
+        let closed = policy("s", &[]);
+        let line = "GET /?token=s";
+        assert_eq!(check(&closed, line, &format!("{evil}{upgrade}")), foreign);
+        let bearer = "\r\nAuthorization: Bearer s";
+        assert_eq!(check(&closed, "POST /", &format!("{evil}{bearer}")), Ok(()));
+    }
+
+    #[test]
+    fn cors_answers_configured_origins_only() {
+        let check = |origins: &[&str], origin: &str| {
+            let text = format!("GET / HTTP/1.1\r\nHost: x\r\nOrigin: {origin}");
+            let fields = with_head(&text, |head| policy("", origins).cors_fields(head));
+            assert!(fields.starts_with("Vary: Origin\r\n"));
+            let value = fields.split_once("Allow-Origin: ");
+            value.map(|(_, rest)| rest.trim_end().to_owned())
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(check(&[], "http://a.example"), None);
+        assert_eq!(check(&["*"], "http://a.example"), some("*"));
+        assert_eq!(
+            check(&["http://a.example"], "http://a.example"),
+            some("http://a.example")
+        );
+        let pattern = &["https://*.a.example"][..];
+        assert_eq!(
+            check(pattern, "https://x.a.example"),
+            some("https://x.a.example")
+        );
+        for foreign in [
+            "null",
+            "http://x.a.example",
+            "https://a.example",
+            "https://x.a.example.evil",
+            "https://xa.example",
+            "http://evil.example#https://x.a.example",
+        ] {
+            assert_eq!(check(pattern, foreign), None, "{foreign}");
+        }
+        assert_eq!(check(&["http://a.example"], "http://a.example.evil"), None);
+        assert_eq!(check(&["http://a.example"], "http://a.example:81"), None);
+    }
+
+    #[test]
+    fn preflights_tell_methods_and_the_private_network() {
+        let text = "OPTIONS / HTTP/1.1\r\nHost: x\r\nOrigin: http://a.example\r\n\
+            Access-Control-Request-Method: PUT\r\nAccess-Control-Request-Private-Network: true";
+        let fields = with_head(text, |head| {
+            policy("s", &["http://a.example"]).cors_fields(head)
+        });
+        assert!(fields.contains("Access-Control-Allow-Private-Network: true\r\n"));
+        assert!(fields.contains("Allow-Headers: Content-Type, Authorization\r\n"));
+    }
+}

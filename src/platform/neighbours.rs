@@ -1,0 +1,160 @@
+//! Which device has an address: the kernel's neighbour table (ARP, NDP), followed live.
+//!
+//! An entry stays known here after the kernel has forgotten it, until the address shows up
+//! with another device: the first packet of a UDP exchange arrives before the kernel has
+//! asked again who sent it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::NetlinkPayload;
+use tokio::task::JoinHandle;
+
+use super::route::RouteError;
+use crate::metadata::Mac;
+
+/// Addresses kept; the one that was neither seen nor asked for longest makes room.
+const NEIGHBOURS_MAX: usize = 4096;
+
+/// The table. Shared by all who ask; the guard never leaves this file.
+#[derive(Debug, Default)]
+struct Table {
+    devices: HashMap<IpAddr, Seen>,
+    turn: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    mac: Mac,
+    turn: u64,
+}
+
+impl Table {
+    fn learn(&mut self, address: IpAddr, mac: Mac) {
+        self.turn += 1;
+        if self.devices.len() >= NEIGHBOURS_MAX && !self.devices.contains_key(&address) {
+            let oldest = self.devices.iter().min_by_key(|(_, seen)| seen.turn);
+            if let Some(oldest) = oldest.map(|(address, _)| *address) {
+                self.devices.remove(&oldest);
+            }
+        }
+        self.devices.insert(
+            address,
+            Seen {
+                mac,
+                turn: self.turn,
+            },
+        );
+    }
+
+    fn ask(&mut self, address: IpAddr) -> Option<Mac> {
+        self.turn += 1;
+        let turn = self.turn;
+        let seen = self.devices.get_mut(&address)?;
+        seen.turn = turn;
+        Some(seen.mac)
+    }
+}
+
+/// A view of the neighbour table that follows the kernel's while it lives.
+#[derive(Debug)]
+pub struct Neighbours {
+    table: Arc<Mutex<Table>>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Neighbours {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Neighbours {
+    /// Connects and reads the whole table. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn watch() -> Result<Self, RouteError> {
+        let (connection, handle, mut messages) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Neigh])?;
+        let connection = tokio::spawn(connection);
+        let table = Arc::new(Mutex::new(Table::default()));
+        let mut known = handle.neighbours().get().execute();
+        while let Some(message) = known.try_next().await? {
+            learn(&table, &message);
+        }
+        let following = Arc::clone(&table);
+        let reader = tokio::spawn(async move {
+            // Messages that get lost in a flood come again with the entry's next change.
+            while let Some((message, _)) = messages.next().await {
+                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) =
+                    message.payload
+                {
+                    learn(&following, &message);
+                }
+            }
+        });
+        Ok(Self {
+            table,
+            tasks: [connection, reader],
+        })
+    }
+
+    /// The device that has this address in one of the router's own networks.
+    #[must_use]
+    pub fn mac_of(&self, address: IpAddr) -> Option<Mac> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.ask(address.to_canonical())
+    }
+}
+
+fn learn(table: &Mutex<Table>, message: &NeighbourMessage) {
+    let mut address = None;
+    let mut mac = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                address = Some(IpAddr::V4(*v4));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                address = Some(IpAddr::V6(*v6));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => {
+                mac = <[u8; 6]>::try_from(bytes.as_slice())
+                    .ok()
+                    .filter(|mac| *mac != [0; 6]);
+            }
+            _ => {}
+        }
+    }
+    if let (Some(address), Some(mac)) = (address, mac) {
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.learn(address, Mac(mac));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_what_nobody_asked_for() {
+        let mut table = Table::default();
+        let address = |n: u32| IpAddr::V4(n.into());
+        for n in 0..4096 {
+            table.learn(address(n), Mac([1; 6]));
+        }
+        assert_eq!(table.ask(address(0)), Some(Mac([1; 6])));
+        table.learn(address(9999), Mac([2; 6]));
+        assert_eq!(table.devices.len(), NEIGHBOURS_MAX);
+        assert!(table.ask(address(0)).is_some());
+        assert!(table.ask(address(1)).is_none());
+        table.learn(address(0), Mac([3; 6]));
+        assert_eq!(table.ask(address(0)), Some(Mac([3; 6])));
+    }
+}

@@ -1,0 +1,523 @@
+//! Routes, policy rules and addresses over rtnetlink, and word of every change to them.
+//!
+//! What is added here carries a routing protocol number of our own, so that it is known
+//! again by a later instance whatever its configuration says.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroI32;
+use std::pin::Pin;
+
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
+use netlink_packet_route::address::{AddressAttribute, AddressScope};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::proto::Connection;
+use rtnetlink::sys::AsyncSocket;
+use rtnetlink::{Handle, IpVersion, MulticastGroup};
+use tokio::task::JoinHandle;
+
+use crate::prefix::Prefix;
+
+/// Routing protocol number of what we add; free in the kernel's and in iproute2's lists.
+const PROTOCOL: u8 = 104;
+/// The loopback device has this index in every network namespace.
+const LOOPBACK: u32 = 1;
+/// The kernel's own table.
+const TABLE_LOCAL: u32 = 255;
+
+/// Why rtnetlink did not do what was asked.
+#[derive(Debug)]
+pub enum RouteError {
+    /// The kernel refused.
+    Refused(Errno),
+    /// The socket or the library failed.
+    Netlink(Box<str>),
+}
+
+impl std::fmt::Display for RouteError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(errno) => write!(f, "rtnetlink: {}", errno.desc()),
+            Self::Netlink(text) => write!(f, "rtnetlink: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for RouteError {}
+
+impl From<rtnetlink::Error> for RouteError {
+    fn from(error: rtnetlink::Error) -> Self {
+        match error {
+            rtnetlink::Error::NetlinkError(message) => {
+                let code = message.code.map_or(0, NonZeroI32::get);
+                Self::Refused(Errno::from_raw(code.wrapping_neg()))
+            }
+            other => Self::Netlink(other.to_string().into()),
+        }
+    }
+}
+
+impl From<io::Error> for RouteError {
+    fn from(error: io::Error) -> Self {
+        Self::Netlink(error.to_string().into())
+    }
+}
+
+/// A policy rule `fwmark MARK/MASK lookup TABLE priority PRIORITY`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkRule {
+    /// IPv4 or IPv6.
+    pub v4: bool,
+    /// The packet's mark.
+    pub mark: u32,
+    /// Under this mask.
+    pub mask: u32,
+    /// Where it is routed.
+    pub table: u32,
+    /// Smaller is earlier.
+    pub priority: u32,
+}
+
+/// A route of ours, as [`Routes::ours`] finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnRoute {
+    /// Its table.
+    pub table: u32,
+    /// What it says.
+    pub kind: OwnKind,
+}
+
+/// The two kinds of route that we add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnKind {
+    /// `local default dev lo`: what comes here is for the router itself.
+    LocalDefault {
+        /// IPv4 or IPv6.
+        v4: bool,
+    },
+    /// `throw ADDRESS metric METRIC`: changes nothing, remembers two numbers.
+    Note {
+        /// The IPv4 host.
+        address: Ipv4Addr,
+        /// The metric.
+        metric: u32,
+    },
+}
+
+/// Addresses and default routes at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Addresses of the router, loopback's and link-local ones excepted, sorted.
+    pub addresses: Vec<IpAddr>,
+    /// Networks of those addresses, where the interface has no default route; sorted.
+    pub connected: Vec<Prefix>,
+    /// Index of each interface with a default route, sorted.
+    pub uplinks: Vec<u32>,
+}
+
+/// The connection to rtnetlink.
+#[derive(Debug)]
+pub struct Routes {
+    handle: Handle,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Routes {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Word of changes to links, addresses, routes and rules.
+pub struct Changes(Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Send>>);
+
+impl Changes {
+    /// Waits for the next change. What it was is not told: messages get lost when many come
+    /// at once (and this is told as a change too), so whoever listens looks for itself.
+    /// False when the connection is gone.
+    pub async fn changed(&mut self) -> bool {
+        while let Some(message) = self.0.next().await {
+            if matches!(
+                message.payload,
+                NetlinkPayload::InnerMessage(_) | NetlinkPayload::Overrun(_)
+            ) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Forgets the changes that wait.
+    pub fn drain(&mut self) {
+        while let Some(Some(_)) = self.0.next().now_or_never() {}
+    }
+}
+
+const GROUPS: [MulticastGroup; 7] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
+];
+
+impl Routes {
+    /// Connects, and listens for changes from now on. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel says of the socket.
+    pub fn open() -> Result<(Self, Changes), RouteError> {
+        let (mut connection, handle, messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
+        strict(&mut connection)?;
+        let task = tokio::spawn(connection);
+        let messages = messages.map(|(message, _)| message);
+        Ok((Self { handle, task }, Changes(Box::pin(messages))))
+    }
+
+    /// Adds a rule; false if it is there already.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn add_rule(&self, rule: MarkRule) -> Result<bool, RouteError> {
+        let mut request = self.handle.rule().add();
+        *request.message_mut() = rule_message(rule);
+        added(request.execute().await)
+    }
+
+    /// Removes every rule that we or an earlier instance added, except those in `keep`, and
+    /// every rule in `also` whoever added it.
+    ///
+    /// # Errors
+    /// What the kernel says; rules removed by somebody else meanwhile are none.
+    pub async fn remove_rules(
+        &self,
+        keep: &[MarkRule],
+        also: &[MarkRule],
+    ) -> Result<(), RouteError> {
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let found = match self
+                .handle
+                .rule()
+                .get(version)
+                .execute()
+                .try_collect()
+                .await
+            {
+                Ok(found) => found,
+                Err(error) if no_family(&error) => Vec::new(),
+                Err(error) => return Err(error.into()),
+            };
+            for message in found {
+                let message: RuleMessage = message;
+                let is = |rule: &MarkRule| same_rule(&message, *rule);
+                let protocol = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
+                let ours = message.attributes.contains(&protocol) && !keep.iter().any(is);
+                if ours || also.iter().any(is) {
+                    removed(self.handle.rule().del(message.clone()).execute().await)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a route of ours; false if it is there already.
+    ///
+    /// # Errors
+    /// What the kernel says: `ENETDOWN` while the loopback device is down.
+    pub async fn add(&self, route: OwnRoute) -> Result<bool, RouteError> {
+        let message = route_message(route);
+        added(self.handle.route().add(message).execute().await)
+    }
+
+    /// Removes a route of ours, if it is there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn remove(&self, route: OwnRoute) -> Result<(), RouteError> {
+        removed(
+            self.handle
+                .route()
+                .del(route_message(route))
+                .execute()
+                .await,
+        )
+    }
+
+    /// Every route that we or an earlier instance added, in whatever table.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn ours(&self) -> Result<Vec<OwnRoute>, RouteError> {
+        let mut ours = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut filter = RouteMessage::default();
+            filter.header.address_family = family;
+            filter.header.protocol = RouteProtocol::Other(PROTOCOL);
+            ours.extend(self.dump(filter).await?.iter().filter_map(own_route));
+        }
+        Ok(ours)
+    }
+
+    async fn dump(&self, filter: RouteMessage) -> Result<Vec<RouteMessage>, RouteError> {
+        match self
+            .handle
+            .route()
+            .get(filter)
+            .execute()
+            .try_collect()
+            .await
+        {
+            Ok(routes) => Ok(routes),
+            Err(error) if no_family(&error) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A route that shares addresses with `prefix`, ours and very wide ones excepted: a
+    /// default route, or the halves that a VPN splits it into, hold every address.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn overlapping(&self, prefix: Prefix) -> Result<Option<Prefix>, RouteError> {
+        let v4 = prefix.address().is_ipv4();
+        let widest = if v4 { 8 } else { 16 };
+        let mut filter = RouteMessage::default();
+        filter.header.address_family = family(v4);
+        let routes = self.dump(filter).await?;
+        let others = routes
+            .iter()
+            .filter(|r| r.header.protocol != RouteProtocol::Other(PROTOCOL));
+        Ok(others
+            .filter_map(|route| destination(route))
+            .find(|route| route.length() >= widest && route.overlaps(&prefix)))
+    }
+
+    /// Addresses and default routes as they are now.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn network(&self) -> Result<Network, RouteError> {
+        let mut network = Network::default();
+        for v4 in [true, false] {
+            let mut filter = RouteMessage::default();
+            filter.header.address_family = family(v4);
+            filter.header.kind = RouteType::Unicast;
+            for route in self.dump(filter).await? {
+                let ours = route.header.protocol == RouteProtocol::Other(PROTOCOL);
+                if !ours && route.header.destination_prefix_length == 0 {
+                    network.uplinks.extend(interfaces(&route));
+                }
+            }
+        }
+        let mut addresses = self.handle.address().get().execute();
+        while let Some(message) = addresses.try_next().await? {
+            let near = matches!(
+                message.header.scope,
+                AddressScope::Link | AddressScope::Host
+            );
+            let address = message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Local(address) => Some(*address),
+                    _ => None,
+                });
+            let other = message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                });
+            let Some(address) = address.or(other).filter(|_| !near) else {
+                continue;
+            };
+            network.addresses.push(address);
+            if !network.uplinks.contains(&message.header.index) {
+                let prefix = Prefix::new(other.unwrap_or(address), message.header.prefix_len);
+                network
+                    .connected
+                    .push(Prefix::new(prefix.network(), prefix.length()));
+            }
+        }
+        network.addresses.sort_unstable();
+        network.addresses.dedup();
+        network.connected.sort_unstable();
+        network.connected.dedup();
+        network.uplinks.sort_unstable();
+        network.uplinks.dedup();
+        Ok(network)
+    }
+}
+
+/// Makes the kernel heed the filters of dump requests.
+fn strict(connection: &mut Connection<RouteNetlinkMessage>) -> io::Result<()> {
+    connection
+        .socket_mut()
+        .socket_mut()
+        .set_netlink_get_strict_chk(true)
+}
+
+fn family(v4: bool) -> AddressFamily {
+    if v4 {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    }
+}
+
+fn rule_message(rule: MarkRule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family(rule.v4);
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::FwMark(rule.mark),
+        RuleAttribute::FwMask(rule.mask),
+        RuleAttribute::Table(rule.table),
+        RuleAttribute::Priority(rule.priority),
+        RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
+    ];
+    message
+}
+
+fn same_rule(message: &RuleMessage, rule: MarkRule) -> bool {
+    let wanted = rule_message(rule);
+    let protocol = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
+    message.header.family == wanted.header.family
+        && wanted
+            .attributes
+            .iter()
+            .all(|attribute| *attribute == protocol || message.attributes.contains(attribute))
+}
+
+fn route_message(route: OwnRoute) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.protocol = RouteProtocol::Other(PROTOCOL);
+    message.attributes.push(RouteAttribute::Table(route.table));
+    match route.kind {
+        OwnKind::LocalDefault { v4 } => {
+            message.header.address_family = family(v4);
+            message.header.kind = RouteType::Local;
+            message.header.scope = if v4 {
+                RouteScope::Host
+            } else {
+                RouteScope::Universe
+            };
+            message.attributes.push(RouteAttribute::Oif(LOOPBACK));
+        }
+        OwnKind::Note { address, metric } => {
+            message.header.address_family = AddressFamily::Inet;
+            message.header.kind = RouteType::Throw;
+            message.header.destination_prefix_length = 32;
+            let address = RouteAddress::Inet(address);
+            message
+                .attributes
+                .push(RouteAttribute::Destination(address));
+            message.attributes.push(RouteAttribute::Priority(metric));
+        }
+    }
+    message
+}
+
+fn own_route(message: &RouteMessage) -> Option<OwnRoute> {
+    if message.header.protocol != RouteProtocol::Other(PROTOCOL) {
+        return None;
+    }
+    let mut table = u32::from(message.header.table);
+    let mut note = None;
+    let mut metric = 0;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(wide) => table = *wide,
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => note = Some(*address),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            _ => {}
+        }
+    }
+    let kind = match (message.header.kind, note) {
+        (RouteType::Throw, Some(address)) => OwnKind::Note { address, metric },
+        (RouteType::Local, None) => OwnKind::LocalDefault {
+            v4: message.header.address_family == AddressFamily::Inet,
+        },
+        _ => return None,
+    };
+    (table != TABLE_LOCAL).then_some(OwnRoute { table, kind })
+}
+
+/// What a route leads to; `None` for families other than IP.
+fn destination(route: &RouteMessage) -> Option<Prefix> {
+    let address = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+            RouteAttribute::Destination(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+            _ => None,
+        });
+    let address = address.or(match route.header.address_family {
+        AddressFamily::Inet => Some(Ipv4Addr::UNSPECIFIED.into()),
+        AddressFamily::Inet6 => Some(Ipv6Addr::UNSPECIFIED.into()),
+        _ => None,
+    });
+    Some(Prefix::new(
+        address?,
+        route.header.destination_prefix_length,
+    ))
+}
+
+/// The interfaces that a route leaves by.
+fn interfaces(route: &RouteMessage) -> Vec<u32> {
+    let mut interfaces = Vec::new();
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interfaces.push(*index),
+            RouteAttribute::MultiPath(hops) => {
+                interfaces.extend(hops.iter().map(|hop| hop.interface_index));
+            }
+            _ => {}
+        }
+    }
+    interfaces
+}
+
+fn errno(error: &rtnetlink::Error) -> Option<Errno> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => Some(Errno::from_raw(
+            message.code.map_or(0, NonZeroI32::get).wrapping_neg(),
+        )),
+        _ => None,
+    }
+}
+
+/// A kernel without IPv6 has neither rules nor routes of it.
+fn no_family(error: &rtnetlink::Error) -> bool {
+    matches!(
+        errno(error),
+        Some(Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::ENOENT)
+    )
+}
+
+fn added(outcome: Result<(), rtnetlink::Error>) -> Result<bool, RouteError> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) if errno(&error) == Some(Errno::EEXIST) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn removed(outcome: Result<(), rtnetlink::Error>) -> Result<(), RouteError> {
+    match outcome {
+        Err(error) if !matches!(errno(&error), Some(Errno::ENOENT | Errno::ESRCH)) => {
+            Err(error.into())
+        }
+        _ => Ok(()),
+    }
+}
