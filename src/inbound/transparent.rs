@@ -116,7 +116,7 @@ impl StreamListener {
             let hijack = Arc::clone(hijack);
             tokio::spawn(async move {
                 let (server, mut stream) = (hijack.server(), stream);
-                listener::serve_stream(&server, &mut stream, source).await;
+                let _ended = listener::serve_stream(&server, &mut stream, source).await;
             });
             return;
         }

@@ -3,17 +3,17 @@
 //! What is added here carries a routing protocol number of our own, so that it is known
 //! again by a later instance whatever its configuration says.
 
+mod message;
+
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroI32;
 use std::pin::Pin;
 
 use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
 use netlink_packet_route::address::{AddressAttribute, AddressScope};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -22,14 +22,11 @@ use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, IpVersion, MulticastGroup};
 use tokio::task::JoinHandle;
 
+use self::message::{
+    PROTOCOL, added, destination, family, interfaces, no_family, own_route, removed, route_message,
+    rule_message, same_rule,
+};
 use crate::prefix::Prefix;
-
-/// Routing protocol number of what we add; free in the kernel's and in iproute2's lists.
-const PROTOCOL: u8 = 104;
-/// The loopback device has this index in every network namespace.
-const LOOPBACK: u32 = 1;
-/// The kernel's own table.
-const TABLE_LOCAL: u32 = 255;
 
 /// Why rtnetlink did not do what was asked.
 #[derive(Debug)]
@@ -115,7 +112,7 @@ pub enum OwnKind {
 pub struct Network {
     /// Addresses of the router, loopback's and link-local ones excepted, sorted.
     pub addresses: Vec<IpAddr>,
-    /// Networks of those addresses, where the interface has no default route; sorted.
+    /// Networks of those addresses, where the interface is no uplink; sorted.
     pub connected: Vec<Prefix>,
     /// Index of each interface with a default route, sorted.
     pub uplinks: Vec<u32>,
@@ -134,7 +131,8 @@ impl Drop for Routes {
     }
 }
 
-/// Word of changes to links, addresses, routes and rules.
+/// Word of changes to links, addresses, routes and rules. Waits in memory until it is asked
+/// for, so somebody must ask while this lives.
 pub struct Changes(Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Send>>);
 
 impl Changes {
@@ -296,15 +294,16 @@ impl Routes {
             .iter()
             .filter(|r| r.header.protocol != RouteProtocol::Other(PROTOCOL));
         Ok(others
-            .filter_map(|route| destination(route))
+            .filter_map(destination)
             .find(|route| route.length() >= widest && route.overlaps(&prefix)))
     }
 
-    /// Addresses and default routes as they are now.
+    /// Addresses and default routes as they are now; `uplinks` are interfaces that count as
+    /// uplinks even while they have no default route.
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn network(&self) -> Result<Network, RouteError> {
+    pub async fn network(&self, uplinks: &[u32]) -> Result<Network, RouteError> {
         let mut network = Network::default();
         for v4 in [true, false] {
             let mut filter = RouteMessage::default();
@@ -341,7 +340,8 @@ impl Routes {
                 continue;
             };
             network.addresses.push(address);
-            if !network.uplinks.contains(&message.header.index) {
+            let index = &message.header.index;
+            if !network.uplinks.contains(index) && !uplinks.contains(index) {
                 let prefix = Prefix::new(other.unwrap_or(address), message.header.prefix_len);
                 network
                     .connected
@@ -364,160 +364,4 @@ fn strict(connection: &mut Connection<RouteNetlinkMessage>) -> io::Result<()> {
         .socket_mut()
         .socket_mut()
         .set_netlink_get_strict_chk(true)
-}
-
-fn family(v4: bool) -> AddressFamily {
-    if v4 {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    }
-}
-
-fn rule_message(rule: MarkRule) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = family(rule.v4);
-    message.header.action = RuleAction::ToTable;
-    message.attributes = vec![
-        RuleAttribute::FwMark(rule.mark),
-        RuleAttribute::FwMask(rule.mask),
-        RuleAttribute::Table(rule.table),
-        RuleAttribute::Priority(rule.priority),
-        RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
-    ];
-    message
-}
-
-fn same_rule(message: &RuleMessage, rule: MarkRule) -> bool {
-    let wanted = rule_message(rule);
-    let protocol = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
-    message.header.family == wanted.header.family
-        && wanted
-            .attributes
-            .iter()
-            .all(|attribute| *attribute == protocol || message.attributes.contains(attribute))
-}
-
-fn route_message(route: OwnRoute) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.protocol = RouteProtocol::Other(PROTOCOL);
-    message.attributes.push(RouteAttribute::Table(route.table));
-    match route.kind {
-        OwnKind::LocalDefault { v4 } => {
-            message.header.address_family = family(v4);
-            message.header.kind = RouteType::Local;
-            message.header.scope = if v4 {
-                RouteScope::Host
-            } else {
-                RouteScope::Universe
-            };
-            message.attributes.push(RouteAttribute::Oif(LOOPBACK));
-        }
-        OwnKind::Note { address, metric } => {
-            message.header.address_family = AddressFamily::Inet;
-            message.header.kind = RouteType::Throw;
-            message.header.destination_prefix_length = 32;
-            let address = RouteAddress::Inet(address);
-            message
-                .attributes
-                .push(RouteAttribute::Destination(address));
-            message.attributes.push(RouteAttribute::Priority(metric));
-        }
-    }
-    message
-}
-
-fn own_route(message: &RouteMessage) -> Option<OwnRoute> {
-    if message.header.protocol != RouteProtocol::Other(PROTOCOL) {
-        return None;
-    }
-    let mut table = u32::from(message.header.table);
-    let mut note = None;
-    let mut metric = 0;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Table(wide) => table = *wide,
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => note = Some(*address),
-            RouteAttribute::Priority(priority) => metric = *priority,
-            _ => {}
-        }
-    }
-    let kind = match (message.header.kind, note) {
-        (RouteType::Throw, Some(address)) => OwnKind::Note { address, metric },
-        (RouteType::Local, None) => OwnKind::LocalDefault {
-            v4: message.header.address_family == AddressFamily::Inet,
-        },
-        _ => return None,
-    };
-    (table != TABLE_LOCAL).then_some(OwnRoute { table, kind })
-}
-
-/// What a route leads to; `None` for families other than IP.
-fn destination(route: &RouteMessage) -> Option<Prefix> {
-    let address = route
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
-            RouteAttribute::Destination(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
-            _ => None,
-        });
-    let address = address.or(match route.header.address_family {
-        AddressFamily::Inet => Some(Ipv4Addr::UNSPECIFIED.into()),
-        AddressFamily::Inet6 => Some(Ipv6Addr::UNSPECIFIED.into()),
-        _ => None,
-    });
-    Some(Prefix::new(
-        address?,
-        route.header.destination_prefix_length,
-    ))
-}
-
-/// The interfaces that a route leaves by.
-fn interfaces(route: &RouteMessage) -> Vec<u32> {
-    let mut interfaces = Vec::new();
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => interfaces.push(*index),
-            RouteAttribute::MultiPath(hops) => {
-                interfaces.extend(hops.iter().map(|hop| hop.interface_index));
-            }
-            _ => {}
-        }
-    }
-    interfaces
-}
-
-fn errno(error: &rtnetlink::Error) -> Option<Errno> {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => Some(Errno::from_raw(
-            message.code.map_or(0, NonZeroI32::get).wrapping_neg(),
-        )),
-        _ => None,
-    }
-}
-
-/// A kernel without IPv6 has neither rules nor routes of it.
-fn no_family(error: &rtnetlink::Error) -> bool {
-    matches!(
-        errno(error),
-        Some(Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::ENOENT)
-    )
-}
-
-fn added(outcome: Result<(), rtnetlink::Error>) -> Result<bool, RouteError> {
-    match outcome {
-        Ok(()) => Ok(true),
-        Err(error) if errno(&error) == Some(Errno::EEXIST) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn removed(outcome: Result<(), rtnetlink::Error>) -> Result<(), RouteError> {
-    match outcome {
-        Err(error) if !matches!(errno(&error), Some(Errno::ENOENT | Errno::ESRCH)) => {
-            Err(error.into())
-        }
-        _ => Ok(()),
-    }
 }
