@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::tunnel::prefixed::Prefixed;
 use crate::outbound::Stream;
+use crate::tunnel::prefixed::Prefixed;
 
 /// How many bytes are asked for at a time: a greeting or a usual request head.
 const READ_BYTES: usize = 2048;

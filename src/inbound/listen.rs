@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -29,6 +30,11 @@ pub const HANDSHAKES_MAX: usize = 256;
 
 /// Connections that the kernel may complete before they are accepted; it drops further ones.
 const BACKLOG: u32 = 1024;
+
+/// After so long without a byte the kernel asks whether the client is still there; without
+/// that, one that vanished would hold its flow or its association for ever. Seldom enough
+/// for phones to sleep.
+const KEEP_ALIVE_IDLE_SECONDS: u32 = 300;
 
 /// The first and the longest pause when the system is out of something.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -62,7 +68,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds `address`. `[::]` takes IPv4 too, and where the kernel has no IPv6, IPv4 alone.
+    /// Binds `address`; within the runtime that will serve it. `[::]` takes IPv4 too, and where the
+    /// kernel has no IPv6, IPv4 alone.
     ///
     /// # Errors
     /// What the kernel says.
@@ -81,8 +88,13 @@ impl Listener {
     /// Takes a socket that listens already.
     ///
     /// # Errors
-    /// What the kernel says about its address.
+    /// What the kernel says.
     pub fn from_socket(socket: TcpListener) -> io::Result<Self> {
+        // Linux hands these options on to the connections that are accepted. What is proxied are
+        // somebody's whole messages: delaying them helps nobody.
+        setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        setsockopt(&socket, sockopt::KeepAlive, &true)?;
+        setsockopt(&socket, sockopt::TcpKeepIdle, &KEEP_ALIVE_IDLE_SECONDS)?;
         let address = socket.local_addr()?;
         Ok(Self { socket, address })
     }
@@ -107,8 +119,6 @@ impl Listener {
             match accepted {
                 Ok((client, source)) => {
                     pause = Duration::ZERO;
-                    // Proxied bytes are whole messages of somebody's; delaying them helps nobody.
-                    let _old_kernel = client.set_nodelay(true);
                     let source = SocketAddr::new(source.ip().to_canonical(), source.port());
                     let service = Arc::clone(&service);
                     connections.spawn(service.serve(client, source, handshakes.begin()));
@@ -217,6 +227,7 @@ impl Handshakes {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::getsockopt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -289,6 +300,17 @@ mod tests {
             echoed = echoes(&mut client) => assert!(echoed),
         }
         assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
+    }
+
+    #[tokio::test]
+    async fn accepted_connections_inherit_the_options_of_the_listener() {
+        let listener = listener();
+        let _client = TcpStream::connect(listener.address()).await.unwrap();
+        let (accepted, _) = listener.socket.accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
+        assert!(getsockopt(&accepted, sockopt::KeepAlive).unwrap());
+        let idle = getsockopt(&accepted, sockopt::TcpKeepIdle).unwrap();
+        assert_eq!(idle, KEEP_ALIVE_IDLE_SECONDS);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::access::Access;
 use super::client::Client;
-use super::http::head::Request;
+use super::http::request::Request;
 use super::listen::{Handshake, Service};
 use super::options::ListenerKind;
 use super::socks::associate::Association;
@@ -29,6 +29,7 @@ pub struct Proxy {
     pub(super) udp: bool,
     pub(super) access: Arc<Access>,
     pub(super) dispatch: Arc<dyn Dispatch>,
+    proxy: Option<Arc<str>>,
 }
 
 /// What a client asked for in its handshake.
@@ -52,6 +53,7 @@ impl Proxy {
             udp: port.udp,
             access: Arc::clone(&port.access),
             dispatch,
+            proxy: port.proxy.clone(),
         }
     }
 
@@ -67,6 +69,7 @@ impl Proxy {
         let mut metadata = Metadata::new(network, kind, &self.name, source, destination);
         metadata.inbound_address = self.address;
         metadata.inbound_user = user.map(Arc::clone);
+        metadata.special_proxy.clone_from(&self.proxy);
         metadata
     }
 

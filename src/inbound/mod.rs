@@ -35,6 +35,8 @@ pub struct Port {
     pub udp: bool,
     /// Who may use it.
     pub access: Arc<Access>,
+    /// `proxy`: everything goes there, without rules.
+    pub proxy: Option<Arc<str>>,
 }
 
 impl Options {
@@ -65,6 +67,7 @@ impl Options {
                     address: SocketAddr::new(listen, port),
                     udp: true,
                     access: Arc::clone(&access),
+                    proxy: None,
                 });
             }
         }
@@ -76,6 +79,7 @@ impl Options {
                 address: SocketAddr::new(listener.listen, listener.port),
                 udp: listener.udp,
                 access: Arc::new(Access::new(users, &self.skip_auth_prefixes)),
+                proxy: listener.proxy.as_deref().map(Arc::from),
             }
         }));
         ports

@@ -71,6 +71,7 @@ pub(super) fn port(kind: ListenerKind) -> Port {
         address: (Ipv4Addr::LOCALHOST, 0).into(),
         udp: true,
         access: Arc::new(Access::default()),
+        proxy: Some("via".into()),
     }
 }
 

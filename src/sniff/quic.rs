@@ -20,6 +20,10 @@ use crate::wire::{Reader, Truncated};
 /// How many datagrams are looked at before the sniffer gives up: a hello of 16 KiB fills 14.
 pub const DATAGRAMS_MAX: usize = 16;
 
+/// How many packets of one datagram are looked at: each one that claims to be an Initial costs
+/// the derivation of its keys.
+const PACKETS_MAX: usize = 4;
+
 /// How many bytes of CRYPTO frames are kept, repetitions included.
 pub const CRYPTO_BYTES_MAX: usize = HELLO_BYTES_MAX;
 
@@ -63,7 +67,10 @@ impl Initial {
     fn packets(&mut self, datagram: &[u8]) -> Result<bool, Full> {
         let mut understood = false;
         let mut rest = datagram;
-        while let Some(packet) = Packet::parse(rest) {
+        for _ in 0..PACKETS_MAX {
+            let Some(packet) = Packet::parse(rest) else {
+                break;
+            };
             understood |= match packet.kind {
                 Kind::Initial => self.initial(&packet)?,
                 Kind::ZeroRtt | Kind::Handshake => true,

@@ -10,6 +10,7 @@ use crate::outbound::{BoxFuture, IpVersion, Purpose, Stream};
 use crate::platform::{clock, socket};
 
 use super::Tunnel;
+use super::connections::Connections;
 use super::flow::Dispatch;
 use super::names::{Hosts, Mapping, Names};
 use super::relay::relay;
@@ -95,6 +96,8 @@ impl Tunnel {
             .connections
             .open(metadata, decision.chain, rule, clock::unix_time());
         drop(decision.node);
+        // The caller may drop this future in the middle; the flow is over then all the same.
+        let _entry = Entry { connections: &self.connections, id: connection.id };
         let ended = relay(client, remote, &connection, &self.connections).await;
         if let Err(error) = ended {
             log::debug!(
@@ -103,7 +106,6 @@ impl Tunnel {
                 connection.metadata.destination()
             );
         }
-        self.connections.remove(connection.id);
     }
 
     /// Everything before the relay; boxed by the caller, so that its memory is given back then.
@@ -233,4 +235,16 @@ pub(super) fn log_decision(routing: &Routing, metadata: &Metadata, decision: &De
         metadata.destination(),
         decision.chain.join(" < ")
     );
+}
+
+/// A flow's place in the table of connections, given up when the flow ends.
+struct Entry<'a> {
+    connections: &'a Connections,
+    id: u64,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.connections.remove(self.id);
+    }
 }

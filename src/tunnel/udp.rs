@@ -51,16 +51,14 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A client socket at one inbound.
-type Key = (SocketAddr, usize);
-
 /// Table: the live sessions.
 #[derive(Default)]
-pub(super) struct Sessions(Mutex<HashMap<Key, Arc<Session>>>);
+pub(super) struct Sessions(Mutex<HashMap<SocketAddr, Arc<Session>>>);
 
 struct Session {
     client: SocketAddr,
-    reply: Arc<dyn ReplySink>,
+    /// The sink that came last: an inbound may have opened a new one.
+    reply: Mutex<Arc<dyn ReplySink>>,
     /// Set once the association is open.
     open: OnceLock<Open>,
     state: Mutex<State>,
@@ -95,15 +93,15 @@ impl Sessions {
         reply: &Arc<dyn ReplySink>,
         describe: &dyn Fn() -> Metadata,
     ) {
-        let key = (source, Arc::as_ptr(reply).cast::<()>() as usize);
-        let found = self.table().get(&key).cloned();
+        let found = self.table().get(&source).cloned();
         if let Some(session) = found {
+            session.answer_by(reply);
             session.send(tunnel, to, payload);
             return;
         }
         let session = Arc::new(Session {
             client: source,
-            reply: Arc::clone(reply),
+            reply: Mutex::new(Arc::clone(reply)),
             open: OnceLock::new(),
             state: Mutex::default(),
             active: AtomicBool::new(true),
@@ -115,7 +113,7 @@ impl Sessions {
                 log::warn!("[UDP] {SESSIONS_MAX} sessions: {source} dropped");
                 return;
             }
-            table.insert(key, Arc::clone(&session));
+            table.insert(source, Arc::clone(&session));
         }
         let Some(tunnel) = tunnel.handle() else {
             return;
@@ -123,11 +121,11 @@ impl Sessions {
         let metadata = describe();
         tokio::spawn(async move {
             run(&tunnel, &session, metadata).await;
-            tunnel.sessions.table().remove(&key);
+            tunnel.sessions.table().remove(&source);
         });
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<Key, Arc<Session>>> {
+    fn table(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Session>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -135,6 +133,20 @@ impl Sessions {
 impl Session {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has replies go back by `reply` from now on.
+    fn answer_by(&self, reply: &Arc<dyn ReplySink>) {
+        let mut present = self.reply.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&present, reply) {
+            *present = Arc::clone(reply);
+        }
+    }
+
+    fn reply(&self, from: SocketAddr, payload: &[u8]) {
+        let known = self.known_as(from).into();
+        let present = self.reply.lock().unwrap_or_else(PoisonError::into_inner);
+        present.reply(self.client, &known, payload);
     }
 
     /// Keeps a datagram until it can go.
@@ -373,9 +385,7 @@ async fn receive(
                     tunnel
                         .connections
                         .count_download(&open.connection, payload.len() as u64);
-                    session
-                        .reply
-                        .reply(session.client, &session.known_as(from).into(), payload);
+                    session.reply(from, payload);
                     None
                 }
                 // An ICMP error on the socket is news of one destination, not the session's end.

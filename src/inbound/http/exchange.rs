@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::time::timeout;
 
 use super::body::{BadChunk, Body};
-use super::head::{self, Expectation, Follows, Forward, RESPONSE_BYTES_MAX, Response};
+use super::request::{Expectation, Forward};
+use super::response::{self, Follows, RESPONSE_BYTES_MAX, Response};
 use super::{BAD_GATEWAY, BAD_REQUEST};
 use crate::inbound::client::Client;
 use crate::metadata::{Endpoint, Metadata};
@@ -243,7 +244,7 @@ async fn response_head(
     unread: &mut Vec<u8>,
 ) -> Result<Response, Broken> {
     loop {
-        match head::response(unread, expectation) {
+        match response::decode(unread, expectation) {
             Ok(Some((response, length))) => {
                 unread.drain(..length.min(unread.len()));
                 return Ok(response);

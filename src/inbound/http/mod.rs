@@ -1,13 +1,15 @@
 //! The HTTP/1.1 forward proxy: CONNECT, and plain requests in absolute form.
 //!
 //! A client's connection serves one request after another, each for whatever host it names;
-//! the connection to the last server is kept while the client asks it again. `head` and `body`
-//! know the bytes, `exchange` carries one request and its response. CONNECT is answered before
-//! anything is dialled, as SOCKS is, and ends HTTP on the connection.
+//! the connection to the last server is kept while the client asks it again. `request`,
+//! `response` and `body` know the bytes, `exchange` carries one request and its response.
+//! CONNECT is answered before anything is dialled, as SOCKS is, and ends HTTP on the connection.
 
 pub mod body;
 mod exchange;
-pub mod head;
+pub mod fields;
+pub mod request;
+pub mod response;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,7 +17,8 @@ use std::time::Duration;
 use std::{future, io};
 
 use exchange::{Outcome, Upstream};
-use head::{Action, Malformed, REQUEST_BYTES_MAX, Request};
+use fields::Malformed;
+use request::{Action, REQUEST_BYTES_MAX, Request};
 use tokio::time::timeout;
 
 use super::client::{Client, Ended};
@@ -29,34 +32,20 @@ const KEEP_ALIVE_TIME_MAX: Duration = Duration::from_secs(60);
 
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
-/// An answer of our own, after which the connection closes.
-macro_rules! answer {
-    ($status:literal) => {
-        answer!($status, "")
-    };
-    ($status:literal, $fields:literal) => {
-        concat!(
-            "HTTP/1.1 ",
-            $status,
-            "\r\n",
-            $fields,
-            "Content-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-        .as_bytes()
-    };
-}
-
-const BAD_REQUEST: &[u8] = answer!("400 Bad Request");
-const LOGIN_REQUIRED: &[u8] = answer!(
-    "407 Proxy Authentication Required",
-    "Proxy-Authenticate: Basic realm=\"headgate\"\r\n"
-);
-const HEAD_TOO_LARGE: &[u8] = answer!("431 Request Header Fields Too Large");
-const BAD_GATEWAY: &[u8] = answer!("502 Bad Gateway");
+// Answers of our own, after which the connection closes.
+const BAD_REQUEST: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const LOGIN_REQUIRED: &[u8] = b"HTTP/1.1 407 Proxy Authentication Required\r\n\
+    Proxy-Authenticate: Basic realm=\"headgate\"\r\n\
+    Content-Length: 0\r\nConnection: close\r\n\r\n";
+const HEAD_TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
+    Content-Length: 0\r\nConnection: close\r\n\r\n";
+const BAD_GATEWAY: &[u8] =
+    b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// Reads the first request of a client whose first bytes are there.
 pub(super) async fn open(proxy: &Proxy, mut client: Client) -> Option<(Client, Opened)> {
-    match client.message(REQUEST_BYTES_MAX, head::request).await {
+    match client.message(REQUEST_BYTES_MAX, request::decode).await {
         Ok(request) => Some((client, Opened::Http(request))),
         Err(ended) => {
             refuse(proxy, client, &ended).await;
@@ -125,7 +114,7 @@ async fn next_request(
             let first = timeout(KEEP_ALIVE_TIME_MAX, client.read_more());
             first.await.map_err(io::Error::from)??;
         }
-        let message = client.message(REQUEST_BYTES_MAX, head::request);
+        let message = client.message(REQUEST_BYTES_MAX, request::decode);
         timeout(HANDSHAKE_TIME_MAX, message)
             .await
             .map_err(io::Error::from)?

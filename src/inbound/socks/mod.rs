@@ -89,10 +89,9 @@ async fn open_4(proxy: &Proxy, client: &mut Client) -> Result<Opened, Failed> {
 
 async fn open_5(proxy: &Proxy, client: &mut Client) -> Result<Opened, Failed> {
     let user = authenticate(proxy, client).await?;
-    let refused = |code, why| {
-        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        Failed::Refused(codec::reply(code, nowhere), why)
-    };
+    // No address is bound: the outbound is dialled later, and not from here.
+    let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let refused = |code, why| Failed::Refused(codec::reply(code, nowhere), why);
     let request = match client.message(MESSAGE_BYTES_MAX, codec::request).await {
         Err(Ended::Malformed(Malformed::AddressType(_))) => {
             return Err(refused(
@@ -105,7 +104,6 @@ async fn open_5(proxy: &Proxy, client: &mut Client) -> Result<Opened, Failed> {
     };
     match request.command {
         Command::Connect => {
-            let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
             client
                 .send(&codec::reply(Reply::Succeeded, nowhere))
                 .await?;

@@ -55,6 +55,7 @@ async fn connect_is_granted_and_relayed_as_a_plain_socket() {
     assert_eq!(metadata.inbound_type, InboundType::Socks5);
     assert_eq!(metadata.destination(), to.into());
     assert_eq!(&*metadata.inbound, "test");
+    assert_eq!(metadata.special_proxy.as_deref(), Some("via"));
     assert_ne!(metadata.inbound_address.port(), 0);
 }
 
@@ -269,4 +270,21 @@ async fn an_association_ends_with_its_connection() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_ipv4_client_of_a_port_of_both_families_is_ipv4_throughout() {
+    let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = peer.local_addr().unwrap();
+    let mut both = port(ListenerKind::Socks);
+    both.address = "[::]:0".parse().unwrap();
+    let flows = with_proxy(both, async |proxy| {
+        let (_control, relay) = associate(([127, 0, 0, 1], proxy.port()).into()).await;
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let ping = codec::reply_datagram(&to.into(), b"ping");
+        client.send_to(&ping, relay).await.unwrap();
+        assert_eq!(peer.recv(&mut [0; 64]).await.unwrap(), 4);
+    })
+    .await;
+    assert!(flows[0].0.source.is_ipv4());
 }
