@@ -127,6 +127,33 @@ pub fn from_bits(value: u128, v4: bool) -> IpAddr {
     }
 }
 
+/// The fewest prefixes that hold exactly the addresses from `first` to `last`, which are of one
+/// family and in order; none otherwise.
+#[must_use]
+pub fn cover(first: IpAddr, last: IpAddr) -> Vec<Prefix> {
+    let ((mut at, width), (end, other)) = (bits(first), bits(last));
+    let mut prefixes = Vec::new();
+    while width == other && at <= end {
+        // The largest block that begins here and does not pass the end.
+        let mut free = at.trailing_zeros().min(width);
+        while free > 0 && (free >= 128 || at + ((1u128 << free) - 1) > end) {
+            if free >= 128 && end == u128::MAX && at == 0 {
+                break;
+            }
+            free -= 1;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a width is at most 128")]
+        let length = (width - free) as u8;
+        let prefix = Prefix::new(from_bits(at, width == 32), length);
+        prefixes.push(prefix);
+        match prefix.range().1.checked_add(1) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    prefixes
+}
+
 impl FromStr for Prefix {
     type Err = PrefixError;
 
@@ -198,6 +225,22 @@ mod tests {
         ] {
             assert!(text.parse::<Prefix>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn ranges_are_covered_exactly() {
+        let check = |first: &str, last: &str, want: &[&str]| {
+            let covered = cover(first.parse().unwrap(), last.parse().unwrap());
+            let covered: Vec<String> = covered.iter().map(Prefix::to_string).collect();
+            assert_eq!(covered, want);
+        };
+        check("0.0.0.0", "255.255.255.255", &["0.0.0.0/0"]);
+        check("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", &["::/0"]);
+        check("10.0.0.1", "10.0.0.6", &["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/31", "10.0.0.6/32"]);
+        check("255.255.255.254", "255.255.255.255", &["255.255.255.254/31"]);
+        check("::1", "::1", &["::1/128"]);
+        check("10.0.0.2", "10.0.0.1", &[]);
+        check("10.0.0.2", "::1", &[]);
     }
 
     #[test]

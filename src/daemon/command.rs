@@ -133,7 +133,7 @@ pub fn execute(command: Command) -> ExitCode {
         }),
         Task::Ruleset => load(&command).and_then(|loaded| super::kernel::print_ruleset(&loaded.config)),
         Task::Cleanup => super::kernel::cleanup(),
-        Task::Run => super::run(&command),
+        Task::Run => super::supervisor::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -176,6 +176,8 @@ impl fmt::Display for LoadError {
         }
     }
 }
+
+impl std::error::Error for LoadError {}
 
 /// Reads the configuration that the command names; the built-in one when there is no file and none
 /// was asked for.

@@ -1,2 +1,23 @@
 //! The composition root: builds the parts from a configuration, ties them together, starts, reloads and
 //! stops them. The only place that sees the whole [`Config`](crate::config::Config).
+//!
+//! `command` reads the command line. `build` turns a configuration into parts, without opening
+//! anything. `supervisor` is the life of a running instance: one task owns everything that changes,
+//! and controllers reach it through `control`. `workers` are the loops that flows live on,
+//! `listeners` their sockets, `kernel` the capture rules, `offload` what DNS tells the kernel,
+//! `state` what survives a restart.
+
+mod build;
+pub mod command;
+mod control;
+mod kernel;
+mod listeners;
+mod offload;
+mod state;
+mod supervisor;
+mod workers;
+
+use std::error::Error;
+
+/// Why a command failed: one line for standard error.
+type Failure = Box<dyn Error + Send + Sync>;

@@ -55,7 +55,7 @@ pub enum Protocol {
 }
 
 /// `username` and `password`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// User name.
     pub username: Box<str>,

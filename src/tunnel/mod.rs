@@ -57,6 +57,12 @@ impl Tunnel {
         *self.routing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routing);
     }
 
+    /// Whether our DNS answers with fake addresses.
+    #[must_use]
+    pub fn gives_fakes(&self) -> bool {
+        self.names.fake_mode()
+    }
+
     /// The live flows.
     #[must_use]
     pub fn connections(&self) -> &Connections {

@@ -1,6 +1,7 @@
 //! Rules, outbounds, sniffer and mode as one immutable snapshot, and the decision they make.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use crate::dns::domain_set::DomainSet;
 use crate::metadata::{Metadata, Network};
 use crate::outbound::registry::Registry;
 use crate::outbound::{Kind, Outbound};
+use crate::prefix::from_bits;
 use crate::rules::{Found, Rules};
 use crate::sniff;
 
@@ -15,15 +17,16 @@ use crate::sniff;
 const DEPTH_MAX: usize = 32;
 
 /// What decides: swapped whole when the configuration or the mode changes.
+#[derive(Clone)]
 pub struct Routing {
     /// The compiled rules.
-    pub rules: Rules,
+    pub rules: Arc<Rules>,
     /// Every outbound by name; each rule's target is in it.
     pub outbounds: Arc<Registry>,
     /// `mode`.
     pub mode: Mode,
     /// `sniffer:`.
-    pub sniffer: Sniffer,
+    pub sniffer: Arc<Sniffer>,
 }
 
 /// The sniffer's options with its name lists compiled.
@@ -136,6 +139,20 @@ impl Routing {
             Mode::Rule => self
                 .rules
                 .certainly_direct(host, &|index| self.rule_leads_direct(index)),
+        }
+    }
+}
+
+impl Routing {
+    /// The address ranges of one family whose every flow is certain to leave DIRECT.
+    #[must_use]
+    pub fn certainly_direct_ranges(&self, v4: bool, names_may_appear: bool) -> Vec<(IpAddr, IpAddr)> {
+        let everything = || vec![(from_bits(0, v4), from_bits(if v4 { u128::from(u32::MAX) } else { u128::MAX }, v4))];
+        match self.mode {
+            Mode::Direct if self.leads_direct("DIRECT") => everything(),
+            Mode::Global if self.leads_direct("GLOBAL") => everything(),
+            Mode::Direct | Mode::Global => Vec::new(),
+            Mode::Rule => self.rules.certainly_direct_ranges(v4, names_may_appear, &|index| self.rule_leads_direct(index)),
         }
     }
 }

@@ -1,0 +1,132 @@
+//! From a configuration to parts. Opens no socket; what it refuses, a reload survives.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock, Weak};
+
+use super::Failure;
+use super::offload::Offload;
+use super::state::Selected;
+use crate::config::Config;
+use crate::dns::domain_set::DomainSet;
+use crate::dns::fake_ip::FakeIp;
+use crate::dns::hosts::Hosts;
+use crate::dns::mapping::ReverseMapping;
+use crate::dns::options::EnhancedMode;
+use crate::dns::resolver::Resolver;
+use crate::dns::server::{Parts, Policy, Server};
+use crate::dns::upstream::egress::Sockets;
+use crate::outbound::Resolve;
+use crate::outbound::dial::Environment;
+use crate::outbound::registry::Registry;
+use crate::platform::socket::Egress;
+use crate::rules::Rules;
+use crate::sniff;
+use crate::tunnel::Tunnel;
+use crate::tunnel::routing::{Routing, Sniffer};
+
+/// Where the fake-ip table is kept, in the working directory.
+const FAKE_IP_FILE: &str = "fakeip.log";
+
+/// DNS tables that outlive a configuration.
+#[derive(Default)]
+pub struct DnsTables {
+    /// The fake addresses given out.
+    pub fake_ip: Option<Arc<FakeIp>>,
+    /// The real answers given out.
+    pub mapping: Arc<ReverseMapping>,
+}
+
+/// What the DNS server is tied to.
+pub struct DnsTies<'a> {
+    /// The working directory.
+    pub directory: &'a Path,
+    /// The mark of our own sockets.
+    pub own_mark: u32,
+    /// The tunnel, once it is there: for `#proxy`.
+    pub tunnel: &'a Arc<OnceLock<Weak<Tunnel>>>,
+    /// The daemon's say.
+    pub offload: &'a Arc<Offload>,
+}
+
+/// The DNS server of a configuration over the tables of the one before.
+///
+/// # Errors
+/// A pattern or a range that does not fit, or the fake-ip file.
+pub fn dns_server(config: &Config, tables: &mut DnsTables, ties: &DnsTies<'_>) -> Result<Arc<Server>, Failure> {
+    let options = &config.dns;
+    let hosts = if options.use_hosts || options.use_system_hosts {
+        let table: &[_] = if options.use_hosts { &options.hosts } else { &[] };
+        let system = options.use_system_hosts.then(|| "/etc/hosts".into());
+        Some(Arc::new(Hosts::new(table, system)?))
+    } else {
+        None
+    };
+    if options.enable && options.mode == EnhancedMode::FakeIp {
+        let kept = tables.fake_ip.as_ref().is_some_and(|pool| pool.has_ranges(options.fake_ip_range, options.fake_ip_range6));
+        if !kept {
+            let pool = FakeIp::new(options.fake_ip_range, options.fake_ip_range6)?;
+            if options.store_fake_ip {
+                std::fs::create_dir_all(ties.directory)?;
+                pool.remember_in(&ties.directory.join(FAKE_IP_FILE))?;
+            }
+            tables.fake_ip = Some(Arc::new(pool));
+        }
+    }
+    let tunnel = Arc::clone(ties.tunnel);
+    let sockets = Sockets {
+        egress: Egress {
+            interface: config.general.interface_name.clone(),
+            mark: ties.own_mark | config.general.routing_mark,
+            fast_open: false,
+        },
+        find: Box::new(move |name| {
+            let tunnel = tunnel.get().and_then(Weak::upgrade)?;
+            tunnel.routing().outbounds.get(name).cloned()
+        }),
+    };
+    let parts = Parts {
+        resolver: Resolver::new(options, hosts.clone(), Arc::new(sockets)),
+        hosts,
+        fake_ip: tables.fake_ip.clone(),
+        mapping: Arc::clone(&tables.mapping),
+        policy: config.transparent.enable.then(|| Arc::clone(ties.offload) as Arc<dyn Policy>),
+    };
+    Ok(Arc::new(Server::new(options, parts)?))
+}
+
+/// Proxies and groups of a configuration, with the choices of before.
+///
+/// # Errors
+/// What does not fit together.
+pub fn registry(config: &Config, resolver: Arc<dyn Resolve>, own_mark: u32, selected: &Selected) -> Result<Arc<Registry>, Failure> {
+    let environment = Environment {
+        resolver,
+        own_mark,
+        routing_mark: config.general.routing_mark,
+        interface: config.general.interface_name.clone(),
+        ipv6: config.general.ipv6,
+    };
+    Ok(Arc::new(Registry::build(&config.proxies, &config.groups, &environment, selected)?))
+}
+
+/// The sniffer with its lists compiled.
+///
+/// # Errors
+/// A pattern that is none.
+pub fn sniffer(options: &sniff::Options) -> Result<Arc<Sniffer>, Failure> {
+    let set = |list: &[Box<str>]| DomainSet::new(list.iter().map(|pattern| &**pattern));
+    Ok(Arc::new(Sniffer { force_domain: set(&options.force_domain)?, skip_domain: set(&options.skip_domain)?, options: options.clone() }))
+}
+
+/// Everything that decides. Takes the parsed rules out of `config`: they are large and not needed again.
+///
+/// # Errors
+/// What does not fit together.
+pub fn routing(config: &mut Config, resolver: Arc<dyn Resolve>, own_mark: u32, selected: &Selected) -> Result<Routing, Failure> {
+    Ok(Routing {
+        outbounds: registry(config, resolver, own_mark, selected)?,
+        rules: Arc::new(Rules::compile(std::mem::take(&mut config.rules))),
+        mode: config.general.mode,
+        sniffer: sniffer(&config.sniffer)?,
+    })
+}

@@ -1,0 +1,159 @@
+//! What controllers may ask of the instance. Reads are answered from snapshots; what changes something is
+//! a request to the supervisor's task, waited for with a deadline.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::Failure;
+use super::offload::Offload;
+use super::state::{self, Selected};
+use crate::controllers::{Cause, Control, DnsAnswer, DnsQueryError, DnsRecord, General, Patch, ReloadSource};
+use crate::dns::current::Current;
+use crate::dns::message::{Question, flags};
+use crate::dns::message::record::{Answer, Section};
+use crate::dns::message::text;
+use crate::dns::resolver::Manner;
+use crate::outbound::Outbound;
+use crate::platform::logger::Logger;
+use crate::platform::memory;
+use crate::tunnel::Tunnel;
+
+/// How long a controller waits for the supervisor, and for a name.
+const PATIENCE: Duration = Duration::from_secs(20);
+const DNS_PATIENCE: Duration = Duration::from_secs(6);
+
+/// What the supervisor is asked to do; each is answered once it is done.
+pub enum Request {
+    /// Load a configuration.
+    Reload(ReloadSource, bool, SyncSender<Result<(), Failure>>),
+    /// Change general settings.
+    Patch(Box<Patch>, SyncSender<Result<(), Failure>>),
+}
+
+/// The door that controllers get.
+pub struct Door {
+    pub tunnel: Arc<Tunnel>,
+    pub logger: &'static Logger,
+    pub directory: PathBuf,
+    pub file: PathBuf,
+    /// Snapshot, written by the supervisor.
+    pub general: Arc<RwLock<General>>,
+    pub dns: Arc<Current>,
+    pub offload: Arc<Offload>,
+    pub requests: mpsc::Sender<Request>,
+    pub runtime: tokio::runtime::Handle,
+    /// Table: the choices, and whether they are kept (`store-selected`).
+    pub selected: Arc<Mutex<(Selected, bool)>>,
+}
+
+impl Door {
+    fn ask(&self, request: impl FnOnce(SyncSender<Result<(), Failure>>) -> Request) -> Result<(), Cause> {
+        let (reply, answer) = sync_channel(1);
+        self.requests.try_send(request(reply)).map_err(|_| "too many changes at once")?;
+        match answer.recv_timeout(PATIENCE) {
+            Ok(done) => done,
+            Err(RecvTimeoutError::Timeout) => Err("the change takes long; it goes on".into()),
+            Err(RecvTimeoutError::Disconnected) => Err("the daemon is stopping".into()),
+        }
+    }
+}
+
+impl Control for Door {
+    fn tunnel(&self) -> &Tunnel {
+        &self.tunnel
+    }
+
+    fn logger(&self) -> &'static Logger {
+        self.logger
+    }
+
+    fn memory(&self) -> u64 {
+        memory::resident()
+    }
+
+    fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn config_file(&self) -> &Path {
+        &self.file
+    }
+
+    fn general(&self) -> General {
+        self.general.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn patch(&self, patch: Patch) -> Result<(), Cause> {
+        self.ask(|reply| Request::Patch(Box::new(patch), reply))
+    }
+
+    fn reload(&self, source: ReloadSource, force: bool) -> Result<(), Cause> {
+        self.ask(|reply| Request::Reload(source, force, reply))
+    }
+
+    fn select(&self, group: &Arc<dyn Outbound>, member: &str) -> bool {
+        if !group.select(member) {
+            return false;
+        }
+        // What DNS told the kernel was decided by the choice of before.
+        self.offload.forget();
+        let mut selected = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
+        let (choices, kept) = &mut *selected;
+        choices.insert((&**group.name()).into(), member.into());
+        if *kept && let Err(error) = state::store_selected(&self.directory, choices) {
+            log::warn!("the choice in {} is not kept: {error}", group.name());
+        }
+        true
+    }
+
+    fn dns_query(&self, name: &str, kind: u16) -> Result<DnsAnswer, DnsQueryError> {
+        let server = self.dns.server();
+        let question = Question::new(name, kind).ok_or(DnsQueryError::Failed("not a domain name".into()))?;
+        let (reply, answer) = sync_channel(1);
+        self.runtime.spawn(async move {
+            let outcome = server.resolver().query(&question, Manner::default()).await;
+            let _gone = reply.send(outcome);
+        });
+        let bytes = answer
+            .recv_timeout(DNS_PATIENCE)
+            .map_err(|_| DnsQueryError::Failed("no answer in time".into()))?
+            .map_err(|failure| DnsQueryError::Failed(failure.to_string().into()))?;
+        let answer = Answer::parse(&bytes).map_err(|_| DnsQueryError::Failed("the answer is malformed".into()))?;
+        Ok(view(&answer))
+    }
+
+    fn flush_fake_ip(&self) -> Result<(), Cause> {
+        self.dns.server().flush_fake_ip().map_err(Into::into)
+    }
+
+    fn flush_dns(&self) {
+        self.dns.server().flush_cache();
+    }
+}
+
+/// A DNS message as the controllers show it.
+fn view(answer: &Answer<'_>) -> DnsAnswer {
+    let has = |flag: u16| answer.flags() & flag != 0;
+    let mut shown = DnsAnswer {
+        status: answer.rcode().into(),
+        truncated: has(flags::TRUNCATED),
+        recursion_desired: has(flags::RECURSION_DESIRED),
+        recursion_available: has(flags::RECURSION_AVAILABLE),
+        authentic: has(flags::AUTHENTIC_DATA),
+        checking_disabled: has(flags::CHECKING_DISABLED),
+        ..DnsAnswer::default()
+    };
+    for record in text::records(answer).unwrap_or_default() {
+        let section = match record.section {
+            Section::Answer => &mut shown.answer,
+            Section::Authority => &mut shown.authority,
+            Section::Additional => &mut shown.additional,
+        };
+        section.push(DnsRecord { name: record.name.into(), kind: record.rtype, ttl: record.ttl, data: record.data.into() });
+    }
+    shown
+}
