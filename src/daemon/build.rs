@@ -52,17 +52,28 @@ pub struct DnsTies<'a> {
 ///
 /// # Errors
 /// A pattern or a range that does not fit, or the fake-ip file.
-pub fn dns_server(config: &Config, tables: &mut DnsTables, ties: &DnsTies<'_>) -> Result<Arc<Server>, Failure> {
+pub fn dns_server(
+    config: &Config,
+    tables: &mut DnsTables,
+    ties: &DnsTies<'_>,
+) -> Result<Arc<Server>, Failure> {
     let options = &config.dns;
     let hosts = if options.use_hosts || options.use_system_hosts {
-        let table: &[_] = if options.use_hosts { &options.hosts } else { &[] };
+        let table: &[_] = if options.use_hosts {
+            &options.hosts
+        } else {
+            &[]
+        };
         let system = options.use_system_hosts.then(|| "/etc/hosts".into());
         Some(Arc::new(Hosts::new(table, system)?))
     } else {
         None
     };
     if options.enable && options.mode == EnhancedMode::FakeIp {
-        let kept = tables.fake_ip.as_ref().is_some_and(|pool| pool.has_ranges(options.fake_ip_range, options.fake_ip_range6));
+        let kept = tables
+            .fake_ip
+            .as_ref()
+            .is_some_and(|pool| pool.has_ranges(options.fake_ip_range, options.fake_ip_range6));
         if !kept {
             let pool = FakeIp::new(options.fake_ip_range, options.fake_ip_range6)?;
             if options.store_fake_ip {
@@ -89,7 +100,10 @@ pub fn dns_server(config: &Config, tables: &mut DnsTables, ties: &DnsTies<'_>) -
         hosts,
         fake_ip: tables.fake_ip.clone(),
         mapping: Arc::clone(&tables.mapping),
-        policy: config.transparent.enable.then(|| Arc::clone(ties.offload) as Arc<dyn Policy>),
+        policy: config
+            .transparent
+            .enable
+            .then(|| Arc::clone(ties.offload) as Arc<dyn Policy>),
     };
     Ok(Arc::new(Server::new(options, parts)?))
 }
@@ -98,7 +112,12 @@ pub fn dns_server(config: &Config, tables: &mut DnsTables, ties: &DnsTies<'_>) -
 ///
 /// # Errors
 /// What does not fit together.
-pub fn registry(config: &Config, resolver: Arc<dyn Resolve>, own_mark: u32, selected: &Selected) -> Result<Arc<Registry>, Failure> {
+pub fn registry(
+    config: &Config,
+    resolver: Arc<dyn Resolve>,
+    own_mark: u32,
+    selected: &Selected,
+) -> Result<Arc<Registry>, Failure> {
     let environment = Environment {
         resolver,
         own_mark,
@@ -106,7 +125,12 @@ pub fn registry(config: &Config, resolver: Arc<dyn Resolve>, own_mark: u32, sele
         interface: config.general.interface_name.clone(),
         ipv6: config.general.ipv6,
     };
-    Ok(Arc::new(Registry::build(&config.proxies, &config.groups, &environment, selected)?))
+    Ok(Arc::new(Registry::build(
+        &config.proxies,
+        &config.groups,
+        &environment,
+        selected,
+    )?))
 }
 
 /// The sniffer with its lists compiled.
@@ -115,14 +139,23 @@ pub fn registry(config: &Config, resolver: Arc<dyn Resolve>, own_mark: u32, sele
 /// A pattern that is none.
 pub fn sniffer(options: &sniff::Options) -> Result<Arc<Sniffer>, Failure> {
     let set = |list: &[Box<str>]| DomainSet::new(list.iter().map(|pattern| &**pattern));
-    Ok(Arc::new(Sniffer { force_domain: set(&options.force_domain)?, skip_domain: set(&options.skip_domain)?, options: options.clone() }))
+    Ok(Arc::new(Sniffer {
+        force_domain: set(&options.force_domain)?,
+        skip_domain: set(&options.skip_domain)?,
+        options: options.clone(),
+    }))
 }
 
 /// Everything that decides. Takes the parsed rules out of `config`: they are large and not needed again.
 ///
 /// # Errors
 /// What does not fit together.
-pub fn routing(config: &mut Config, resolver: Arc<dyn Resolve>, own_mark: u32, selected: &Selected) -> Result<Routing, Failure> {
+pub fn routing(
+    config: &mut Config,
+    resolver: Arc<dyn Resolve>,
+    own_mark: u32,
+    selected: &Selected,
+) -> Result<Routing, Failure> {
     Ok(Routing {
         outbounds: registry(config, resolver, own_mark, selected)?,
         rules: Arc::new(Rules::compile(std::mem::take(&mut config.rules))),

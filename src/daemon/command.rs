@@ -60,7 +60,11 @@ impl Command {
     pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, Usage> {
         use lexopt::prelude::{Long, Short, Value};
         let usage = |error: lexopt::Error| Usage(error.to_string());
-        let mut command = Self { task: Task::Run, directory: None, file: None };
+        let mut command = Self {
+            task: Task::Run,
+            directory: None,
+            file: None,
+        };
         let mut task = None;
         let mut parser = lexopt::Parser::from_iter(arguments);
         while let Some(argument) = parser.next().map_err(usage)? {
@@ -78,7 +82,12 @@ impl Command {
                         Some("ruleset") => Task::Ruleset,
                         Some("version") => Task::Version,
                         Some("help") => Task::Help,
-                        _ => return Err(Usage(format!("unknown command {}", word.to_string_lossy()))),
+                        _ => {
+                            return Err(Usage(format!(
+                                "unknown command {}",
+                                word.to_string_lossy()
+                            )));
+                        }
                     });
                 }
                 other => return Err(usage(other.unexpected())),
@@ -98,8 +107,14 @@ impl Command {
         if system.is_dir() {
             return system.into();
         }
-        let state = std::env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from).join(".local/state");
+        let state = std::env::var_os("XDG_STATE_HOME")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
+        let home = || {
+            std::env::var_os("HOME")
+                .map_or_else(|| PathBuf::from("/"), PathBuf::from)
+                .join(".local/state")
+        };
         state.unwrap_or_else(home).join("headgate")
     }
 
@@ -131,7 +146,9 @@ pub fn execute(command: Command) -> ExitCode {
             }
             say(&format!("{}: the configuration is valid", loaded.origin));
         }),
-        Task::Ruleset => load(&command).and_then(|loaded| super::kernel::print_ruleset(&loaded.config)),
+        Task::Ruleset => {
+            load(&command).and_then(|loaded| super::kernel::print_ruleset(&loaded.config))
+        }
         Task::Cleanup => super::kernel::cleanup(),
         Task::Run => super::supervisor::run(&command),
     };
@@ -144,7 +161,10 @@ pub fn execute(command: Command) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the commands whose purpose is to print")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the commands whose purpose is to print"
+)]
 pub(super) fn say(text: &str) {
     println!("{text}");
 }
@@ -189,7 +209,11 @@ pub fn load(command: &Command) -> Result<Loaded, super::Failure> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked => {
-            return Ok(Loaded { config: Config::builtin(), warnings: Vec::new(), origin: "built-in configuration".into() });
+            return Ok(Loaded {
+                config: Config::builtin(),
+                warnings: Vec::new(),
+                origin: "built-in configuration".into(),
+            });
         }
         Err(error) => return Err(LoadError::Unreadable(path, error).into()),
     };
@@ -202,7 +226,11 @@ pub fn load(command: &Command) -> Result<Loaded, super::Failure> {
 /// [`LoadError::Invalid`].
 pub fn parse(text: &str, origin: String) -> Result<Loaded, super::Failure> {
     match Config::parse(text) {
-        Ok((config, warnings)) => Ok(Loaded { config, warnings, origin }),
+        Ok((config, warnings)) => Ok(Loaded {
+            config,
+            warnings,
+            origin,
+        }),
         Err(error) => Err(LoadError::Invalid(origin, error).into()),
     }
 }
@@ -219,13 +247,25 @@ mod tests {
     fn run_is_the_default_and_test_is_check() {
         assert_eq!(parsed(&[]).unwrap().task, Task::Run);
         let command = parsed(&["-t", "-f", "x.yaml"]).unwrap();
-        assert_eq!((command.task, command.file()), (Task::Check, ("x.yaml".into(), true)));
-        assert_eq!(parsed(&["-d", "/tmp/d"]).unwrap().file(), ("/tmp/d/config.yaml".into(), false));
+        assert_eq!(
+            (command.task, command.file()),
+            (Task::Check, ("x.yaml".into(), true))
+        );
+        assert_eq!(
+            parsed(&["-d", "/tmp/d"]).unwrap().file(),
+            ("/tmp/d/config.yaml".into(), false)
+        );
     }
 
     #[test]
     fn what_is_not_understood_is_a_usage_error() {
-        for words in [&["sail"][..], &["-x"], &["run", "run"], &["-d"], &["--file=x"]] {
+        for words in [
+            &["sail"][..],
+            &["-x"],
+            &["run", "run"],
+            &["-d"],
+            &["--file=x"],
+        ] {
             assert!(parsed(words).is_err(), "{words:?}");
         }
     }

@@ -11,11 +11,13 @@ use tokio::sync::mpsc;
 use super::Failure;
 use super::offload::Offload;
 use super::state::{self, Selected};
-use crate::controllers::{Cause, Control, DnsAnswer, DnsQueryError, DnsRecord, General, Patch, ReloadSource};
+use crate::controllers::{
+    Cause, Control, DnsAnswer, DnsQueryError, DnsRecord, General, Patch, ReloadSource,
+};
 use crate::dns::current::Current;
-use crate::dns::message::{Question, flags};
 use crate::dns::message::record::{Answer, Section};
 use crate::dns::message::text;
+use crate::dns::message::{Question, flags};
 use crate::dns::resolver::Manner;
 use crate::outbound::Outbound;
 use crate::platform::logger::Logger;
@@ -51,9 +53,14 @@ pub struct Door {
 }
 
 impl Door {
-    fn ask(&self, request: impl FnOnce(SyncSender<Result<(), Failure>>) -> Request) -> Result<(), Cause> {
+    fn ask(
+        &self,
+        request: impl FnOnce(SyncSender<Result<(), Failure>>) -> Request,
+    ) -> Result<(), Cause> {
         let (reply, answer) = sync_channel(1);
-        self.requests.try_send(request(reply)).map_err(|_| "too many changes at once")?;
+        self.requests
+            .try_send(request(reply))
+            .map_err(|_| "too many changes at once")?;
         match answer.recv_timeout(PATIENCE) {
             Ok(done) => done,
             Err(RecvTimeoutError::Timeout) => Err("the change takes long; it goes on".into()),
@@ -84,7 +91,10 @@ impl Control for Door {
     }
 
     fn general(&self) -> General {
-        self.general.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.general
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn patch(&self, patch: Patch) -> Result<(), Cause> {
@@ -112,7 +122,8 @@ impl Control for Door {
 
     fn dns_query(&self, name: &str, kind: u16) -> Result<DnsAnswer, DnsQueryError> {
         let server = self.dns.server();
-        let question = Question::new(name, kind).ok_or(DnsQueryError::Failed("not a domain name".into()))?;
+        let question =
+            Question::new(name, kind).ok_or(DnsQueryError::Failed("not a domain name".into()))?;
         let (reply, answer) = sync_channel(1);
         self.runtime.spawn(async move {
             let outcome = server.resolver().query(&question, Manner::default()).await;
@@ -122,7 +133,8 @@ impl Control for Door {
             .recv_timeout(DNS_PATIENCE)
             .map_err(|_| DnsQueryError::Failed("no answer in time".into()))?
             .map_err(|failure| DnsQueryError::Failed(failure.to_string().into()))?;
-        let answer = Answer::parse(&bytes).map_err(|_| DnsQueryError::Failed("the answer is malformed".into()))?;
+        let answer = Answer::parse(&bytes)
+            .map_err(|_| DnsQueryError::Failed("the answer is malformed".into()))?;
         Ok(view(&answer))
     }
 
@@ -153,7 +165,12 @@ fn view(answer: &Answer<'_>) -> DnsAnswer {
             Section::Authority => &mut shown.authority,
             Section::Additional => &mut shown.additional,
         };
-        section.push(DnsRecord { name: record.name.into(), kind: record.rtype, ttl: record.ttl, data: record.data.into() });
+        section.push(DnsRecord {
+            name: record.name.into(),
+            kind: record.rtype,
+            ttl: record.ttl,
+            data: record.data.into(),
+        });
     }
     shown
 }

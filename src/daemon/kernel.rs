@@ -42,7 +42,12 @@ impl Kernel {
     ///
     /// # Errors
     /// [`CaptureError`]; nothing is left behind.
-    pub fn start(&self, options: &Options, ports: Ports, facts: &Facts) -> Result<(), CaptureError> {
+    pub fn start(
+        &self,
+        options: &Options,
+        ports: Ports,
+        facts: &Facts,
+    ) -> Result<(), CaptureError> {
         let capture = Capture::start(options, ports, facts)?;
         *self.capture() = Some(capture);
         self.offloads.store(options.offload, Ordering::Relaxed);
@@ -54,7 +59,12 @@ impl Kernel {
     ///
     /// # Errors
     /// [`CaptureError`]; the old rules stay.
-    pub fn apply(&self, options: &Options, ports: Ports, facts: &Facts) -> Result<(), CaptureError> {
+    pub fn apply(
+        &self,
+        options: &Options,
+        ports: Ports,
+        facts: &Facts,
+    ) -> Result<(), CaptureError> {
         if let Some(capture) = &mut *self.capture() {
             self.offloads.store(options.offload, Ordering::Relaxed);
             if capture.apply(options, ports, facts)? {
@@ -80,7 +90,9 @@ impl Kernel {
 
     /// Exempts addresses from capture for a time; whether they were taken.
     pub fn add_direct(&self, addresses: &[(IpAddr, Duration)]) -> bool {
-        let Some(capture) = &mut *self.capture() else { return false };
+        let Some(capture) = &mut *self.capture() else {
+            return false;
+        };
         capture.add_direct(addresses).unwrap_or_else(|error| {
             log::warn!("offload: {error}");
             false
@@ -134,7 +146,11 @@ impl Kernel {
 pub fn ports(inbound: &InboundOptions, tproxy: bool) -> Ports {
     let or = |port, default| if port == 0 { default } else { port };
     let main = or(inbound.tproxy_port, TPROXY_PORT);
-    Ports { tproxy: main, redirect: or(inbound.redir_port, REDIRECT_PORT), dns: if tproxy { main } else { DNS_PORT } }
+    Ports {
+        tproxy: main,
+        redirect: or(inbound.redir_port, REDIRECT_PORT),
+        dns: if tproxy { main } else { DNS_PORT },
+    }
 }
 
 /// What the rules depend on besides the options: fake ranges, the network as it is, and the ranges that
@@ -149,7 +165,11 @@ pub fn facts(config: &Config, routing: Option<&Routing>, network: &Network) -> F
         Some(routing) if config.transparent.offload => direct_ranges(config, routing),
         _ => Vec::new(),
     };
-    Facts { fake_ip, connected: network.connected.clone(), direct }
+    Facts {
+        fake_ip,
+        connected: network.connected.clone(),
+        direct,
+    }
 }
 
 fn direct_ranges(config: &Config, routing: &Routing) -> Vec<Prefix> {
@@ -176,7 +196,9 @@ fn direct_ranges(config: &Config, routing: &Routing) -> Vec<Prefix> {
 pub fn only_instance() -> Result<UnixListener, Failure> {
     let name = SocketAddr::from_abstract_name("headgate/capture")?;
     UnixListener::bind_addr(&name).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => "another instance of headgate captures traffic in this network".into(),
+        io::ErrorKind::AddrInUse => {
+            "another instance of headgate captures traffic in this network".into()
+        }
         _ => error.into(),
     })
 }
@@ -189,7 +211,8 @@ pub fn print_ruleset(config: &Config) -> Result<(), Failure> {
     let tproxy = apply::has_tproxy().unwrap_or(true);
     let ports = ports(&config.inbound, tproxy);
     let facts = facts(config, None, &Network::default());
-    let ruleset = Ruleset::new(&config.transparent, ports, &facts, tproxy).ok_or(CaptureError::Mark)?;
+    let ruleset =
+        Ruleset::new(&config.transparent, ports, &facts, tproxy).ok_or(CaptureError::Mark)?;
     say(ruleset.to_string().trim_end());
     Ok(())
 }
@@ -202,7 +225,9 @@ pub fn cleanup() -> Result<(), Failure> {
     let _place = only_instance()?;
     let options = Options::default();
     apply::cleanup(&options)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(routing::cleanup(&options))?;
     Ok(())
 }

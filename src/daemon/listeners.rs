@@ -57,7 +57,12 @@ pub struct Listeners {
 
 impl Listeners {
     /// None yet.
-    pub fn new(workers: Arc<Workers>, tunnel: Arc<Tunnel>, dns: Arc<Current>, own_mark: u32) -> Self {
+    pub fn new(
+        workers: Arc<Workers>,
+        tunnel: Arc<Tunnel>,
+        dns: Arc<Current>,
+        own_mark: u32,
+    ) -> Self {
         Self {
             workers,
             tunnel,
@@ -83,18 +88,33 @@ impl Listeners {
             && old.skip_auth_prefixes == options.skip_auth_prefixes
             && old.lan_allowed_ips == options.lan_allowed_ips
             && old.lan_disallowed_ips == options.lan_disallowed_ips;
-        let users_of = |options: &Options, name: &str| options.listeners.iter().find(|listener| *listener.name == *name).map(|listener| listener.users.clone());
+        let users_of = |options: &Options, name: &str| {
+            options
+                .listeners
+                .iter()
+                .find(|listener| *listener.name == *name)
+                .map(|listener| listener.users.clone())
+        };
         self.served.retain(|served| {
             let fits = |port: &Port| same_port(port, &served.port);
-            same_doors && wanted.iter().any(fits) && users_of(&old, &served.port.name) == users_of(options, &served.port.name)
+            same_doors
+                && wanted.iter().any(fits)
+                && users_of(&old, &served.port.name) == users_of(options, &served.port.name)
         });
         let mut failed = Vec::new();
         for port in wanted {
-            if self.served.iter().any(|served| same_port(&served.port, &port)) {
+            if self
+                .served
+                .iter()
+                .any(|served| same_port(&served.port, &port))
+            {
                 continue;
             }
             match self.open(&port) {
-                Ok(tasks) => self.served.push(Served { port, _tasks: tasks }),
+                Ok(tasks) => self.served.push(Served {
+                    port,
+                    _tasks: tasks,
+                }),
                 Err(error) => failed.push((port.address, error)),
             }
         }
@@ -103,7 +123,10 @@ impl Listeners {
 
     /// The port that is served under a built-in name; 0 when none is.
     pub fn port_of(&self, name: &str) -> u16 {
-        self.served.iter().find(|served| &*served.port.name == name).map_or(0, |served| served.port.address.port())
+        self.served
+            .iter()
+            .find(|served| &*served.port.name == name)
+            .map_or(0, |served| served.port.address.port())
     }
 
     fn open(&self, port: &Port) -> io::Result<Tasks> {
@@ -120,7 +143,8 @@ impl Listeners {
                     let _here = worker.enter();
                     let listener = Listener::bind(port.address, Sharing::PerCore)?;
                     let dispatch: Arc<dyn Dispatch> = Arc::clone(&self.tunnel) as Arc<dyn Dispatch>;
-                    let service: Arc<dyn Service> = Arc::new(Proxy::new(port, listener.address(), dispatch));
+                    let service: Arc<dyn Service> =
+                        Arc::new(Proxy::new(port, listener.address(), dispatch));
                     tasks.spawn(worker, listener.serve(service));
                 }
             }
@@ -138,14 +162,28 @@ impl Listeners {
         udp: bool,
         hijack: Option<&Arc<Current>>,
     ) -> io::Result<()> {
-        let replies = if udp && kind == ListenerKind::TProxy { Some(Arc::new(RawReplies::open(self.own_mark)?)) } else { None };
+        let replies = if udp && kind == ListenerKind::TProxy {
+            Some(Arc::new(RawReplies::open(self.own_mark)?))
+        } else {
+            None
+        };
         for worker in self.workers.handles() {
             let _here = worker.enter();
-            let capture = if kind == ListenerKind::TProxy { Capture::TProxy } else { Capture::Redirect };
-            let streams = StreamListener::bind(address, capture, Arc::clone(name), hijack.cloned())?;
+            let capture = if kind == ListenerKind::TProxy {
+                Capture::TProxy
+            } else {
+                Capture::Redirect
+            };
+            let streams =
+                StreamListener::bind(address, capture, Arc::clone(name), hijack.cloned())?;
             tasks.spawn(worker, streams.serve(Arc::clone(&self.tunnel)));
             if let Some(replies) = &replies {
-                let datagrams = DatagramListener::bind(address, Arc::clone(name), hijack.cloned(), Arc::clone(replies))?;
+                let datagrams = DatagramListener::bind(
+                    address,
+                    Arc::clone(name),
+                    hijack.cloned(),
+                    Arc::clone(replies),
+                )?;
                 tasks.spawn(worker, datagrams.serve(Arc::clone(&self.tunnel)));
             }
         }
@@ -156,28 +194,59 @@ impl Listeners {
     ///
     /// # Errors
     /// The first that cannot be opened.
-    pub fn open_captured(&mut self, ports: Ports, tproxy: bool, redirect: bool, hijack: bool) -> Result<(), Failure> {
+    pub fn open_captured(
+        &mut self,
+        ports: Ports,
+        tproxy: bool,
+        redirect: bool,
+        hijack: bool,
+    ) -> Result<(), Failure> {
         self.capture = Tasks::default();
         let mut tasks = Tasks::default();
         let dns = hijack.then_some(&self.dns);
-        let failed = |address: SocketAddr| move |error: io::Error| -> Failure { format!("{address}: {error}").into() };
+        let failed = |address: SocketAddr| {
+            move |error: io::Error| -> Failure { format!("{address}: {error}").into() }
+        };
         if tproxy {
-            for ip in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+            for ip in [
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ] {
                 let address = SocketAddr::new(ip, ports.tproxy);
                 refuse_taken(address).map_err(failed(address))?;
-                let opened = self.open_capture(&mut tasks, ListenerKind::TProxy, address, &"DEFAULT-TPROXY".into(), true, dns);
+                let opened = self.open_capture(
+                    &mut tasks,
+                    ListenerKind::TProxy,
+                    address,
+                    &"DEFAULT-TPROXY".into(),
+                    true,
+                    dns,
+                );
                 opened.or_else(without_ipv6(ip)).map_err(failed(address))?;
             }
         }
         if redirect || !tproxy {
-            for address in both_families(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), ports.redirect)) {
-                let opened = self.open_capture(&mut tasks, ListenerKind::Redirect, address, &"DEFAULT-REDIR".into(), false, dns);
-                opened.or_else(without_ipv6(address.ip())).map_err(failed(address))?;
+            for address in both_families(SocketAddr::new(
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                ports.redirect,
+            )) {
+                let opened = self.open_capture(
+                    &mut tasks,
+                    ListenerKind::Redirect,
+                    address,
+                    &"DEFAULT-REDIR".into(),
+                    false,
+                    dns,
+                );
+                opened
+                    .or_else(without_ipv6(address.ip()))
+                    .map_err(failed(address))?;
             }
         }
         if !tproxy && hijack {
             let address = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), ports.dns);
-            self.open_resolver(&mut tasks, address).map_err(failed(address))?;
+            self.open_resolver(&mut tasks, address)
+                .map_err(failed(address))?;
         }
         self.capture = tasks;
         Ok(())
@@ -196,7 +265,8 @@ impl Listeners {
         self.resolver = None;
         if let Some(address) = listen {
             let mut tasks = Tasks::default();
-            self.open_resolver(&mut tasks, address).map_err(|error| format!("dns.listen {address}: {error}"))?;
+            self.open_resolver(&mut tasks, address)
+                .map_err(|error| format!("dns.listen {address}: {error}"))?;
             self.resolver = Some((address, tasks));
         }
         Ok(())
@@ -212,26 +282,48 @@ impl Listeners {
         let tcp = std::net::TcpListener::bind(address)?;
         tcp.set_nonblocking(true)?;
         let server = self.dns.server();
-        tasks.spawn(worker, serve_udp(Arc::clone(&server), Arc::new(tokio::net::UdpSocket::from_std(udp)?)));
-        tasks.spawn(worker, serve_tcp(server, Arc::new(tokio::net::TcpListener::from_std(tcp)?)));
+        tasks.spawn(
+            worker,
+            serve_udp(
+                Arc::clone(&server),
+                Arc::new(tokio::net::UdpSocket::from_std(udp)?),
+            ),
+        );
+        tasks.spawn(
+            worker,
+            serve_tcp(server, Arc::new(tokio::net::TcpListener::from_std(tcp)?)),
+        );
         Ok(())
     }
 }
 
 fn same_port(a: &Port, b: &Port) -> bool {
-    a.name == b.name && a.kind == b.kind && a.address == b.address && a.udp == b.udp && a.proxy == b.proxy
+    a.name == b.name
+        && a.kind == b.kind
+        && a.address == b.address
+        && a.udp == b.udp
+        && a.proxy == b.proxy
 }
 
 /// Sharing a port among our loops must not mean sharing it with another instance.
 fn refuse_taken(address: SocketAddr) -> io::Result<()> {
-    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt};
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt,
+        socket, sockopt,
+    };
     use std::os::fd::AsRawFd;
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let Ok(probe) = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None) else {
         return Ok(());
     };
     setsockopt(&probe, sockopt::ReuseAddr, &true)?;
-    match bind(probe.as_raw_fd(), &SockaddrStorage::from(address)).and_then(|()| listen(&probe, Backlog::new(1).unwrap_or(Backlog::MAXCONN))) {
+    match bind(probe.as_raw_fd(), &SockaddrStorage::from(address))
+        .and_then(|()| listen(&probe, Backlog::new(1).unwrap_or(Backlog::MAXCONN)))
+    {
         Err(nix::errno::Errno::EADDRINUSE) => Err(io::ErrorKind::AddrInUse.into()),
         // Whatever else is wrong, the real socket will say.
         _ => Ok(()),
@@ -241,7 +333,10 @@ fn refuse_taken(address: SocketAddr) -> io::Result<()> {
 /// `[::]` as an address of each family: transparent sockets are of one family only.
 fn both_families(address: SocketAddr) -> Vec<SocketAddr> {
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()), address]
+        vec![
+            SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
+            address,
+        ]
     } else {
         vec![address]
     }
@@ -250,7 +345,14 @@ fn both_families(address: SocketAddr) -> Vec<SocketAddr> {
 /// A kernel without IPv6 is no error.
 fn without_ipv6(ip: IpAddr) -> impl Fn(io::Error) -> io::Result<()> {
     move |error| {
-        let lacking = matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL));
-        if ip.is_ipv6() && lacking { Ok(()) } else { Err(error) }
+        let lacking = matches!(
+            error.raw_os_error(),
+            Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+        );
+        if ip.is_ipv6() && lacking {
+            Ok(())
+        } else {
+            Err(error)
+        }
     }
 }

@@ -62,7 +62,11 @@ impl Known {
 impl Offload {
     /// Tells `kernel` what `tunnel` decides.
     pub fn new(tunnel: Arc<OnceLock<Weak<Tunnel>>>, kernel: Arc<Kernel>) -> Self {
-        Self { tunnel, kernel, known: Mutex::default() }
+        Self {
+            tunnel,
+            kernel,
+            known: Mutex::default(),
+        }
     }
 
     /// Forgets what was told: decisions have changed.
@@ -86,11 +90,18 @@ impl Offload {
                 Some(Known::Contested(end)) => *end <= now,
                 Some(Known::Direct(end)) => *end < now + RENEW_BELOW,
             };
-            addresses.iter().filter(fresh).map(|address| (*address, ttl + GRACE)).collect()
+            addresses
+                .iter()
+                .filter(fresh)
+                .map(|address| (*address, ttl + GRACE))
+                .collect()
         };
         if !due.is_empty() && self.kernel.add_direct(&due) {
             let mut known = self.known();
-            known.extend(due.iter().map(|(address, _)| (*address, Known::Direct(until))));
+            known.extend(
+                due.iter()
+                    .map(|(address, _)| (*address, Known::Direct(until))),
+            );
         }
     }
 
@@ -101,7 +112,8 @@ impl Offload {
             make_room(&mut known, now);
             let mut told = Vec::new();
             for address in addresses {
-                if let Some(Known::Direct(end)) = known.insert(*address, Known::Contested(now + ttl + GRACE))
+                if let Some(Known::Direct(end)) =
+                    known.insert(*address, Known::Contested(now + ttl + GRACE))
                     && end > now
                 {
                     told.push(*address);
@@ -130,7 +142,9 @@ impl Policy for Offload {
         if routing.sniffer.options.enable && !tunnel.gives_fakes() {
             return false;
         }
-        self.kernel.offloads() && !routing.sniffer.force_domain.contains(name) && routing.certainly_direct(name)
+        self.kernel.offloads()
+            && !routing.sniffer.force_domain.contains(name)
+            && routing.certainly_direct(name)
     }
 
     fn answered(&self, _name: &str, _client: IpAddr, addresses: &[IpAddr], ttl: u32, direct: bool) {
@@ -138,6 +152,10 @@ impl Policy for Offload {
             return;
         }
         let ttl = Duration::from_secs(ttl.into());
-        if direct { self.tell(addresses, ttl) } else { self.contest(addresses, ttl) }
+        if direct {
+            self.tell(addresses, ttl)
+        } else {
+            self.contest(addresses, ttl)
+        }
     }
 }

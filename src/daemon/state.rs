@@ -24,11 +24,17 @@ pub type Selected = HashMap<Box<str>, Box<str>>;
 /// The choices of an earlier run; none when there is no such file or it is not ours.
 pub fn load_selected(directory: &Path) -> Selected {
     let mut text = String::new();
-    let read = fs::File::open(directory.join(SELECTED)).and_then(|file| file.take(SELECTED_BYTES_MAX).read_to_string(&mut text));
-    let Ok(Value::Object(map)) = read.map_err(|_| ()).and_then(|_| serde_json::from_str(&text).map_err(|_| ())) else {
+    let read = fs::File::open(directory.join(SELECTED))
+        .and_then(|file| file.take(SELECTED_BYTES_MAX).read_to_string(&mut text));
+    let Ok(Value::Object(map)) = read
+        .map_err(|_| ())
+        .and_then(|_| serde_json::from_str(&text).map_err(|_| ()))
+    else {
         return Selected::new();
     };
-    map.into_iter().filter_map(|(group, member)| Some((group.into(), member.as_str()?.into()))).collect()
+    map.into_iter()
+        .filter_map(|(group, member)| Some((group.into(), member.as_str()?.into())))
+        .collect()
 }
 
 /// Remembers the choices.
@@ -36,8 +42,14 @@ pub fn load_selected(directory: &Path) -> Selected {
 /// # Errors
 /// What the file system says; the old file stays whole then.
 pub fn store_selected(directory: &Path, selected: &Selected) -> io::Result<()> {
-    let map: Map<String, Value> = selected.iter().map(|(group, member)| (group.to_string(), Value::from(&**member))).collect();
-    replace(&directory.join(SELECTED), Value::Object(map).to_string().as_bytes())
+    let map: Map<String, Value> = selected
+        .iter()
+        .map(|(group, member)| (group.to_string(), Value::from(&**member)))
+        .collect();
+    replace(
+        &directory.join(SELECTED),
+        Value::Object(map).to_string().as_bytes(),
+    )
 }
 
 /// The controller's secret of the built-in configuration, made when there is none yet, and where it is.
@@ -64,7 +76,12 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::create_dir_all(directory)?;
     }
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(new, path)
@@ -75,7 +92,8 @@ mod tests {
     use super::*;
 
     fn directory(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("headgate-state-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("headgate-state-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         path
     }
@@ -99,7 +117,10 @@ mod tests {
         let (first, path) = secret(&place).unwrap();
         assert_eq!(first.len(), 32);
         assert_eq!(secret(&place).unwrap().0, first);
-        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let _ = fs::remove_dir_all(&place);
     }
 }

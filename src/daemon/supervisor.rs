@@ -66,16 +66,27 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         log::warn!("{}: {warning}", loaded.origin);
     }
-    if loaded.config.controller.secret.is_empty() && command.file.is_none() && loaded.origin.starts_with("built-in") {
+    if loaded.config.controller.secret.is_empty()
+        && command.file.is_none()
+        && loaded.origin.starts_with("built-in")
+    {
         let (secret, place) = state::secret(&directory)?;
         loaded.config.controller.secret = secret;
-        log::info!("controller at 127.0.0.1:9090; its secret is in {}", place.display());
+        log::info!(
+            "controller at 127.0.0.1:9090; its secret is in {}",
+            place.display()
+        );
     }
     let (file, _) = command.file();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut instance = Instance::start(loaded, directory, file, logger).await?;
-        log::info!("headgate ready in {} ms", (clock::now() - began).as_millis());
+        log::info!(
+            "headgate ready in {} ms",
+            (clock::now() - began).as_millis()
+        );
         instance.serve().await?;
         instance.stop().await;
         Ok(())
@@ -133,18 +144,41 @@ struct Instance {
 }
 
 impl Instance {
-    async fn start(loaded: Loaded, directory: PathBuf, file: PathBuf, logger: &'static Logger) -> Result<Self, Failure> {
+    async fn start(
+        loaded: Loaded,
+        directory: PathBuf,
+        file: PathBuf,
+        logger: &'static Logger,
+    ) -> Result<Self, Failure> {
         let mut config = loaded.config;
         settle_offload(&mut config);
         let mark = mark_of(&config);
         let kernel = Arc::new(Kernel::default());
         let tunnel_known = Arc::new(OnceLock::new());
         let offload = Arc::new(Offload::new(Arc::clone(&tunnel_known), Arc::clone(&kernel)));
-        let selected = if config.general.store_selected { state::load_selected(&directory) } else { state::Selected::new() };
+        let selected = if config.general.store_selected {
+            state::load_selected(&directory)
+        } else {
+            state::Selected::new()
+        };
         let mut tables = DnsTables::default();
-        let ties = DnsTies { directory: &directory, own_mark: mark, tunnel: &tunnel_known, offload: &offload };
-        let dns = Arc::new(Current::new(build::dns_server(&config, &mut tables, &ties)?));
-        let routing = build::routing(&mut config, Arc::clone(&dns) as Arc<dyn Resolve>, mark, &selected)?;
+        let ties = DnsTies {
+            directory: &directory,
+            own_mark: mark,
+            tunnel: &tunnel_known,
+            offload: &offload,
+        };
+        let dns = Arc::new(Current::new(build::dns_server(
+            &config,
+            &mut tables,
+            &ties,
+        )?));
+        let routing = build::routing(
+            &mut config,
+            Arc::clone(&dns) as Arc<dyn Resolve>,
+            mark,
+            &selected,
+        )?;
         let workers = Arc::new(Workers::start()?);
         let devices = Neighbours::watch().await.ok().map(Arc::new);
         let known_devices: Arc<dyn Devices> = match &devices {
@@ -166,7 +200,12 @@ impl Instance {
             runtime: tokio::runtime::Handle::current(),
             selected: Arc::new(Mutex::new((selected, config.general.store_selected))),
         });
-        let listeners = Listeners::new(Arc::clone(&workers), Arc::clone(&tunnel), Arc::clone(&dns), mark);
+        let listeners = Listeners::new(
+            Arc::clone(&workers),
+            Arc::clone(&tunnel),
+            Arc::clone(&dns),
+            mark,
+        );
         let mut instance = Self {
             config,
             directory,
@@ -192,10 +231,17 @@ impl Instance {
 
     /// Binds and serves, and captures last.
     async fn open(&mut self) -> Result<(), Failure> {
-        let place = if self.config.transparent.enable { Some(kernel::only_instance()?) } else { None };
+        let place = if self.config.transparent.enable {
+            Some(kernel::only_instance()?)
+        } else {
+            None
+        };
         let tproxy = place.is_some() && apply::has_tproxy()?;
         if place.is_some() {
-            apply::hold(&self.config.transparent, &kernel::facts(&self.config, None, &Network::default()))?;
+            apply::hold(
+                &self.config.transparent,
+                &kernel::facts(&self.config, None, &Network::default()),
+            )?;
         }
         let failed = self.listeners.follow(&self.config.inbound, place.is_some());
         if let Some((address, error)) = failed.into_iter().next() {
@@ -203,7 +249,10 @@ impl Instance {
         }
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
         self.listeners.serve_dns(listen)?;
-        self.gate = Some(Gate::start(&self.config.controller, Arc::clone(&self.door) as Arc<dyn Control>)?);
+        self.gate = Some(Gate::start(
+            &self.config.controller,
+            Arc::clone(&self.door) as Arc<dyn Control>,
+        )?);
         if let Some(place) = place {
             self.capture(place, tproxy).await?;
         }
@@ -216,25 +265,50 @@ impl Instance {
         let options = self.config.transparent.clone();
         let ports = kernel::ports(&self.config.inbound, tproxy);
         if !tproxy {
-            log::warn!("the kernel has no tproxy (package kmod-nft-tproxy): TCP is redirected, UDP is not covered");
+            log::warn!(
+                "the kernel has no tproxy (package kmod-nft-tproxy): TCP is redirected, UDP is not covered"
+            );
         }
         let redirect = options.mode == Mode::Redirect;
-        self.listeners.open_captured(ports, tproxy, redirect, options.dns_hijack && self.config.dns.enable)?;
+        self.listeners.open_captured(
+            ports,
+            tproxy,
+            redirect,
+            options.dns_hijack && self.config.dns.enable,
+        )?;
         let (keeper, network) = Keeper::start(&options).await?;
         for range in self.fake_ranges() {
             if let Some(route) = keeper.overlapping_route(range).await? {
                 keeper.stop().await?;
-                return Err(format!("dns.fake-ip-range {range} overlaps the route {route}: choose another range").into());
+                return Err(format!(
+                    "dns.fake-ip-range {range} overlaps the route {route}: choose another range"
+                )
+                .into());
             }
         }
-        let facts = kernel::facts(&self.config, Some(&self.tunnel.routing()), &network.borrow());
+        let facts = kernel::facts(
+            &self.config,
+            Some(&self.tunnel.routing()),
+            &network.borrow(),
+        );
         if let Err(error) = self.kernel.start(&options, ports, &facts) {
             keeper.stop().await?;
             return Err(error.into());
         }
         let renewal = self.renew_forever();
-        let servers = tokio::spawn(follow_servers(Arc::clone(&self.tunnel), Arc::clone(&self.dns), Arc::clone(&self.kernel)));
-        self.captured = Some(Captured { keeper, network, renewal, servers, tproxy, _place: place });
+        let servers = tokio::spawn(follow_servers(
+            Arc::clone(&self.tunnel),
+            Arc::clone(&self.dns),
+            Arc::clone(&self.kernel),
+        ));
+        self.captured = Some(Captured {
+            keeper,
+            network,
+            renewal,
+            servers,
+            tproxy,
+            _place: place,
+        });
         Ok(())
     }
 
@@ -268,7 +342,10 @@ impl Instance {
     /// Serves until told to stop.
     async fn serve(&mut self) -> Result<(), Failure> {
         let mut hangup = signal(SignalKind::hangup())?;
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
         let mut persist = interval(PERSIST_EVERY);
         loop {
             let event = tokio::select! {
@@ -301,7 +378,9 @@ impl Instance {
     }
 
     fn persist(&self) {
-        let Some(pool) = self.tables.fake_ip.clone() else { return };
+        let Some(pool) = self.tables.fake_ip.clone() else {
+            return;
+        };
         let _task = tokio::task::spawn_blocking(move || {
             if let Err(error) = pool.persist() {
                 log::warn!("fake-ip table: {error}");
@@ -311,8 +390,14 @@ impl Instance {
 
     /// Brings the rules up to the network and the decisions of the moment.
     fn refresh_kernel(&self) {
-        let Some(captured) = &self.captured else { return };
-        let facts = kernel::facts(&self.config, Some(&self.tunnel.routing()), &captured.network.borrow());
+        let Some(captured) = &self.captured else {
+            return;
+        };
+        let facts = kernel::facts(
+            &self.config,
+            Some(&self.tunnel.routing()),
+            &captured.network.borrow(),
+        );
         let ports = kernel::ports(&self.config.inbound, captured.tproxy);
         if let Err(error) = self.kernel.apply(&self.config.transparent, ports, &facts) {
             log::error!("capture rules: {error}");
@@ -322,8 +407,13 @@ impl Instance {
     /// Replaces the configuration; the old one stays when the new one is refused.
     async fn reload(&mut self, source: ReloadSource, force: bool) -> Result<(), Failure> {
         let loaded = match source {
-            ReloadSource::Running if self.file.exists() => command::parse(&fs::read_to_string(&self.file)?, self.file.display().to_string())?,
-            ReloadSource::Running => return Err(format!("{}: there is no such file", self.file.display()).into()),
+            ReloadSource::Running if self.file.exists() => command::parse(
+                &fs::read_to_string(&self.file)?,
+                self.file.display().to_string(),
+            )?,
+            ReloadSource::Running => {
+                return Err(format!("{}: there is no such file", self.file.display()).into());
+            }
             ReloadSource::File { path, text } => command::parse(&text, path.display().to_string())?,
             ReloadSource::Payload(text) => command::parse(&text, "payload".into())?,
         };
@@ -334,9 +424,19 @@ impl Instance {
         settle_offload(&mut config);
         let mark = mark_of(&config);
         let selected = self.choices();
-        let ties = DnsTies { directory: &self.directory, own_mark: mark, tunnel: &self.tunnel_known, offload: &self.offload };
+        let ties = DnsTies {
+            directory: &self.directory,
+            own_mark: mark,
+            tunnel: &self.tunnel_known,
+            offload: &self.offload,
+        };
         let server = build::dns_server(&config, &mut self.tables, &ties)?;
-        let routing = build::routing(&mut config, Arc::clone(&self.dns) as Arc<dyn Resolve>, mark, &selected)?;
+        let routing = build::routing(
+            &mut config,
+            Arc::clone(&self.dns) as Arc<dyn Resolve>,
+            mark,
+            &selected,
+        )?;
 
         // From here on nothing is refused any more.
         let old = std::mem::replace(&mut self.config, config);
@@ -364,11 +464,19 @@ impl Instance {
 
     /// Choices of the groups, those made since the start included.
     fn choices(&self) -> state::Selected {
-        self.door.selected.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.door
+            .selected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
     }
 
     fn follow_listeners(&mut self) {
-        for (address, error) in self.listeners.follow(&self.config.inbound, self.config.transparent.enable) {
+        for (address, error) in self
+            .listeners
+            .follow(&self.config.inbound, self.config.transparent.enable)
+        {
             log::error!("{address}: {error}");
         }
     }
@@ -387,7 +495,10 @@ impl Instance {
             let again = async {
                 let place = kernel::only_instance()?;
                 let tproxy = apply::has_tproxy()?;
-                apply::hold(&self.config.transparent, &kernel::facts(&self.config, None, &Network::default()))?;
+                apply::hold(
+                    &self.config.transparent,
+                    &kernel::facts(&self.config, None, &Network::default()),
+                )?;
                 self.capture(place, tproxy).await
             };
             if let Err(error) = again.await {
@@ -455,7 +566,12 @@ impl Instance {
                 general.interface_name = Some(name).filter(|name| !name.is_empty());
             }
             let resolver = Arc::clone(&self.dns) as Arc<dyn Resolve>;
-            routing.outbounds = build::registry(&self.config, resolver, mark_of(&self.config), &self.choices())?;
+            routing.outbounds = build::registry(
+                &self.config,
+                resolver,
+                mark_of(&self.config),
+                &self.choices(),
+            )?;
             settle_offload(&mut self.config);
         }
         self.tunnel.replace_routing(routing);
@@ -478,12 +594,18 @@ impl Instance {
                 Some(captured) => kernel::ports(inbound, captured.tproxy).tproxy,
                 None => self.listeners.port_of("DEFAULT-TPROXY"),
             },
-            users: inbound.authentication.iter().map(|user| user.username.clone()).collect(),
+            users: inbound
+                .authentication
+                .iter()
+                .map(|user| user.username.clone())
+                .collect(),
             skip_auth_prefixes: inbound.skip_auth_prefixes.clone(),
             lan_allowed_ips: inbound.lan_allowed_ips.clone(),
             lan_disallowed_ips: inbound.lan_disallowed_ips.clone(),
             allow_lan: inbound.allow_lan,
-            bind_address: inbound.bind_address.map_or_else(|| "*".into(), |address| address.to_string().into()),
+            bind_address: inbound
+                .bind_address
+                .map_or_else(|| "*".into(), |address| address.to_string().into()),
             mode: general.mode,
             ipv6: general.ipv6,
             unified_delay: general.unified_delay,
@@ -495,7 +617,11 @@ impl Instance {
             keep_alive_interval: general.keep_alive_interval,
             disable_keep_alive: general.disable_keep_alive,
         };
-        *self.door.general.write().unwrap_or_else(PoisonError::into_inner) = shown;
+        *self
+            .door
+            .general
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = shown;
     }
 
     /// Stops: capture first, the drops of `fail: closed` last.
@@ -503,7 +629,8 @@ impl Instance {
         log::info!("stopping");
         self.release_capture().await;
         self.gate = None;
-        self.listeners.follow(&crate::inbound::options::Options::default(), false);
+        self.listeners
+            .follow(&crate::inbound::options::Options::default(), false);
         if let Err(error) = self.listeners.serve_dns(None) {
             log::error!("{error}");
         }
@@ -531,7 +658,9 @@ enum Event {
 async fn watch_kernel(captured: &mut Option<Captured>) {
     match captured {
         None => std::future::pending().await,
-        Some(Captured { keeper, network, .. }) => {
+        Some(Captured {
+            keeper, network, ..
+        }) => {
             tokio::select! {
                 () = keeper.run() => std::future::pending().await,
                 changed = network.changed() => if changed.is_err() {
@@ -546,10 +675,18 @@ async fn watch_kernel(captured: &mut Option<Captured>) {
 async fn follow_servers(tunnel: Arc<Tunnel>, dns: Arc<Current>, kernel: Arc<Kernel>) {
     let mut before = Vec::new();
     loop {
-        let hosts: Vec<Box<str>> = tunnel.routing().outbounds.proxy_servers().map(Into::into).collect();
+        let hosts: Vec<Box<str>> = tunnel
+            .routing()
+            .outbounds
+            .proxy_servers()
+            .map(Into::into)
+            .collect();
         let (mut addresses, mut missed) = (HashSet::new(), false);
         for host in hosts {
-            match dns.resolve(&host, IpVersion::Dual, Purpose::ProxyServer).await {
+            match dns
+                .resolve(&host, IpVersion::Dual, Purpose::ProxyServer)
+                .await
+            {
                 Ok(found) => addresses.extend(found),
                 Err(_) => missed = true,
             }
@@ -569,7 +706,9 @@ fn settle_offload(config: &mut Config) {
     let apart = config.general.interface_name.is_some() || config.general.routing_mark != 0;
     if config.transparent.offload && apart {
         if config.transparent.enable {
-            log::info!("offload is off: interface-name or routing-mark sends DIRECT another way than forwarding");
+            log::info!(
+                "offload is off: interface-name or routing-mark sends DIRECT another way than forwarding"
+            );
         }
         config.transparent.offload = false;
     }
@@ -577,7 +716,11 @@ fn settle_offload(config: &mut Config) {
 
 /// The mark of our own sockets; none where nothing is captured, since it takes a capability.
 fn mark_of(config: &Config) -> u32 {
-    if config.transparent.enable { own_mark(&config.transparent) } else { 0 }
+    if config.transparent.enable {
+        own_mark(&config.transparent)
+    } else {
+        0
+    }
 }
 
 fn log_reload(done: &Result<(), Failure>) {

@@ -33,7 +33,9 @@ impl Workers {
     /// # Errors
     /// What the kernel says of threads and epoll.
     pub fn start() -> io::Result<Self> {
-        let count = thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+        let count = thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(WORKERS_MAX);
         let beats: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
         let mut handles = Vec::new();
         for index in 0..count {
@@ -51,7 +53,10 @@ impl Workers {
                     }
                 });
             };
-            thread::Builder::new().name(format!("flows-{index}")).stack_size(STACK_BYTES).spawn(run)?;
+            thread::Builder::new()
+                .name(format!("flows-{index}"))
+                .stack_size(STACK_BYTES)
+                .spawn(run)?;
         }
         Ok(Self { handles, beats })
     }
@@ -68,7 +73,14 @@ impl Workers {
 
     /// Watches the loops from outside.
     pub fn pulse(&self) -> Pulse {
-        Pulse { beats: Arc::clone(&self.beats), seen: self.beats.iter().map(|beat| beat.load(Ordering::Relaxed)).collect() }
+        Pulse {
+            beats: Arc::clone(&self.beats),
+            seen: self
+                .beats
+                .iter()
+                .map(|beat| beat.load(Ordering::Relaxed))
+                .collect(),
+        }
     }
 }
 

@@ -13,9 +13,9 @@ pub mod mixed;
 pub mod options;
 
 pub mod socks;
-pub mod transparent;
 #[cfg(test)]
 mod testing;
+pub mod transparent;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;

@@ -97,7 +97,10 @@ impl Tunnel {
             .open(metadata, decision.chain, rule, clock::unix_time());
         drop(decision.node);
         // The caller may drop this future in the middle; the flow is over then all the same.
-        let _entry = Entry { connections: &self.connections, id: connection.id };
+        let _entry = Entry {
+            connections: &self.connections,
+            id: connection.id,
+        };
         let ended = relay(client, remote, &connection, &self.connections).await;
         if let Err(error) = ended {
             log::debug!(

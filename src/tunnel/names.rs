@@ -64,10 +64,15 @@ impl Names for Current {
 
     fn hosts(&self, name: &str) -> Hosts {
         let server = self.server();
-        let found = server.hosts().and_then(|hosts| hosts.find(name, clock::now()));
+        let found = server
+            .hosts()
+            .and_then(|hosts| hosts.find(name, clock::now()));
         match found {
             None => Hosts::Unlisted,
-            Some(found) => match (found.addresses.as_deref().and_then(<[IpAddr]>::first), found.alias) {
+            Some(found) => match (
+                found.addresses.as_deref().and_then(<[IpAddr]>::first),
+                found.alias,
+            ) {
                 (Some(address), _) => Hosts::Address(*address),
                 (None, Some(alias)) => Hosts::Alias(alias),
                 (None, None) => Hosts::Unlisted,

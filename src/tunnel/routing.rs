@@ -146,13 +146,26 @@ impl Routing {
 impl Routing {
     /// The address ranges of one family whose every flow is certain to leave DIRECT.
     #[must_use]
-    pub fn certainly_direct_ranges(&self, v4: bool, names_may_appear: bool) -> Vec<(IpAddr, IpAddr)> {
-        let everything = || vec![(from_bits(0, v4), from_bits(if v4 { u128::from(u32::MAX) } else { u128::MAX }, v4))];
+    pub fn certainly_direct_ranges(
+        &self,
+        v4: bool,
+        names_may_appear: bool,
+    ) -> Vec<(IpAddr, IpAddr)> {
+        let everything = || {
+            vec![(
+                from_bits(0, v4),
+                from_bits(if v4 { u128::from(u32::MAX) } else { u128::MAX }, v4),
+            )]
+        };
         match self.mode {
             Mode::Direct if self.leads_direct("DIRECT") => everything(),
             Mode::Global if self.leads_direct("GLOBAL") => everything(),
             Mode::Direct | Mode::Global => Vec::new(),
-            Mode::Rule => self.rules.certainly_direct_ranges(v4, names_may_appear, &|index| self.rule_leads_direct(index)),
+            Mode::Rule => self
+                .rules
+                .certainly_direct_ranges(v4, names_may_appear, &|index| {
+                    self.rule_leads_direct(index)
+                }),
         }
     }
 }

@@ -37,20 +37,35 @@ pub fn wanted(sniffer: &Sniffer, metadata: &Metadata) -> bool {
     if !options.enable || !options.covers(metadata.network, metadata.destination_port) {
         return false;
     }
-    let skipped = options.skip_source.iter().any(|prefix| prefix.contains(metadata.source.ip()))
-        || metadata.destination_ip.is_some_and(|ip| options.skip_destination.iter().any(|prefix| prefix.contains(ip)));
+    let skipped = options
+        .skip_source
+        .iter()
+        .any(|prefix| prefix.contains(metadata.source.ip()))
+        || metadata.destination_ip.is_some_and(|ip| {
+            options
+                .skip_destination
+                .iter()
+                .any(|prefix| prefix.contains(ip))
+        });
     if skipped {
         return false;
     }
     match &metadata.host {
         None => options.parse_pure_ip,
-        Some(host) => (metadata.dns_mode == DnsMode::RedirHost && options.force_dns_mapping) || sniffer.force_domain.contains(host),
+        Some(host) => {
+            (metadata.dns_mode == DnsMode::RedirHost && options.force_dns_mapping)
+                || sniffer.force_domain.contains(host)
+        }
     }
 }
 
 /// Enters a name that a sniffer read. Whether it was taken.
 pub fn enter(sniffer: &Sniffer, metadata: &mut Metadata, reading: Reading) -> bool {
-    let Reading::Host { name, override_destination } = reading else {
+    let Reading::Host {
+        name,
+        override_destination,
+    } = reading
+    else {
         return false;
     };
     if sniffer.skip_domain.contains(&name) {
@@ -123,11 +138,18 @@ async fn peek(stream: &TcpStream, port: u16, options: &sniff::Options) -> (Readi
     (reading.unwrap_or(Reading::Nothing), Vec::new())
 }
 
-async fn gather(stream: &mut dyn ByteStream, bytes: &mut Vec<u8>, port: u16, options: &sniff::Options) -> Reading {
+async fn gather(
+    stream: &mut dyn ByteStream,
+    bytes: &mut Vec<u8>,
+    port: u16,
+    options: &sniff::Options,
+) -> Reading {
     let reads = async {
         let mut chunk = [0; 2048];
         while bytes.len() < TCP_BYTES_MAX {
-            let Ok(n @ 1..) = stream.read(&mut chunk).await else { break };
+            let Ok(n @ 1..) = stream.read(&mut chunk).await else {
+                break;
+            };
             bytes.extend(chunk.get(..n).unwrap_or_default());
             match sniff::tcp(bytes, port, options) {
                 Reading::NeedMore => {}

@@ -346,7 +346,17 @@ async fn run(tunnel: &Tunnel, session: &Arc<Session>, mut metadata: Metadata) {
         std::mem::take(&mut state.waiting)
     };
     for (to, payload) in waiting {
-        session.send(tunnel, to, &payload);
+        match session.target(tunnel, &to) {
+            // Awaited: a socket this new does not know yet that it can be written to.
+            Target::At(to) => {
+                if open.datagrams.send_to(&payload, &to).await.is_ok() {
+                    tunnel
+                        .connections
+                        .count_upload(&open.connection, payload.len() as u64);
+                }
+            }
+            Target::Unresolved(..) | Target::Nowhere => session.send(tunnel, to, &payload),
+        }
     }
     let ended = receive(tunnel, session, open, idle).await;
     if let Err(error) = ended {

@@ -72,6 +72,10 @@ class Lab:
         return process
 
     def up(self):
+        # The Internet's own servers resolve names by the Internet's DNS.
+        self.resolver = pathlib.Path("/etc/netns") / self.names["wan"]
+        self.resolver.mkdir(parents=True)
+        (self.resolver / "resolv.conf").write_text(f"nameserver {DNS}\n")
         for name in self.names.values():
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
@@ -91,19 +95,24 @@ class Lab:
         self.ip("gw", "link", "add", "wan0", "type", "veth", "peer", "name", "eth0", "netns", self.names["wan"])
         self.ip("gw", "link", "set", "wan0", "up")
         self.ip("wan", "link", "set", "eth0", "up")
-        self.ip("gw", "addr", "add", f"{ROUTER_WAN}/24", "dev", "wan0")
-        self.ip("gw", "addr", "add", f"{ROUTER_WAN6}/64", "dev", "wan0", "nodad")
         for address in ("5.5.5.1/24", f"{DIRECT}/24", f"{SHADOWSOCKS}/24", f"{SOCKS5}/24", f"{DNS}/24", f"{PROXIED}/24", f"{SOCKSED}/24", f"{REJECTED}/24"):
             self.ip("wan", "addr", "add", address, "dev", "eth0")
         for address in ("2a00:77::1/64", f"{DIRECT6}/64", f"{PROXIED6}/64"):
             self.ip("wan", "addr", "add", address, "dev", "eth0", "nodad")
-        self.default_routes()
-        for key in ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"):
+        self.wan_addresses()
+        for key in ("net.ipv4.conf.all.promote_secondaries=1", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"):
             self.ns("gw", "sysctl", "-qw", key)
         self.bridge_netfilter(0)
         self.masquerade()
         self.peers()
         return self
+
+    def wan_addresses(self):
+        """The WAN as it should be: link, addresses, default routes (IPv6 loses them with its link)."""
+        self.ip("gw", "link", "set", "wan0", "up")
+        self.ip("gw", "addr", "replace", f"{ROUTER_WAN}/24", "dev", "wan0")
+        self.ip("gw", "-6", "addr", "replace", f"{ROUTER_WAN6}/64", "dev", "wan0", "nodad")
+        self.default_routes()
 
     def default_routes(self):
         self.ip("gw", "route", "replace", "default", "via", "5.5.5.1")
@@ -144,11 +153,11 @@ table inet router {
         udp = [f"{address},{port}" for address in (DIRECT, PROXIED, SOCKSED, DIRECT6, PROXIED6) for port in (9000, 9001)]
         internet = self.spawn("wan", sys.executable, str(pathlib.Path(__file__).with_name("internet.py")), str(certificate), *udp, stdout=subprocess.PIPE, text=True)
         assert internet.stdout.readline() == "ready\n"
-        self.spawn("wan", "dnsmasq", "-k", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", f"--listen-address={DNS}", "--bind-interfaces",
+        self.spawn("wan", "dnsmasq", "-k", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", f"--listen-address={DNS}", "--bind-interfaces", "--local=/test/",
                    "--user=root", "--pid-file=", "--local-ttl=60", "--log-queries", f"--log-facility={self.directory}/dns.log",
                    *(f"--host-record={name}" for name in (
                        f"direct.test,{DIRECT},{DIRECT6}", f"www.direct.test,{DIRECT},{DIRECT6}", f"proxied.test,{PROXIED},{PROXIED6}",
-                       f"socksed.test,{SOCKSED}", f"rejected.test,{REJECTED}", f"node.test,{SHADOWSOCKS}", f"v4only.test,{DIRECT}")))
+                       f"socksed.test,{SOCKSED}", f"rejected.test,{REJECTED}", f"node.test,{SHADOWSOCKS}", f"www.real.test,{DIRECT}")))
         self.spawn("wan", "ss-server", "-s", SHADOWSOCKS, "-p", "8388", "-k", "secret", "-m", "chacha20-ietf-poly1305", "-u", "-b", SHADOWSOCKS,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         danted = self.directory / "danted.conf"
@@ -180,6 +189,7 @@ socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
                     os.kill(int(pid), signal.SIGKILL)
             run("ip", "netns", "del", name, check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self.resolver, ignore_errors=True)
 
     # What a device does.
 

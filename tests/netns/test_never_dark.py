@@ -2,6 +2,7 @@
 
 import pathlib
 import signal
+import subprocess
 import tempfile
 import time
 
@@ -10,8 +11,8 @@ from lab import (DIRECT, DNS, HEADGATE, PROXIED, ROUTER_LAN, ROUTER_WAN, SHADOWS
 
 class NeverDark(LabTest):
     def setUp(self):
-        self.before = self.kernel_state()
         self.lab.bridge_netfilter(0)
+        self.before = self.kernel_state()
         self.directory = tempfile.mkdtemp(dir=self.lab.directory)
         self.daemon = Daemon(self.lab, config(), self.directory).start()
 
@@ -19,7 +20,7 @@ class NeverDark(LabTest):
         if self.daemon.process:
             self.daemon.kill()
         self.lab.ns("gw", HEADGATE, "cleanup")
-        self.lab.default_routes()
+        self.lab.wan_addresses()
         self.daemon = None
 
     def exit_of(self, address=PROXIED, seconds=2):
@@ -103,14 +104,12 @@ class NeverDark(LabTest):
         self.lab.ip("gw", "link", "set", "wan0", "down")
         self.daemon = Daemon(self.lab, config(), self.directory).start()
         self.assertTrue(self.lab.dig("lan1", ROUTER_LAN, "proxied.test"))
-        self.lab.ip("gw", "link", "set", "wan0", "up")
-        self.lab.default_routes()
+        self.lab.wan_addresses()
         wait_for("traffic", lambda: self.exit_of() == SHADOWSOCKS)
 
     def test_a_second_instance_is_refused(self):
         other = pathlib.Path(tempfile.mkdtemp(dir=self.lab.directory)) / "config.yaml"
         other.write_text(config(swap={"mixed-port: 7890": "mixed-port: 7990", ":9090": ":9190", ":1053": ":1153"}))
-        import subprocess
         done = subprocess.run(["ip", "netns", "exec", self.lab.names["gw"], HEADGATE, "-d", str(other.parent)], capture_output=True, text=True, timeout=10, check=False)
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn("another", done.stderr)

@@ -2,11 +2,11 @@
 
 from lab import DIRECT, PROXIED, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, LabTest, config, wait_for
 
-# No rule by device here: any of them would make every name uncertain.
+# No rule by device, and none by address, before the names': any of them would make a name uncertain.
 RULES = f"""
   - DOMAIN-SUFFIX,proxied.test,Pick
-  - IP-CIDR,{PROXIED}/32,Pick,no-resolve
   - DOMAIN-SUFFIX,direct.test,DIRECT
+  - IP-CIDR,{PROXIED}/32,Pick,no-resolve
   - MATCH,DIRECT
 """
 
