@@ -10,7 +10,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     headgate::platform::memory::return_at_once();
     match Command::parse(std::env::args_os()) {
-        Ok(command) => command::execute(command),
+        Ok(command) => command::execute(&command),
         Err(usage) => {
             eprintln!("headgate: {usage}\n{}", command::USAGE);
             ExitCode::from(2)

@@ -130,7 +130,7 @@ impl Command {
 
 /// Carries a command out: the process's exit status (0 well, 1 failed).
 #[must_use]
-pub fn execute(command: Command) -> ExitCode {
+pub fn execute(command: &Command) -> ExitCode {
     let done = match command.task {
         Task::Version => {
             say(&format!("headgate {}", env!("CARGO_PKG_VERSION")));
@@ -140,17 +140,17 @@ pub fn execute(command: Command) -> ExitCode {
             say(USAGE);
             Ok(())
         }
-        Task::Check => load(&command).map(|loaded| {
+        Task::Check => load(command).map(|loaded| {
             for warning in &loaded.warnings {
                 eprintln!("{}: {warning}", loaded.origin);
             }
             say(&format!("{}: the configuration is valid", loaded.origin));
         }),
         Task::Ruleset => {
-            load(&command).and_then(|loaded| super::kernel::print_ruleset(&loaded.config))
+            load(command).and_then(|loaded| super::kernel::print_ruleset(&loaded.config))
         }
         Task::Cleanup => super::kernel::cleanup(),
-        Task::Run => super::supervisor::run(&command),
+        Task::Run => super::supervisor::run(command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

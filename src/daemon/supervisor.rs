@@ -9,7 +9,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -30,7 +30,6 @@ use crate::config::Config;
 use crate::controllers::gate::Gate;
 use crate::controllers::{BindAddress, Control, General, Patch, ReloadSource};
 use crate::dns::current::Current;
-use crate::metadata::Mac;
 use crate::netfilter::apply;
 use crate::netfilter::marks::own_mark;
 use crate::netfilter::options::{Fail, Mode};
@@ -41,7 +40,7 @@ use crate::platform::neighbours::Neighbours;
 use crate::platform::route::Network;
 use crate::platform::{clock, memory};
 use crate::tunnel::Tunnel;
-use crate::tunnel::names::{Devices, Names};
+use crate::tunnel::names::{Devices, Names, NoDevices};
 use crate::tunnel::routing::Routing;
 
 /// Requests of controllers that may wait; further ones are refused.
@@ -103,15 +102,6 @@ fn level(config: &Config) -> Level {
     }
 }
 
-/// Nothing is known of devices where rtnetlink is out of reach.
-struct NoDevices;
-
-impl Devices for NoDevices {
-    fn mac_of(&self, _address: IpAddr) -> Option<Mac> {
-        None
-    }
-}
-
 /// What is up while traffic is captured.
 struct Captured {
     keeper: Keeper,
@@ -156,11 +146,8 @@ impl Instance {
         let kernel = Arc::new(Kernel::default());
         let tunnel_known = Arc::new(OnceLock::new());
         let offload = Arc::new(Offload::new(Arc::clone(&tunnel_known), Arc::clone(&kernel)));
-        let selected = if config.general.store_selected {
-            state::load_selected(&directory)
-        } else {
-            state::Selected::new()
-        };
+        let kept = config.general.store_selected.then_some(&directory);
+        let selected = kept.map_or_else(Default::default, |place| state::load_selected(place));
         let mut tables = DnsTables::default();
         let ties = DnsTies {
             directory: &directory,
@@ -168,24 +155,19 @@ impl Instance {
             tunnel: &tunnel_known,
             offload: &offload,
         };
-        let dns = Arc::new(Current::new(build::dns_server(
-            &config,
-            &mut tables,
-            &ties,
-        )?));
-        let routing = build::routing(
-            &mut config,
-            Arc::clone(&dns) as Arc<dyn Resolve>,
-            mark,
-            &selected,
-        )?;
+        let server = build::dns_server(&config, &mut tables, &ties)?;
+        let dns = Arc::new(Current::new(server));
+        let routing = build::routing(&mut config, dns.clone(), mark, &selected)?;
         let workers = Arc::new(Workers::start()?);
         let devices = Neighbours::watch().await.ok().map(Arc::new);
-        let known_devices: Arc<dyn Devices> = match &devices {
-            Some(devices) => Arc::clone(devices) as Arc<dyn Devices>,
-            None => Arc::new(NoDevices),
-        };
-        let tunnel = Tunnel::new(routing, Arc::clone(&dns) as Arc<dyn Names>, known_devices);
+        let tunnel = Tunnel::new(
+            routing,
+            Arc::clone(&dns) as Arc<dyn Names>,
+            devices.clone().map_or_else(
+                || Arc::new(NoDevices) as Arc<dyn Devices>,
+                |devices| devices as Arc<dyn Devices>,
+            ),
+        );
         let _first = tunnel_known.set(Arc::downgrade(&tunnel));
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let door = Arc::new(Door {
@@ -193,24 +175,19 @@ impl Instance {
             logger,
             directory: directory.clone(),
             file: file.clone(),
-            general: Arc::new(RwLock::new(General::default())),
+            general: Arc::default(),
             dns: Arc::clone(&dns),
             offload: Arc::clone(&offload),
             requests: sender,
             runtime: tokio::runtime::Handle::current(),
             selected: Arc::new(Mutex::new((selected, config.general.store_selected))),
         });
-        let listeners = Listeners::new(
-            Arc::clone(&workers),
-            Arc::clone(&tunnel),
-            Arc::clone(&dns),
-            mark,
-        );
         let mut instance = Self {
             config,
             directory,
             file,
             logger,
+            listeners: Listeners::new(workers.clone(), tunnel.clone(), dns.clone(), mark),
             workers,
             tunnel,
             tunnel_known,
@@ -218,7 +195,6 @@ impl Instance {
             tables,
             kernel,
             offload,
-            listeners,
             captured: None,
             door,
             requests,

@@ -216,7 +216,7 @@ mod tests {
             let udp = &packet[V4_HEADER..];
             let sum = pseudo_v4(*from.ip(), *to.ip())
                 + u32::from(UDP)
-                + udp.len() as u32
+                + u32::try_from(udp.len()).unwrap()
                 + sum_words(udp);
             assert_eq!(fold(sum), 0);
         }
@@ -224,8 +224,10 @@ mod tests {
         let to = "[2001:db8::7]:40000".parse().unwrap();
         let packet = packet_v6(from, to, b"hello").unwrap();
         let udp = &packet[V6_HEADER..];
-        let sum =
-            pseudo_v6(*from.ip(), *to.ip()) + u32::from(UDP) + udp.len() as u32 + sum_words(udp);
+        let sum = pseudo_v6(*from.ip(), *to.ip())
+            + u32::from(UDP)
+            + u32::try_from(udp.len()).unwrap()
+            + sum_words(udp);
         assert_eq!(fold(sum), 0);
     }
 

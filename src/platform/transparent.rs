@@ -93,7 +93,7 @@ pub(super) fn set_transparent(fd: &impl AsFd, v4: bool) -> io::Result<()> {
             libc::SOL_IPV6,
             libc::IPV6_TRANSPARENT,
             (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
+            libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0),
         )
     };
     if result == 0 {

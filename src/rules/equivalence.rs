@@ -155,6 +155,7 @@ fn flow() -> impl Strategy<Value = Metadata> {
             inbound_type: rest.1,
             inbound: Arc::from(rest.2),
             inbound_user: rest.3.map(Arc::from),
+            special_proxy: None,
             inbound_address: SocketAddr::new(source, numbers.0),
             source: SocketAddr::new(source, numbers.1),
             source_mac: rest.4.map(|last| Mac([0, 0, 0, 0, 0, last])),

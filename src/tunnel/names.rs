@@ -90,3 +90,43 @@ impl Devices for Neighbours {
         Self::mac_of(self, address)
     }
 }
+
+/// Nothing is known of devices: for where rtnetlink is out of reach.
+pub struct NoDevices;
+
+impl Devices for NoDevices {
+    fn mac_of(&self, _address: IpAddr) -> Option<Mac> {
+        None
+    }
+}
+
+/// No name is known; for tests of what does not ask for names.
+#[cfg(test)]
+pub(crate) struct NoNames;
+
+#[cfg(test)]
+impl Resolve for NoNames {
+    fn resolve<'a>(
+        &'a self,
+        _name: &'a str,
+        _version: crate::outbound::IpVersion,
+        _purpose: crate::outbound::Purpose,
+    ) -> crate::outbound::BoxFuture<'a, std::io::Result<Vec<IpAddr>>> {
+        Box::pin(async { Err(std::io::ErrorKind::NotFound.into()) })
+    }
+}
+
+#[cfg(test)]
+impl Names for NoNames {
+    fn map(&self, _address: IpAddr) -> Mapping {
+        Mapping::Unknown
+    }
+
+    fn hosts(&self, _name: &str) -> Hosts {
+        Hosts::Unlisted
+    }
+
+    fn fake_mode(&self) -> bool {
+        false
+    }
+}

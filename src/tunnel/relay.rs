@@ -259,13 +259,10 @@ impl Direction {
         sink: &TcpStream,
         count: &mut impl FnMut(u64),
     ) -> io::Result<usize> {
-        let mut pipe = match Pipe::take() {
-            Ok(pipe) => pipe,
-            Err(_) => {
-                // No descriptors left: copying needs none.
-                self.bulk = false;
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
+        let Ok(mut pipe) = Pipe::take() else {
+            // No descriptors left: copying needs none.
+            self.bulk = false;
+            return Err(io::ErrorKind::WouldBlock.into());
         };
         let n = match source.try_io(Interest::READABLE, || pipe.fill_from(source)) {
             Ok(n) => n,

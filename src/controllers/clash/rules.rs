@@ -10,8 +10,8 @@ pub(super) fn list(context: &Context, _: &Request<'_>) -> Response {
     json.open_object().key("rules").open_array();
     for line in context.control.tunnel().routing().rules.lines() {
         json.open_object().key("type").string(line.kind);
-        json.key("payload").string(&line.payload);
-        json.key("proxy").string(&line.target);
+        json.key("payload").string(line.payload);
+        json.key("proxy").string(line.target);
         json.key("size").plain(-1).close_object();
     }
     json.close_array().close_object();

@@ -28,6 +28,7 @@ use crate::outbound::{BoxFuture, Datagrams, Kind, Outbound, Stream};
 use crate::platform::logger::{self, Level, Logger};
 use crate::rules::Rules;
 use crate::tunnel::Tunnel;
+use crate::tunnel::names::{NoDevices, NoNames};
 use crate::tunnel::routing::{Mode, Routing};
 
 struct TestOutbound {
@@ -86,7 +87,7 @@ impl Outbound for TestOutbound {
 }
 
 struct TestControl {
-    tunnel: Tunnel,
+    tunnel: Arc<Tunnel>,
     directory: PathBuf,
     config_file: PathBuf,
     calls: Mutex<Vec<String>>,
@@ -216,11 +217,16 @@ impl Rig {
         std::fs::create_dir(&directory).unwrap();
         let (sender, receiver) = mpsc::channel();
         let control = Arc::new(TestControl {
-            tunnel: Tunnel::new(Routing {
-                rules: Rules::compile(Vec::new()),
-                outbounds: outbounds(),
-                mode: Mode::Rule,
-            }),
+            tunnel: Tunnel::new(
+                Routing {
+                    rules: Arc::new(Rules::compile(Vec::new())),
+                    outbounds: Arc::new(outbounds()),
+                    mode: Mode::Rule,
+                    sniffer: Arc::default(),
+                },
+                Arc::new(NoNames),
+                Arc::new(NoDevices),
+            ),
             config_file: directory.join("config.yaml"),
             directory,
             calls: Mutex::default(),

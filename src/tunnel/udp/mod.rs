@@ -5,6 +5,8 @@
 //! the inbound's own task, without a queue between. A name (a fake address) is resolved once for the
 //! session, since the answer's real sender must be turned back into the address that the client knows.
 
+mod opening;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -20,11 +22,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::metadata::{Endpoint, Host, Metadata};
 use crate::outbound::{Datagrams, IpVersion, Purpose};
-use crate::platform::clock;
 
 use super::Tunnel;
 use super::connections::Connection;
-use super::dispatch::{log_decision, name_destination};
 use super::flow::ReplySink;
 use super::names::Mapping;
 
@@ -269,77 +269,13 @@ fn pick(addresses: &[IpAddr], like: IpAddr) -> Option<IpAddr> {
 }
 
 /// The life of a session, in its task.
-async fn run(tunnel: &Tunnel, session: &Arc<Session>, mut metadata: Metadata) {
-    let asked = metadata
-        .destination_ip
-        .map(|address| SocketAddr::new(address, metadata.destination_port));
-    let routing = tunnel.routing();
-    let names = &tunnel.names;
-    if let Err(refusal) = name_destination(&**names, &mut metadata) {
-        log::info!(
-            "[UDP] {} --> {} refused: {refusal}",
-            metadata.source,
-            metadata.destination()
-        );
+async fn run(tunnel: &Tunnel, session: &Arc<Session>, metadata: Metadata) {
+    let port = metadata.destination_port;
+    let Some(opened) = opening::open(tunnel, session, metadata).await else {
         return;
-    }
-    // Rules see an address for UDP (clash-api.md 4.1): the datagrams are sent to one in any case.
-    if let (Some(host), None) = (metadata.host.clone(), metadata.destination_ip) {
-        let found = names.resolve(&host, IpVersion::Dual, Purpose::Rule).await;
-        metadata.destination_ip = found.ok().and_then(|found| {
-            pick(
-                &found,
-                asked.map_or(metadata.source.ip(), |asked| asked.ip()),
-            )
-        });
-    }
-    let decision = match tunnel.decide(&routing, &**names, &mut metadata).await {
-        Ok(decision) => decision,
-        Err(refusal) => {
-            log::info!(
-                "[UDP] {} --> {} refused: {refusal}",
-                metadata.source,
-                metadata.destination()
-            );
-            return;
-        }
     };
-    log_decision(&routing, &metadata, &decision);
-    let datagrams = match decision.node.associate(&metadata).await {
-        Ok(datagrams) => datagrams,
-        Err(error) => {
-            log::info!(
-                "[UDP] {} --> {}: {error}",
-                metadata.source,
-                metadata.destination()
-            );
-            return;
-        }
-    };
-    if let (Some(asked), Some(real)) = (asked, metadata.destination_ip)
-        && asked.ip() != real
-    {
-        session
-            .state()
-            .named
-            .push((asked, SocketAddr::new(real, asked.port())));
-    }
-    let rule = routing.rule_names(&decision);
-    drop(routing);
-    let direct = decision.node.kind().is_direct();
-    let idle = if metadata.destination_port == 443 {
-        IDLE_QUIC
-    } else {
-        IDLE
-    };
-    let connection = tunnel
-        .connections
-        .open(metadata, decision.chain, rule, clock::unix_time());
-    let open = session.open.get_or_init(|| Open {
-        datagrams,
-        connection: Arc::clone(&connection),
-        direct,
-    });
+    let open = session.open.get_or_init(|| opened);
+    let idle = if port == 443 { IDLE_QUIC } else { IDLE };
     let waiting = {
         let mut state = session.state();
         state.waiting_bytes = 0;
@@ -362,7 +298,7 @@ async fn run(tunnel: &Tunnel, session: &Arc<Session>, mut metadata: Metadata) {
     if let Err(error) = ended {
         log::debug!("[UDP] {}: {error}", session.client);
     }
-    tunnel.connections.remove(connection.id);
+    tunnel.connections.remove(open.connection.id);
 }
 
 /// Carries replies back until the session idles, fails or is closed.
