@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,6 +15,9 @@ pub const USAGE: &str = "usage: headgate [run] [-d DIR] [-f FILE]   run in the f
        headgate cleanup                    remove what a dead instance left in the kernel
        headgate ruleset [-d DIR] [-f FILE] print the nftables ruleset, apply nothing
        headgate version                    (also -v)";
+
+/// One byte more than the parser takes.
+const CONFIG_BYTES_MAX: u64 = 2 * 1024 * 1024 + 1;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +147,7 @@ pub fn execute(command: &Command) -> ExitCode {
         }
         Task::Check => load(command).map(|loaded| {
             for warning in &loaded.warnings {
-                eprintln!("{}: {warning}", loaded.origin);
+                eprintln!("{}:{warning}", loaded.origin);
             }
             say(&format!("{}: the configuration is valid", loaded.origin));
         }),
@@ -206,7 +211,7 @@ impl std::error::Error for LoadError {}
 /// [`LoadError`], a line that names file, place, key and reason.
 pub fn load(command: &Command) -> Result<Loaded, super::Failure> {
     let (path, asked) = command.file();
-    let text = match std::fs::read_to_string(&path) {
+    let text = match read_config(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked => {
             return Ok(Loaded {
@@ -218,6 +223,16 @@ pub fn load(command: &Command) -> Result<Loaded, super::Failure> {
         Err(error) => return Err(LoadError::Unreadable(path, error).into()),
     };
     parse(&text, path.display().to_string())
+}
+
+/// A file's text, as far as a configuration may be long: what is longer is refused by the parser,
+/// without being read whole.
+pub fn read_config(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(CONFIG_BYTES_MAX)
+        .read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Parses a configuration's text.

@@ -5,7 +5,6 @@
 //! changes; requests of controllers and signals come to it one after the other.
 
 use std::collections::HashSet;
-use std::fs;
 use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -63,7 +62,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     let directory = command.directory();
     let logger = logger::install(level(&loaded.config));
     for warning in &loaded.warnings {
-        log::warn!("{}: {warning}", loaded.origin);
+        log::warn!("{}:{warning}", loaded.origin);
     }
     if loaded.config.controller.secret.is_empty()
         && command.file.is_none()
@@ -384,7 +383,7 @@ impl Instance {
     async fn reload(&mut self, source: ReloadSource, force: bool) -> Result<(), Failure> {
         let loaded = match source {
             ReloadSource::Running if self.file.exists() => command::parse(
-                &fs::read_to_string(&self.file)?,
+                &command::read_config(&self.file)?,
                 self.file.display().to_string(),
             )?,
             ReloadSource::Running => {
@@ -394,7 +393,7 @@ impl Instance {
             ReloadSource::Payload(text) => command::parse(&text, "payload".into())?,
         };
         for warning in &loaded.warnings {
-            log::warn!("{}: {warning}", loaded.origin);
+            log::warn!("{}:{warning}", loaded.origin);
         }
         let mut config = loaded.config;
         settle_offload(&mut config);

@@ -8,15 +8,20 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::sendfile::sendfile;
 use nix::sys::socket::{MsgFlags, recv};
 
 const MESSAGE: usize = 64;
+
+/// What a bulk source sends, again and again.
+const BLOCK: usize = 1 << 20;
 
 fn main() {
     raise_descriptor_limit();
@@ -101,11 +106,20 @@ fn serve_bulk(mut stream: TcpStream) {
     if stream.read_exact(&mut order).is_err() {
         return;
     }
-    if order == *b"D" {
-        let zeros = vec![0; 256 * 1024];
-        while stream.write_all(&zeros).is_ok() {}
-    } else {
-        discard(&stream, &AtomicU64::new(0));
+    let count = AtomicU64::new(0);
+    if order == *b"D" { pour(&stream, &count) } else { discard(&stream, &count) }
+}
+
+/// Sends zeros without copying them from user space, until the peer ends.
+fn pour(stream: &TcpStream, count: &AtomicU64) {
+    let block: OwnedFd = memfd_create("block", MFdFlags::empty()).expect("memfd");
+    std::fs::File::from(block.try_clone().expect("clone")).set_len(BLOCK as u64).expect("size");
+    loop {
+        let mut offset = 0;
+        match sendfile(stream, &block, Some(&mut offset), BLOCK) {
+            Ok(n @ 1..) => count.fetch_add(n as u64, Relaxed),
+            _ => return,
+        };
     }
 }
 
@@ -119,32 +133,18 @@ fn discard(stream: &TcpStream, count: &AtomicU64) {
 
 fn bulk(to: SocketAddr, order: u8, streams: u64, seconds: u64) {
     let count = Arc::new(AtomicU64::new(0));
-    let stop = Arc::new(AtomicBool::new(false));
     let mut handles = Vec::new();
     for _ in 0..streams {
-        let (count, stop) = (Arc::clone(&count), Arc::clone(&stop));
+        let count = Arc::clone(&count);
         let mut stream = TcpStream::connect(to).expect("connect");
         stream.write_all(&[order]).expect("order");
         let control = stream.try_clone().expect("clone");
-        let worker = thread::spawn(move || {
-            if order == b'D' {
-                discard(&stream, &count);
-                return;
-            }
-            let zeros = vec![0; 256 * 1024];
-            while !stop.load(Relaxed) {
-                match stream.write(&zeros) {
-                    Ok(n) => count.fetch_add(n as u64, Relaxed),
-                    Err(_) => break,
-                };
-            }
-        });
+        let worker = thread::spawn(move || if order == b'D' { discard(&stream, &count) } else { pour(&stream, &count) });
         handles.push((control, worker));
     }
     let begin = Instant::now();
     thread::sleep(Duration::from_secs(seconds));
     let (bytes, elapsed) = (count.load(Relaxed), begin.elapsed());
-    stop.store(true, Relaxed);
     println!("bytes {bytes} seconds {:.3} gbit {:.2}", elapsed.as_secs_f64(), bytes as f64 * 8e-9 / elapsed.as_secs_f64());
     for (control, worker) in handles {
         let _ = control.shutdown(std::net::Shutdown::Both);

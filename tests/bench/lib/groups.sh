@@ -1,0 +1,148 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2153 # the parts share their variables
+# The groups of cases: what is done to each peer while it runs. Sourced by ../run.
+
+# Name, what the load does, and the peers that cannot do it.
+RELAY_CASES=(
+    "bulk-down1 bulk-down 1"
+    "bulk-down8 bulk-down 8"
+    "bulk-up1 bulk-up 1"
+    "short32 short 32"
+    "udp1 udp 1 16 64"
+    "udp50 udp 50 4 64"
+    "udp1k udp 1 16 1200"
+)
+
+group_relay() { rounds relay_cases headgate haproxy v2ray forward headgate-offload; }
+
+relay_cases() {
+    local line name
+    local -a words
+    for line in "${RELAY_CASES[@]}"; do
+        read -ra words <<<"$line"
+        name=${words[0]}
+        wanted "$name" "$CASES" || continue
+        # HAProxy relays TCP alone.
+        if [[ $1 == haproxy && $name == udp* ]]; then continue; fi
+        load_case relay "$name" "$1" "${words[@]:1}"
+    done
+}
+
+# One run of the load: `load_case GROUP CASE PEER LOAD-CASE ARGUMENTS...`.
+load_case() {
+    local group=$1 case=$2 peer=$3 before after said bytes connections echoes failed
+    before=$(cpu_ticks)
+    said=$(in_ns "$LAN" "$LOAD" "$4" "$SERVER" 9000 "${@:5}" "$DURATION")
+    # What the end of the load leaves to do (closing) belongs to it.
+    sleep 0.2
+    after=$(cpu_ticks)
+    local ticks=$((after - before))
+    if [[ $ticks -eq 0 && $peer != forward && $peer != *-offload ]]; then
+        echo "$peer did nothing in $case: the traffic went past it" >&2
+        return 1
+    fi
+    bytes=$(field bytes "$said") connections=$(field connections "$said") echoes=$(field echoes "$said")
+    if [ -n "$bytes" ]; then
+        record "$group" "$case" "$peer" cpu "$(per_unit $ticks "$bytes" 1e9)" rate "$(field gbit "$said")"
+    elif [ -n "$connections" ]; then
+        failed=$(field failed "$said")
+        record "$group" "$case" "$peer" cpu "$(per_unit $ticks "$connections" 1e3)" rate "$(field rate "$said")" lost "$failed"
+    else
+        record "$group" "$case" "$peer" cpu "$(per_unit $ticks "$echoes" 1e6)" rate "$(field rate "$said")" lost "$(field lost "$said")"
+    fi
+    record "$group" "$case" "$peer" pss "$(pss_kib)"
+}
+
+group_encrypted() {
+    rounds encrypted_cases headgate-chacha20 libev-chacha20 headgate-aes128 libev-aes128
+}
+
+encrypted_cases() {
+    local case parts
+    for case in "bulk-down1 bulk-down 1" "bulk-up1 bulk-up 1" "short32 short 32"; do
+        read -ra parts <<<"$case"
+        wanted "${parts[0]}" "$CASES" || continue
+        load_case "encrypted" "${parts[0]}-${1##*-}" "${1%-*}" "${parts[@]:1}"
+    done
+}
+
+group_dns() {
+    local number
+    for ((number = 0; number < 50000; number++)); do
+        printf '192.0.2.%d name%d.bench.test\n' $((number % 250 + 1)) "$number"
+    done >"$STATE/hosts"
+    awk '{ print $2, "A" }' "$STATE/hosts" >"$STATE/names-50k"
+    head -n 1000 "$STATE/names-50k" >"$STATE/names-1k"
+    rounds dns_cases headgate-cached dnsmasq headgate-fake-ip dnsmasq-hosts
+}
+
+dns_cases() {
+    case $1 in
+        *-cached | dnsmasq) dns_case cached "${1%-cached}" "$STATE/names-1k" ;;
+        *)
+            dns_case fake-ip-1k "${1%-fake-ip}" "$STATE/names-1k"
+            dns_case fake-ip-50k "${1%-fake-ip}" "$STATE/names-50k"
+            ;;
+    esac
+}
+
+# One second to warm (the names known, the upstream asked), then the run that counts.
+dns_case() {
+    local case=$1 peer=$2 names=$3 before after said completed lost
+    wanted "$case" "$CASES" || return 0
+    local -a ask=(in_ns "$GW" dnsperf -s 127.0.0.1 -p 1053 -d "$names" -c 8 -q 200 -T 1)
+    "${ask[@]}" -n 1 -l 2 >/dev/null
+    before=$(cpu_ticks)
+    said=$("${ask[@]}" -l "$DURATION")
+    after=$(cpu_ticks)
+    completed=$(awk '/Queries completed:/ { print $3 }' <<<"$said")
+    lost=$(awk '/Queries lost:/ { print $3 }' <<<"$said")
+    record dns "$case" "$peer" cpu "$(per_unit $((after - before)) "$completed" 1e6)" \
+        rate "$(awk '/Queries per second:/ { print int($4) }' <<<"$said")" lost "$lost" pss "$(pss_kib)"
+}
+
+group_rest() { rounds rest_case headgate-rest nginx; }
+
+rest_case() {
+    local before after said requests
+    local -a ask=(in_ns "$GW" wrk -t1 -c32 -H 'Authorization: Bearer bench')
+    "${ask[@]}" -d1s http://127.0.0.1:9090/version >/dev/null
+    before=$(cpu_ticks)
+    said=$("${ask[@]}" -d"${DURATION}s" http://127.0.0.1:9090/version)
+    after=$(cpu_ticks)
+    requests=$(awk '/requests in/ { print $1 }' <<<"$said")
+    record rest version "${1%-rest}" cpu "$(per_unit $((after - before)) "$requests" 1e6)" \
+        rate "$(awk '/Requests\/sec:/ { print int($2) }' <<<"$said")" \
+        lost "$(awk '/Non-2xx/ { bad = $NF } END { print bad + 0 }' <<<"$said")" pss "$(pss_kib)"
+}
+
+group_idle() {
+    rounds idle_connections headgate haproxy v2ray
+    rounds idle_whole headgate-everything
+}
+
+# A thousand connections, each proven by an echoed byte, then still.
+idle_connections() {
+    local count=1000 empty full after held fds
+    sleep 1
+    empty=$(pss_kib) fds=$(descriptors)
+    coproc IDLE { in_ns "$LAN" "$LOAD" idle "$SERVER" 9000 $count 3; }
+    local load=$IDLE_PID
+    read -r -u "${IDLE[0]}" _ held
+    sleep 1
+    full=$(pss_kib) fds=$(($(descriptors) - fds))
+    wait "$load" || true
+    sleep 2
+    after=$(pss_kib)
+    record idle connections-1000 "$1" \
+        per_connection "$(awk -v kib=$((full - empty)) -v n="$held" 'BEGIN { printf "%.2f", kib / n }')" \
+        descriptors "$(awk -v fds="$fds" -v n="$held" 'BEGIN { printf "%.2f", fds / n }')" \
+        returned "$(awk -v f="$full" -v a="$after" -v e="$empty" 'BEGIN { printf "%.0f", (f > e ? (f - a) * 100 / (f - e) : 0) }')" \
+        pss "$empty" lost $((count - held))
+}
+
+# Everything on and nothing to do: memory, and the time from exec to readiness.
+idle_whole() {
+    sleep 2
+    record idle everything-on "${1%-everything}" pss "$(pss_kib)" ready_seen "$READY_SEEN" ready_said "$READY_SAID"
+}

@@ -1,0 +1,287 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2153 # the parts share their variables
+# The peers: `start_peer NAME` starts one in the router and routes the LAN through it, `stop_peer`
+# ends it. Sourced by ../run. PIDS are the processes whose CPU and memory count.
+
+PIDS=()
+SERVERS=()
+
+# Starts a program in a namespace; its process id goes into SPAWNED. `ip netns exec` becomes the program.
+spawn() {
+    local name=$1 log=$2
+    shift 2
+    ip netns exec "$name" "$@" >"$STATE/$log.out" 2>"$STATE/$log.err" &
+    SPAWNED=$!
+}
+
+end() {
+    local pid
+    for pid in "$@"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "$@"; do
+        # Ten seconds to end cleanly; a peer that does not is no reason to hang.
+        timeout 10 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+}
+
+# The Internet: the load's servers, a Shadowsocks server per method, a name server.
+start_servers() {
+    spawn "$WAN" load "$LOAD" serve "$SERVER" 9000
+    SERVERS+=("$SPAWNED")
+    local method port=8388
+    for method in chacha20-ietf-poly1305 aes-128-gcm; do
+        spawn "$WAN" "ss-server-$method" ss-server -s "$SERVER" -p $port -k secret -m "$method"
+        SERVERS+=("$SPAWNED")
+        port=$((port + 1))
+    done
+    spawn "$WAN" upstream dnsmasq -k --conf-file=/dev/null --no-resolv --no-hosts --user=root --pid-file= \
+        --listen-address="$SERVER" --bind-interfaces --local-ttl=3600 --address=/bench.test/192.0.2.1 --dns-forward-max=1000
+    SERVERS+=("$SPAWNED")
+    wait_listening "$WAN" "$SERVER:9001" "$SERVER:8388" "$SERVER:8389" "$SERVER:53"
+}
+
+stop_servers() {
+    end "${SERVERS[@]}"
+    SERVERS=()
+}
+
+wait_listening() {
+    local name=$1 listening place tries
+    shift
+    for place in "$@"; do
+        for tries in {1..200}; do
+            listening=$(in_ns "$name" ss -Hlntu)
+            [[ $listening == *"$place"* ]] && continue 2
+            sleep 0.05
+        done
+        echo "nothing listens on $place after $((tries / 20)) s" >&2
+        tail -n 5 "$STATE"/*.err >&2
+        return 1
+    done
+}
+
+# The general part of every configuration, as a user has it.
+headgate_head() {
+    cat <<YAML
+mode: rule
+log-level: info
+ipv6: false
+mixed-port: 7890
+external-controller: 127.0.0.1:9090
+secret: bench
+dns:
+  enable: true
+  listen: 127.0.0.1:1053
+  enhanced-mode: ${1:-fake-ip}
+  fake-ip-range: 198.18.0.1/16
+  nameserver: [$SERVER]
+YAML
+}
+
+# `headgate_rules POLICY [FIRST-RULE]`
+headgate_rules() {
+    echo rules:
+    [ -z "${2:-}" ] || echo "  - $2"
+    cat <<YAML
+  - DOMAIN-SUFFIX,blocked.test,REJECT
+  - DOMAIN-KEYWORD,tracker,REJECT
+  - DST-PORT,25,REJECT-DROP
+  - IP-CIDR,203.0.113.0/24,REJECT,no-resolve
+  - SRC-IP-CIDR,192.168.81.250/32,REJECT
+  - MATCH,$1
+YAML
+}
+
+headgate_capture() {
+    cat <<YAML
+transparent:
+  enable: true
+  interfaces: [lan0]
+  offload: $1
+YAML
+}
+
+# `start_headgate BINARY`, configuration on standard input; ends when it says that it is ready.
+start_headgate() {
+    local binary=$1 directory=$STATE/headgate
+    rm -rf "$directory"
+    mkdir "$directory"
+    cat >"$directory/config.yaml"
+    local begin=$EPOCHREALTIME line
+    spawn_reading "$GW" "$binary" -d "$directory" -f "$directory/config.yaml"
+    PIDS=("$SPAWNED")
+    while read -r -t 20 line <&"$READING"; do
+        if [[ $line =~ headgate\ ready\ in\ ([0-9]+)\ ms ]]; then
+            READY_SAID=${BASH_REMATCH[1]}
+            READY_SEEN=$(((${EPOCHREALTIME/./} - ${begin/./}) / 1000))
+            # Somebody must go on reading, or a full pipe would stop the daemon.
+            cat <&"$READING" >>"$STATE/headgate.err" &
+            exec {READING}<&-
+            # A line per connection is not what a router writes, nor what the peers do.
+            in_ns "$GW" curl -sf -X PATCH -H 'Authorization: Bearer bench' -d '{"log-level":"warning"}' http://127.0.0.1:9090/configs
+            return
+        fi
+        echo "$line" >>"$STATE/headgate.err"
+    done
+    echo "headgate did not become ready:" >&2
+    cat "$STATE/headgate.err" >&2
+    return 1
+}
+
+# As `spawn`, its standard error readable from the descriptor READING.
+spawn_reading() {
+    local name=$1 pipe=$STATE/said
+    shift
+    rm -f "$pipe"
+    mkfifo "$pipe"
+    ip netns exec "$name" "$@" >/dev/null 2>"$pipe" &
+    SPAWNED=$!
+    exec {READING}<"$pipe"
+}
+
+start_haproxy() {
+    cat >"$STATE/haproxy.cfg" <<'CFG'
+global
+    nbthread 1
+    maxconn 4000
+defaults
+    mode tcp
+    option splice-request
+    option splice-response
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+listen all
+    bind 127.0.0.1:7894 transparent
+    server destination 0.0.0.0
+CFG
+    spawn "$GW" haproxy haproxy -db -f "$STATE/haproxy.cfg"
+    PIDS=("$SPAWNED")
+    wait_listening "$GW" 127.0.0.1:7894
+    capture_tproxy 7894
+}
+
+start_v2ray() {
+    cat >"$STATE/v2ray.json" <<'JSON'
+{"log": {"loglevel": "warning"},
+ "inbounds": [{"listen": "127.0.0.1", "port": 7895, "protocol": "dokodemo-door",
+               "settings": {"network": "tcp,udp", "followRedirect": true},
+               "streamSettings": {"sockopt": {"tproxy": "tproxy"}}}],
+ "outbounds": [{"protocol": "freedom", "settings": {}}]}
+JSON
+    spawn "$GW" v2ray v2ray -config "$STATE/v2ray.json"
+    PIDS=("$SPAWNED")
+    wait_listening "$GW" 127.0.0.1:7895
+    capture_tproxy 7895
+}
+
+start_ss_redir() {
+    spawn "$GW" ss-redir ss-redir -s "$SERVER" -p "$2" -b 0.0.0.0 -l 7896 -k secret -m "$1"
+    PIDS=("$SPAWNED")
+    wait_listening "$GW" :7896
+    capture_redirect 7896
+}
+
+start_dnsmasq() {
+    spawn "$GW" dnsmasq dnsmasq -k --conf-file=/dev/null --no-resolv --no-hosts --user=root --pid-file= \
+        --listen-address=127.0.0.1 --bind-interfaces --port=1053 --cache-size=10000 "$@"
+    PIDS=("$SPAWNED")
+    wait_listening "$GW" 127.0.0.1:1053
+}
+
+start_nginx() {
+    cat >"$STATE/nginx.conf" <<CFG
+worker_processes 1;
+daemon off;
+master_process off;
+pid $STATE/nginx.pid;
+error_log stderr;
+events { worker_connections 1024; }
+http {
+    access_log off;
+    keepalive_requests 100000000;
+    server {
+        listen 127.0.0.1:9090;
+        location = /version { default_type application/json; return 200 '{"meta":true,"version":"v1.19.0"}'; }
+    }
+}
+CFG
+    spawn "$GW" nginx nginx -p "$STATE" -c "$STATE/nginx.conf"
+    PIDS=("$SPAWNED")
+    wait_listening "$GW" 127.0.0.1:9090
+}
+
+# headgate or the binary it is compared with.
+binary_of() {
+    case $1 in
+        baseline*) echo "$BASELINE" ;;
+        *) echo "$HEADGATE" ;;
+    esac
+}
+
+# Starts a peer by the name that the table prints.
+start_peer() {
+    local binary
+    binary=$(binary_of "$1")
+    case $1 in
+        headgate | baseline) start_headgate "$binary" < <(headgate_head && headgate_capture false && headgate_rules DIRECT) ;;
+        *-offload) start_headgate "$binary" < <(headgate_head && headgate_capture true && headgate_rules DIRECT "IP-CIDR,$SERVER/24,DIRECT,no-resolve") ;;
+        *-chacha20 | *-aes128)
+            local method=chacha20-ietf-poly1305 port=8388
+            if [[ $1 == *-aes128 ]]; then method=aes-128-gcm port=8389; fi
+            case $1 in
+                libev-*) start_ss_redir $method $port ;;
+                *) start_headgate "$binary" < <(headgate_head && headgate_capture false && headgate_node $method $port && headgate_rules node) ;;
+            esac
+            ;;
+        *-cached) start_headgate "$binary" < <(headgate_head redir-host && headgate_rules DIRECT) ;;
+        *-fake-ip) start_headgate "$binary" < <(headgate_head fake-ip && headgate_rules DIRECT) ;;
+        *-everything) start_headgate "$binary" < <(headgate_everything) ;;
+        *-rest) start_headgate "$binary" < <(headgate_head && headgate_rules DIRECT) ;;
+        haproxy) start_haproxy ;;
+        v2ray) start_v2ray ;;
+        forward) PIDS=() ;;
+        dnsmasq) start_dnsmasq --server="$SERVER" --dns-forward-max=1000 ;;
+        dnsmasq-hosts) start_dnsmasq --addn-hosts="$STATE/hosts" ;;
+        nginx) start_nginx ;;
+    esac
+}
+
+headgate_node() {
+    cat <<YAML
+proxies:
+  - {name: node, type: ss, server: $SERVER, port: $2, cipher: $1, password: secret}
+YAML
+}
+
+# All that the configuration offers, for the memory of an idle router.
+headgate_everything() {
+    sed -e 's/^ipv6: false/ipv6: true/' -e 's/^  listen: 127.0.0.1:1053/&\n  ipv6: true/' <(headgate_head)
+    cat <<YAML
+port: 7891
+socks-port: 7892
+redir-port: 7893
+tproxy-port: 7894
+allow-lan: true
+profile: {store-selected: true, store-fake-ip: true}
+sniffer:
+  enable: true
+  sniff: {TLS: {ports: [443]}, HTTP: {ports: [80]}, QUIC: {ports: [443]}}
+listeners:
+  - {name: guests, type: mixed, port: 7900, listen: 127.0.0.1}
+proxies:
+  - {name: node, type: ss, server: $SERVER, port: 8388, cipher: chacha20-ietf-poly1305, password: secret, udp: true}
+  - {name: office, type: socks5, server: $SERVER, port: 1080, udp: true}
+  - {name: web, type: http, server: $SERVER, port: 8080, tls: true, skip-cert-verify: true}
+proxy-groups:
+  - {name: Pick, type: select, proxies: [node, office, web, DIRECT, REJECT]}
+YAML
+    headgate_capture true
+    headgate_rules Pick
+}
+
+stop_peer() {
+    capture_none
+    [ ${#PIDS[@]} -eq 0 ] || end "${PIDS[@]}"
+    PIDS=()
+}
