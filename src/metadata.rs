@@ -1,7 +1,7 @@
 //! What is known of one connection: facts only, in the field's own words.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub enum Host {
 
 impl Host {
     /// Takes a name or an address literal (IPv6 with or without brackets) as a client sends it.
-    /// `None`: empty, longer than 253 bytes, or with bytes that no host name has.
+    /// `None`: an empty label, longer than 253 bytes, or with bytes that no host name has.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bare = text
@@ -47,10 +47,15 @@ impl Host {
             return Some(Self::Ip(ip.to_canonical()));
         }
         let name = text.strip_suffix('.').unwrap_or(text);
+        // A final dot makes no name of an address; resolvers and browsers read it so too.
+        if let Ok(ip) = name.parse::<Ipv4Addr>() {
+            return Some(Self::Ip(ip.into()));
+        }
         let plausible = |b: u8| {
             b.is_ascii_graphic() && !matches!(b, b'/' | b'\\' | b':' | b'@' | b'[' | b']' | b'"')
         };
-        if name.is_empty() || name.len() > 253 || !name.bytes().all(plausible) {
+        let gap = name.split('.').any(str::is_empty);
+        if gap || name.len() > 253 || !name.bytes().all(plausible) {
             return None;
         }
         Some(Self::Name(name.to_ascii_lowercase().into()))
@@ -322,7 +327,22 @@ mod tests {
             Host::parse("[::FFFF:1.2.3.4]"),
             Some(Host::Ip("1.2.3.4".parse().unwrap()))
         );
-        for bad in ["", ".", "a b", "a/b", "a:b", "\u{e9}.org"] {
+        assert_eq!(
+            Host::parse("192.0.2.1."),
+            Some(Host::Ip("192.0.2.1".parse().unwrap()))
+        );
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a..",
+            "a..b",
+            ".a",
+            "a b",
+            "a/b",
+            "a:b",
+            "\u{e9}.org",
+        ] {
             assert_eq!(Host::parse(bad), None, "{bad:?}");
         }
     }

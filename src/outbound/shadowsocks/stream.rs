@@ -42,6 +42,8 @@ pub struct ShadowsocksStream {
     incoming: Option<Scratch>,
     /// How much of `incoming` is plaintext that nobody has read, its tag behind it.
     plain: usize,
+    /// Why the server's bytes are no stream, to be told once what came before has been read.
+    failed: Option<StreamError>,
 }
 
 /// What was sent so far.
@@ -101,6 +103,7 @@ impl ShadowsocksStream {
             opener: Opener::new(Arc::clone(secret), salt),
             incoming: None,
             plain: 0,
+            failed: None,
         })
     }
 
@@ -173,8 +176,10 @@ impl ShadowsocksStream {
         }
     }
 
-    /// Decrypts what has come into `buffer` until that is full or more bytes are needed.
+    /// Decrypts what has come into `buffer` until that is full or more bytes are needed. An error
+    /// means that nothing went into it (the contract of `poll_read`).
     fn open(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        let before = buffer.filled().len();
         if self.plain > 0 {
             self.take_plain(buffer);
         }
@@ -187,14 +192,25 @@ impl ShadowsocksStream {
             } else {
                 0
             };
-            match self.opener.step(incoming, now)? {
-                Step::Opened(n) => {
+            let step = match self.failed {
+                Some(error) => Err(error),
+                None => self.opener.step(incoming, now),
+            };
+            match step {
+                Ok(Step::Opened(n)) => {
                     self.plain = n;
                     self.take_plain(buffer);
                 }
-                Step::NeedMore(total) => {
+                Ok(Step::NeedMore(total)) => {
                     incoming.reserve(total);
                     return Ok(());
+                }
+                Err(error) => {
+                    self.failed = Some(error);
+                    if buffer.filled().len() > before {
+                        return Ok(());
+                    }
+                    return Err(error.into());
                 }
             }
         }
@@ -350,6 +366,23 @@ mod tests {
             assert_eq!(end.is_ok(), clean);
             assert_eq!(text.is_empty(), !clean);
         }
+    }
+
+    /// Found by fuzzing: the error came with bytes in the buffer, which `read_to_end` of tokio
+    /// answers with a panic and other readers by losing them.
+    #[tokio::test]
+    async fn what_came_before_a_forged_chunk_is_read_before_the_error() {
+        let (mut stream, mut server, secret) = pair(4096);
+        server
+            .write_all(answer(&secret, b"world").data())
+            .await
+            .unwrap();
+        server.write_all(&[0; CHUNK_FRAME]).await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut text = Vec::new();
+        let end = stream.read_to_end(&mut text).await.unwrap_err();
+        assert_eq!(end.to_string(), StreamError::Forged.to_string());
+        assert_eq!(text, b"world");
     }
 
     #[tokio::test]
