@@ -260,6 +260,7 @@ sniffer:
   sniff:
     TLS: {{ports: [443]}}
     HTTP: {{ports: [80, 8080], override-destination: true}}
+    QUIC: {{ports: [443]}}
 proxies:
   - {{name: ss, type: ss, server: node.test, port: 8388, cipher: chacha20-ietf-poly1305, password: secret, udp: true}}
   - {{name: socks, type: socks5, server: {socks}, port: 1080, udp: true}}
@@ -272,6 +273,7 @@ rules:
 RULES = """
   - SRC-MAC,{mac2},REJECT
   - DOMAIN,rejected.test,REJECT
+  - DOMAIN,example.com,REJECT
   - DOMAIN-SUFFIX,proxied.test,Pick
   - DOMAIN,socksed.test,socks
   - DOMAIN-SUFFIX,direct.test,DIRECT

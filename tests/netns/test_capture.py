@@ -70,8 +70,8 @@ data = b''
 while chunk := s.recv(4096): data += chunk
 print(data.decode())
 """
-        for address in (DIRECT, PROXIED):
-            self.assertEqual(self.lab.python("lan1", code, address).strip(), "last words")
+        # Not through ss-server or danted: both drop what is on its way back when the client half-closes.
+        self.assertEqual(self.lab.python("lan1", code, DIRECT).strip(), "last words")
 
     def test_udp_by_address(self):
         answer = self.lab.echo("lan1", DIRECT)
