@@ -13,6 +13,7 @@ pub mod logger;
 pub mod memory;
 pub mod neighbours;
 pub mod netlink;
+pub mod own_dials;
 pub mod pipe;
 pub mod raw_udp;
 pub mod route;

@@ -10,6 +10,8 @@ use nix::sys::socket::{
 };
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
+use super::{clock, own_dials};
+
 /// How a socket of ours leaves the router.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Egress {
@@ -53,7 +55,9 @@ pub async fn connect_tcp(address: SocketAddr, egress: &Egress) -> io::Result<Tcp
         // A kernel without fast open (or with it switched off) connects in the usual way.
         let _usual = setsockopt(&socket, sockopt::TcpFastOpenConnect, &true);
     }
-    socket.connect(address).await
+    let stream = socket.connect(address).await?;
+    own_dials::note(stream.local_addr()?, address, clock::now());
+    Ok(stream)
 }
 
 /// An unconnected UDP socket of the family of `local`, bound to it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::metadata::{DnsMode, Metadata, Network};
 use crate::outbound::{BoxFuture, IpVersion, Purpose, Stream};
-use crate::platform::{clock, socket};
+use crate::platform::{clock, own_dials, socket};
 
 use super::Tunnel;
 use super::connections::Connections;
@@ -28,6 +28,8 @@ const ALIASES_MAX: usize = 8;
 pub enum Refusal {
     /// A fake address that was never given out, or was forgotten.
     FakeUnknown(IpAddr),
+    /// It comes from ourselves: a proxy of ours leads back here.
+    Loop,
     /// The rules name no way out.
     NoWay,
     /// The way out failed.
@@ -38,6 +40,9 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::FakeUnknown(address) => write!(f, "fake address {address} stands for no name"),
+            Self::Loop => {
+                f.write_str("it came back from ourselves: a proxy leads to this machine's own port")
+            }
             Self::NoWay => f.write_str("no outbound takes it"),
             Self::Failed(error) => error.fmt(f),
         }
@@ -71,7 +76,13 @@ impl Tunnel {
         let (decision, remote) = match decided {
             Ok(ready) => ready,
             Err(refusal) => {
-                log::info!(
+                let level = if matches!(refusal, Refusal::Loop) {
+                    log::Level::Warn
+                } else {
+                    log::Level::Info
+                };
+                log::log!(
+                    level,
                     "[TCP] {} --> {} refused: {refusal}",
                     metadata.source,
                     metadata.destination()
@@ -119,6 +130,9 @@ impl Tunnel {
         client: Stream,
     ) -> (Stream, Result<(Decision, Stream), Refusal>) {
         let mut client = client;
+        if own_dials::is_ours(metadata.source, clock::now()) {
+            return (client, Err(Refusal::Loop));
+        }
         let names = &self.names;
         let named = name_destination(&**names, metadata);
         let mut sniffed = false;

@@ -264,6 +264,7 @@ sniffer:
 proxies:
   - {{name: ss, type: ss, server: node.test, port: 8388, cipher: chacha20-ietf-poly1305, password: secret, udp: true}}
   - {{name: socks, type: socks5, server: {socks}, port: 1080, udp: true}}
+  - {{name: mirror, type: socks5, server: {router}, port: 7890}}
 proxy-groups:
   - {{name: Pick, type: select, proxies: [ss, socks, DIRECT, REJECT]}}
 rules:
@@ -273,7 +274,7 @@ rules:
 RULES = """
   - SRC-MAC,{mac2},REJECT
   - DOMAIN,rejected.test,REJECT
-  - DOMAIN,example.com,REJECT
+  - DOMAIN,loop.test,mirror
   - DOMAIN-SUFFIX,proxied.test,Pick
   - DOMAIN,socksed.test,socks
   - DOMAIN-SUFFIX,direct.test,DIRECT

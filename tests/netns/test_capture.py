@@ -156,6 +156,11 @@ except ConnectionError:
         for where, address in (("lan1", ROUTER_LAN), ("gw", "127.0.0.1")):
             self.assertIsNone(self.lab.curl(where, f"http://{address}:7893/", seconds=3))
 
+    def test_a_proxy_that_leads_back_here_is_cut(self):
+        self.assertIsNone(self.lab.curl("lan1", "http://loop.test/", "-x", f"http://{ROUTER_LAN}:7890", seconds=3))
+        wait_for("the loop's name", lambda: self.daemon.said("loop.test:80 refused: it came back from ourselves"))
+        self.assertLess(sum("loop.test" in line for line in self.daemon.lines), 8)
+
     def test_three_hundred_parallel_connections(self):
         code = """
 import asyncio, sys

@@ -38,8 +38,8 @@ load_case() {
     after=$(cpu_ticks)
     local ticks=$((after - before))
     if [[ $ticks -eq 0 && $peer != forward && $peer != *-offload ]]; then
-        echo "$peer did nothing in $case: the traffic went past it" >&2
-        return 1
+        echo "$peer did nothing in $case: the traffic went past it; left out" >&2
+        return
     fi
     bytes=$(field bytes "$said") connections=$(field connections "$said") echoes=$(field echoes "$said")
     if [ -n "$bytes" ]; then

@@ -9,6 +9,8 @@
 TAG=hgb$$
 LAN=$TAG-lan GW=$TAG-gw WAN=$TAG-wan
 SERVER=5.5.81.2
+# Of its own: headgate does not capture what goes to a proxy server's address.
+NODE=5.5.81.254
 
 in_ns() {
     local name=$1
@@ -21,8 +23,9 @@ namespaces_up() {
     for name in "$LAN" "$GW" "$WAN"; do
         ip netns add "$name"
         ip -n "$name" link set lo up
-        # A run of short connections uses up the default ports and time-wait places in seconds.
-        in_ns "$name" sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1 \
+        # A run of short connections uses up the default ports and time-wait places in seconds. Below
+        # 10000 are the ports that somebody listens on.
+        in_ns "$name" sysctl -qw net.ipv4.ip_local_port_range='10000 65535' net.ipv4.tcp_tw_reuse=1 \
             net.ipv4.tcp_max_tw_buckets=20000 net.core.somaxconn=8192 net.ipv4.tcp_max_syn_backlog=8192
     done
     ip -n "$GW" link add lan0 type veth peer name eth0 netns "$LAN"
@@ -31,6 +34,7 @@ namespaces_up() {
     ip -n "$GW" addr add 192.168.81.1/24 dev lan0
     ip -n "$GW" addr add 5.5.81.1/24 dev wan0
     ip -n "$WAN" addr add "$SERVER/24" dev eth0
+    ip -n "$WAN" addr add "$NODE/24" dev eth0
     ip -n "$LAN" link set eth0 up
     ip -n "$WAN" link set eth0 up
     ip -n "$GW" link set lan0 up

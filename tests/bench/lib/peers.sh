@@ -30,14 +30,14 @@ start_servers() {
     SERVERS+=("$SPAWNED")
     local method port=8388
     for method in chacha20-ietf-poly1305 aes-128-gcm; do
-        spawn "$WAN" "ss-server-$method" ss-server -s "$SERVER" -p $port -k secret -m "$method"
+        spawn "$WAN" "ss-server-$method" ss-server -s "$NODE" -p $port -k secret -m "$method"
         SERVERS+=("$SPAWNED")
         port=$((port + 1))
     done
     spawn "$WAN" upstream dnsmasq -k --conf-file=/dev/null --no-resolv --no-hosts --user=root --pid-file= \
         --listen-address="$SERVER" --bind-interfaces --local-ttl=3600 --address=/bench.test/192.0.2.1 --dns-forward-max=1000
     SERVERS+=("$SPAWNED")
-    wait_listening "$WAN" "$SERVER:9001" "$SERVER:8388" "$SERVER:8389" "$SERVER:53"
+    wait_listening "$WAN" "$SERVER:9001" "$NODE:8388" "$NODE:8389" "$SERVER:53"
 }
 
 stop_servers() {
@@ -176,7 +176,7 @@ JSON
 }
 
 start_ss_redir() {
-    spawn "$GW" ss-redir ss-redir -s "$SERVER" -p "$2" -b 0.0.0.0 -l 7896 -k secret -m "$1"
+    spawn "$GW" ss-redir ss-redir -s "$NODE" -p "$2" -b 0.0.0.0 -l 7896 -k secret -m "$1"
     PIDS=("$SPAWNED")
     wait_listening "$GW" :7896
     capture_redirect 7896
@@ -250,7 +250,7 @@ start_peer() {
 headgate_node() {
     cat <<YAML
 proxies:
-  - {name: node, type: ss, server: $SERVER, port: $2, cipher: $1, password: secret}
+  - {name: node, type: ss, server: $NODE, port: $2, cipher: $1, password: secret}
 YAML
 }
 
@@ -270,9 +270,9 @@ sniffer:
 listeners:
   - {name: guests, type: mixed, port: 7900, listen: 127.0.0.1}
 proxies:
-  - {name: node, type: ss, server: $SERVER, port: 8388, cipher: chacha20-ietf-poly1305, password: secret, udp: true}
-  - {name: office, type: socks5, server: $SERVER, port: 1080, udp: true}
-  - {name: web, type: http, server: $SERVER, port: 8080, tls: true, skip-cert-verify: true}
+  - {name: node, type: ss, server: $NODE, port: 8388, cipher: chacha20-ietf-poly1305, password: secret, udp: true}
+  - {name: office, type: socks5, server: $NODE, port: 1080, udp: true}
+  - {name: web, type: http, server: $NODE, port: 8080, tls: true, skip-cert-verify: true}
 proxy-groups:
   - {name: Pick, type: select, proxies: [node, office, web, DIRECT, REJECT]}
 YAML
