@@ -1,57 +1,74 @@
 //! `proxy-groups:` (clash-api.md 3.9), read in weak style as mihomo does.
+//!
+//! `include-all`, `filter`, `exclude-filter` and `exclude-type` are resolved here, once all proxies
+//! are known: what comes after sees groups that list their members.
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
-use crate::outbound::options::{GroupKind, GroupOptions};
+use super::name_filter::NameFilter;
+use super::section::Section;
+use crate::outbound::http_url::HttpUrl;
+use crate::outbound::options::{GroupKind, GroupOptions, ProxyOptions, Strategy, TestOptions};
+use crate::outbound::registry::BUILT_IN;
 
-/// Group types of mihomo's that are not served yet.
-const OTHER_TYPES: &[&str] = &["url-test", "fallback", "load-balance", "relay"];
+/// Group types of mihomo's that are not served: what `relay` does, `dialer-proxy` does better.
+const OTHER_TYPES: &[&str] = &["relay"];
 
 /// Keys that bring members, which are not served yet.
-const OTHER_MEMBERS: &[&str] = &[
-    "use",
-    "include-all",
-    "include-all-proxies",
-    "include-all-providers",
-];
+const OTHER_MEMBERS: &[&str] = &["use", "include-all-providers"];
 
 /// Further keys that are not served yet.
 const OTHER_KEYS: &[&str] = &[
-    "filter",
-    "exclude-filter",
-    "exclude-type",
-    "url",
-    "interval",
-    "timeout",
-    "max-failed-times",
-    "lazy",
-    "expected-status",
-    "tolerance",
-    "strategy",
     "interface-name",
     "routing-mark",
     "default-selected",
     "empty-fallback",
 ];
 
+/// What a filter must be.
+const FILTER_EXPECTED: &str = "a regular expression (look-around only as leading conditions)";
+
+/// The interval of a group that must test and says nothing.
+const INTERVAL: Duration = Duration::from_secs(300);
+
+/// Longest interval and timeout taken: a day, in seconds and in milliseconds.
+const SECONDS_MAX: u32 = 86_400;
+const MILLISECONDS_MAX: u32 = 86_400_000;
+
+/// One entry of `proxy-groups:`, and where further members come from.
+pub(super) struct Group {
+    pub(super) options: GroupOptions,
+    members: Sources,
+}
+
+/// Members beside those listed, and those that are not wanted.
+#[derive(Default)]
+struct Sources {
+    all_proxies: bool,
+    filter: Vec<NameFilter>,
+    exclude: Vec<NameFilter>,
+    /// Names of types, in lower case.
+    exclude_types: Vec<Box<str>>,
+}
+
+impl Sources {
+    fn changes_members(&self) -> bool {
+        self.all_proxies || !self.exclude.is_empty() || !self.exclude_types.is_empty()
+    }
+}
+
 /// One entry of `proxy-groups:`.
-pub(super) fn decode(
-    item: &Cursor<'_>,
-    warnings: &mut Warnings,
-) -> Result<GroupOptions, ConfigError> {
+pub(super) fn decode(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Group, ConfigError> {
     let item = &item.weak();
     let mut section = item.section()?;
-    let name = section.require("name")?.text()?.into();
-    let kind_at = section.require("type")?;
-    let kind = match kind_at.text()? {
-        "select" => GroupKind::Select,
-        other if OTHER_TYPES.contains(&other) => {
-            return Err(kind_at.fail(Reason::NotImplemented(Excerpt::of(other))));
-        }
-        other => return Err(kind_at.fail(Reason::Unknown("group type", Excerpt::of(other)))),
-    };
+    let name: Box<str> = section.require("name")?.text()?.into();
+    let kind = kind(&mut section)?;
     let proxies = section.list("proxies", |member| member.text().map(Box::from))?;
-    if proxies.is_empty() {
+    let members = sources(&mut section)?;
+    if proxies.is_empty() && !members.all_proxies {
         // mihomo's empty group goes out directly; a group that is only empty because headgate does
         // not know its provider must not do that behind the user's back.
         for &key in OTHER_MEMBERS {
@@ -63,14 +80,161 @@ pub(super) fn decode(
     }
     section.not_implemented(OTHER_MEMBERS, warnings);
     let options = GroupOptions {
-        name,
-        kind,
         proxies,
+        test: test(&mut section, kind)?,
         disable_udp: section.boolean("disable-udp", false)?,
         hidden: section.boolean("hidden", false)?,
         icon: section.text("icon")?.unwrap_or_default(),
+        ..GroupOptions::new(&name, kind)
     };
     section.not_implemented(OTHER_KEYS, warnings);
     section.finish(warnings);
-    Ok(options)
+    Ok(Group { options, members })
+}
+
+fn kind(section: &mut Section<'_>) -> Result<GroupKind, ConfigError> {
+    let at = section.require("type")?;
+    // Asked for whatever the type, as mihomo takes them in any group.
+    let (tolerance, strategy) = (section.take("tolerance"), section.take("strategy"));
+    Ok(match at.text()? {
+        "select" => GroupKind::Select,
+        "url-test" => GroupKind::UrlTest {
+            tolerance: tolerance.as_ref().map_or(Ok(0), milliseconds)?,
+        },
+        "fallback" => GroupKind::Fallback,
+        "load-balance" => GroupKind::LoadBalance(match strategy {
+            None => Strategy::default(),
+            Some(strategy) => match strategy.text()? {
+                "consistent-hashing" => Strategy::ConsistentHashing,
+                "sticky-sessions" => Strategy::StickySessions,
+                "round-robin" => Strategy::RoundRobin,
+                other => {
+                    return Err(strategy.fail(Reason::Unknown("strategy", Excerpt::of(other))));
+                }
+            },
+        }),
+        other if OTHER_TYPES.contains(&other) => {
+            return Err(at.fail(Reason::NotImplemented(Excerpt::of(other))));
+        }
+        other => return Err(at.fail(Reason::Unknown("group type", Excerpt::of(other)))),
+    })
+}
+
+fn milliseconds(value: &Cursor<'_>) -> Result<u16, ConfigError> {
+    let number = value.integer(0..=u16::MAX.into(), "milliseconds (0 to 65535)")?;
+    Ok(u16::try_from(number).unwrap_or(u16::MAX))
+}
+
+fn test(section: &mut Section<'_>, kind: GroupKind) -> Result<TestOptions, ConfigError> {
+    let absent = TestOptions::default();
+    let mut number = |key, range, expected| -> Result<Option<u32>, ConfigError> {
+        let value = section.take(key);
+        value
+            .map(|value| value.integer(range, expected))
+            .transpose()
+    };
+    let interval = number("interval", 0..=SECONDS_MAX, "seconds (at most a day)")?;
+    let timeout = number(
+        "timeout",
+        0..=MILLISECONDS_MAX,
+        "milliseconds (at most a day)",
+    )?;
+    let failures = number("max-failed-times", 0..=u32::MAX, "a number")?;
+    let interval = match interval.unwrap_or(0) {
+        0 if kind == GroupKind::Select => Duration::ZERO,
+        0 => INTERVAL,
+        seconds => Duration::from_secs(seconds.into()),
+    };
+    let timeout = timeout.filter(|&milliseconds| milliseconds != 0);
+    Ok(TestOptions {
+        url: match section.take("url") {
+            Some(url) => url.parse("an http or https address", |text| {
+                HttpUrl::parse(text).map(|_| text.into())
+            })?,
+            None => absent.url,
+        },
+        expected: match section.take("expected-status") {
+            Some(list) => list.parse("statuses such as 200/204-299", |text| text.parse().ok())?,
+            None => absent.expected,
+        },
+        interval,
+        timeout: timeout.map_or(absent.timeout, |ms| Duration::from_millis(ms.into())),
+        lazy: section.boolean("lazy", absent.lazy)?,
+        failures_max: failures.filter(|&n| n != 0).unwrap_or(absent.failures_max),
+    })
+}
+
+fn sources(section: &mut Section<'_>) -> Result<Sources, ConfigError> {
+    let all = section.boolean("include-all", false)?;
+    let all_proxies = section.boolean("include-all-proxies", false)?;
+    let filters = |value: Option<Cursor<'_>>| match value {
+        Some(value) => value.parse(FILTER_EXPECTED, NameFilter::parse_list),
+        None => Ok(Vec::new()),
+    };
+    let types = section.text("exclude-type")?.unwrap_or_default();
+    let types = types
+        .split('|')
+        .map(str::trim)
+        .filter(|kind| !kind.is_empty());
+    Ok(Sources {
+        all_proxies: all || all_proxies,
+        filter: filters(section.take("filter"))?,
+        exclude: filters(section.take("exclude-filter"))?,
+        exclude_types: types.map(|kind| kind.to_ascii_lowercase().into()).collect(),
+    })
+}
+
+/// Brings in what `include-all` means and takes out what is excluded. Whether anything changed.
+pub(super) fn settle(groups: &mut [Group], proxies: &[ProxyOptions]) -> bool {
+    if !groups.iter().any(|group| group.members.changes_members()) {
+        return false;
+    }
+    let built_in = BUILT_IN.iter().map(|&(name, kind)| (name, kind));
+    let nodes = proxies
+        .iter()
+        .map(|proxy| (&*proxy.name, proxy.protocol.kind()));
+    let inner = groups
+        .iter()
+        .map(|group| (&*group.options.name, group.options.kind.kind()));
+    let kinds: HashMap<Box<str>, &'static str> = built_in
+        .chain(nodes)
+        .chain(inner)
+        .map(|(name, kind)| (name.into(), kind.as_str()))
+        .collect();
+    let mut sorted: Vec<&str> = proxies.iter().map(|proxy| &*proxy.name).collect();
+    sorted.sort_unstable();
+    for Group { options, members } in groups {
+        if members.all_proxies {
+            bring_in(&mut options.proxies, &sorted, &members.filter);
+        }
+        options.proxies.retain(|name| {
+            let kind = kinds.get(name);
+            let type_excluded = kind.is_some_and(|kind| {
+                let mut types = members.exclude_types.iter();
+                types.any(|excluded| excluded.eq_ignore_ascii_case(kind))
+            });
+            !type_excluded && !members.exclude.iter().any(|filter| filter.matches(name))
+        });
+    }
+    true
+}
+
+/// Appends those of `sorted` that `filter` means, in the order of its expressions, none twice.
+fn bring_in(members: &mut Vec<Box<str>>, sorted: &[&str], filter: &[NameFilter]) {
+    let mut known: std::collections::HashSet<Box<str>> = members.iter().cloned().collect();
+    let mut add = |name: &str| {
+        if known.insert(name.into()) {
+            members.push(name.into());
+        }
+    };
+    if filter.is_empty() {
+        sorted.iter().copied().for_each(&mut add);
+    }
+    for expression in filter {
+        let meant = sorted
+            .iter()
+            .copied()
+            .filter(|name| expression.matches(name));
+        meant.for_each(&mut add);
+    }
 }

@@ -16,6 +16,7 @@ mod error;
 mod general;
 mod groups;
 mod inbound;
+mod name_filter;
 mod nameserver;
 mod nearest;
 mod proxies;
@@ -118,10 +119,16 @@ impl Config {
         let root = Cursor::root(&tree);
         let mut warnings = Warnings::default();
         let mut section = root.section()?;
-        let config = Self::decode(&mut section, &mut warnings)?;
+        let (mut config, mut groups) = Self::decode(&mut section, &mut warnings)?;
         section.not_implemented(OTHER_KEYS, &mut warnings);
         section.finish(&mut warnings);
+        // Once as it is written, so that errors are told where they stand, and once as it is meant.
+        config.groups = groups.iter().map(|group| group.options.clone()).collect();
         validate::check(&config, &root)?;
+        if groups::settle(&mut groups, &config.proxies) {
+            config.groups = groups.into_iter().map(|group| group.options).collect();
+            validate::check(&config, &root)?;
+        }
         Ok((config, warnings.into_list()))
     }
 
@@ -149,23 +156,29 @@ impl Config {
         }
     }
 
-    fn decode(section: &mut Section<'_>, warnings: &mut Warnings) -> Result<Self, ConfigError> {
+    /// The configuration without its groups, and those as they are written.
+    fn decode(
+        section: &mut Section<'_>,
+        warnings: &mut Warnings,
+    ) -> Result<(Self, Vec<groups::Group>), ConfigError> {
         let (general, store_fake_ip) = general::decode(section, warnings)?;
         let inbound = inbound::decode(section, warnings)?;
         let dns = dns::decode(section, store_fake_ip, warnings)?;
-        Ok(Self {
+        let groups = section.list("proxy-groups", |item| groups::decode(item, warnings))?;
+        let config = Self {
             general,
             inbound,
             sniffer: sniffer::decode(section, warnings)?,
             proxies: section.list("proxies", |item| proxies::decode(item, warnings))?,
-            groups: section.list("proxy-groups", |item| groups::decode(item, warnings))?,
+            groups: Vec::new(),
             rules: section.list("rules", |item| {
                 RuleLine::parse(item.text()?).map_err(|why| item.fail(rule_reason(why)))
             })?,
             transparent: transparent::decode(section, dns.enable, warnings)?,
             controller: controller::decode(section, warnings)?,
             dns,
-        })
+        };
+        Ok((config, groups))
     }
 }
 

@@ -108,7 +108,7 @@ pub fn dns_server(
     Ok(Arc::new(Server::new(options, parts)?))
 }
 
-/// Proxies and groups of a configuration, with the choices of before.
+/// Proxies and groups of a configuration, with the choices of before and with what tests had found.
 ///
 /// # Errors
 /// What does not fit together.
@@ -117,6 +117,7 @@ pub fn registry(
     resolver: Arc<dyn Resolve>,
     own_mark: u32,
     selected: &Selected,
+    before: Option<&Registry>,
 ) -> Result<Arc<Registry>, Failure> {
     let environment = Environment {
         resolver,
@@ -130,6 +131,7 @@ pub fn registry(
         &config.groups,
         &environment,
         selected,
+        before,
     )?))
 }
 
@@ -155,9 +157,10 @@ pub fn routing(
     resolver: Arc<dyn Resolve>,
     own_mark: u32,
     selected: &Selected,
+    before: Option<&Registry>,
 ) -> Result<Routing, Failure> {
     Ok(Routing {
-        outbounds: registry(config, resolver, own_mark, selected)?,
+        outbounds: registry(config, resolver, own_mark, selected, before)?,
         rules: Arc::new(Rules::compile(std::mem::take(&mut config.rules))),
         mode: config.general.mode,
         sniffer: sniffer(&config.sniffer)?,

@@ -4,10 +4,11 @@
 //! `command` reads the command line. `build` turns a configuration into parts, without opening
 //! anything. `supervisor` is the life of a running instance: one task owns everything that changes,
 //! and controllers reach it through `control`. `workers` are the loops that flows live on,
-//! `listeners` their sockets, `kernel` the capture rules, `offload` what DNS tells the kernel,
+//! `listeners` their sockets, `checks` the tests of groups, `kernel` the capture rules, `offload` what DNS tells the kernel,
 //! `state` what survives a restart.
 
 mod build;
+mod checks;
 pub mod command;
 mod control;
 mod kernel;

@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Failure;
 use super::build::{self, DnsTables, DnsTies};
+use super::checks::Checks;
 use super::command::{self, Command, Loaded};
 use super::control::{Door, Request};
 use super::kernel::{self, Kernel};
@@ -129,6 +130,7 @@ struct Instance {
     door: Arc<Door>,
     requests: mpsc::Receiver<Request>,
     gate: Option<Gate>,
+    checks: Checks,
     _devices: Option<Arc<Neighbours>>,
 }
 
@@ -156,7 +158,7 @@ impl Instance {
         };
         let server = build::dns_server(&config, &mut tables, &ties)?;
         let dns = Arc::new(Current::new(server));
-        let routing = build::routing(&mut config, dns.clone(), mark, &selected)?;
+        let routing = build::routing(&mut config, dns.clone(), mark, &selected, None)?;
         let workers = Arc::new(Workers::start()?);
         let devices = Neighbours::watch().await.ok().map(Arc::new);
         let tunnel = Tunnel::new(
@@ -198,6 +200,7 @@ impl Instance {
             door,
             requests,
             gate: None,
+            checks: Checks::default(),
             _devices: devices,
         };
         instance.open().await?;
@@ -231,6 +234,7 @@ impl Instance {
         if let Some(place) = place {
             self.capture(place, tproxy).await?;
         }
+        self.follow_groups();
         self.show_general();
         Ok(())
     }
@@ -411,6 +415,7 @@ impl Instance {
             Arc::clone(&self.dns) as Arc<dyn Resolve>,
             mark,
             &selected,
+            Some(&self.tunnel.routing().outbounds),
         )?;
 
         // From here on nothing is refused any more.
@@ -423,6 +428,7 @@ impl Instance {
         }
         self.dns.replace(server);
         self.tunnel.replace_routing(routing);
+        self.follow_groups();
         self.logger.set_level(level(&self.config));
         self.follow_listeners();
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
@@ -445,6 +451,13 @@ impl Instance {
             .unwrap_or_else(PoisonError::into_inner)
             .0
             .clone()
+    }
+
+    /// Tests the groups that are in force.
+    fn follow_groups(&mut self) {
+        let outbounds = Arc::clone(&self.tunnel.routing().outbounds);
+        self.checks
+            .follow(outbounds, self.config.general.unified_delay);
     }
 
     fn follow_listeners(&mut self) {
@@ -546,10 +559,15 @@ impl Instance {
                 resolver,
                 mark_of(&self.config),
                 &self.choices(),
+                Some(&routing.outbounds),
             )?;
             settle_offload(&mut self.config);
         }
+        let rebuilt = !Arc::ptr_eq(&routing.outbounds, &self.tunnel.routing().outbounds);
         self.tunnel.replace_routing(routing);
+        if rebuilt {
+            self.follow_groups();
+        }
         self.follow_listeners();
         self.offload.forget();
         self.refresh_kernel();
@@ -603,6 +621,7 @@ impl Instance {
     async fn stop(&mut self) {
         log::info!("stopping");
         self.release_capture().await;
+        self.checks.stop();
         self.gate = None;
         self.listeners
             .follow(&crate::inbound::options::Options::default(), false);

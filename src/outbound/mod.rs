@@ -8,14 +8,18 @@ pub mod carrier;
 pub mod dial;
 pub mod direct;
 pub mod group;
+pub mod health;
 pub mod http;
+pub mod http_url;
 pub mod options;
+pub mod probe;
 pub mod registry;
 pub mod reject;
 pub mod scratch;
 pub mod shadowsocks;
 pub mod socks5;
 pub mod socks_address;
+pub mod status_ranges;
 pub mod tls;
 
 use std::future::Future;
@@ -92,6 +96,12 @@ pub enum Kind {
     Shadowsocks,
     /// A group that a person chooses in.
     Selector,
+    /// A group that takes the fastest member.
+    UrlTest,
+    /// A group that takes the first member that is alive.
+    Fallback,
+    /// A group that spreads flows over its members.
+    LoadBalance,
 }
 
 impl Kind {
@@ -108,7 +118,29 @@ impl Kind {
             Self::Socks5 => "Socks5",
             Self::Shadowsocks => "Shadowsocks",
             Self::Selector => "Selector",
+            Self::UrlTest => "URLTest",
+            Self::Fallback => "Fallback",
+            Self::LoadBalance => "LoadBalance",
         }
+    }
+
+    /// Whether it stands for one of its members.
+    #[must_use]
+    pub fn is_group(self) -> bool {
+        matches!(
+            self,
+            Self::Selector | Self::UrlTest | Self::Fallback | Self::LoadBalance
+        )
+    }
+
+    /// Whether it needs a server of its own, whose failures say something of the outbound.
+    #[must_use]
+    pub fn has_server(self) -> bool {
+        let built_in = matches!(
+            self,
+            Self::Direct | Self::Reject | Self::RejectDrop | Self::Pass | Self::Compatible
+        );
+        !built_in && !self.is_group()
     }
 
     /// Whether its traffic leaves the router as any other: the kernel may carry it instead.
@@ -153,14 +185,39 @@ pub trait Outbound: Send + Sync {
         None
     }
 
+    /// For a group: every member that it may lead to as long as nobody chooses or reloads; the
+    /// choice alone where a person chooses. Empty for a node.
+    fn candidates(&self) -> Vec<Arc<dyn Outbound>> {
+        self.selected(None).into_iter().collect()
+    }
+
+    /// For a group: whether no datagram may go through it (`disable-udp`).
+    fn refuses_udp(&self) -> bool {
+        false
+    }
+
     /// For a group: its members' names in order, empty for a node.
     fn members(&self) -> Vec<Arc<str>> {
         Vec::new()
     }
 
-    /// For a selector: takes `member` as the choice; `false` when it is not a member.
+    /// For a group in which a person may choose: takes `member` as the choice; `false` when it is not
+    /// a member, or nobody may.
     fn select(&self, _member: &str) -> bool {
         false
+    }
+
+    /// For a group that chooses itself: ends a person's choice; `false` where there can be none.
+    fn unpin(&self) -> bool {
+        false
+    }
+
+    /// For a group: a flow was dialled by it over a node of that kind, with success or not.
+    fn dialled(&self, _node: Kind, _failure: Option<&io::Error>) {}
+
+    /// For a group: how it tests its members.
+    fn testing(&self) -> Option<group::Testing> {
+        None
     }
 
     /// Whether the dashboards should hide it, and its icon's address.

@@ -1,6 +1,9 @@
 //! What the configuration says of proxies and groups (mihomo's keys, clash-api.md 3.7 to 3.9).
 
-use super::IpVersion;
+use std::time::Duration;
+
+use super::status_ranges::StatusRanges;
+use super::{IpVersion, Kind};
 
 /// One entry of `proxies:`.
 #[derive(Clone, Debug)]
@@ -128,15 +131,31 @@ pub struct TlsOptions {
     pub alpn: Vec<Box<str>>,
 }
 
+impl Protocol {
+    /// What an outbound of it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Direct => Kind::Direct,
+            Self::Reject => Kind::Reject,
+            Self::Http(_) => Kind::Http,
+            Self::Socks5(_) => Kind::Socks5,
+            Self::Shadowsocks(_) => Kind::Shadowsocks,
+        }
+    }
+}
+
 /// One entry of `proxy-groups:`.
 #[derive(Clone, Debug)]
 pub struct GroupOptions {
     /// Unique name.
     pub name: Box<str>,
-    /// `type`.
+    /// `type`, with what only that type has.
     pub kind: GroupKind,
-    /// `proxies`: members by name.
+    /// Members by name: `proxies`, and what `include-all` brought.
     pub proxies: Vec<Box<str>>,
+    /// How members are tested.
+    pub test: TestOptions,
     /// `disable-udp`.
     pub disable_udp: bool,
     /// `hidden`.
@@ -145,9 +164,92 @@ pub struct GroupOptions {
     pub icon: Box<str>,
 }
 
+impl GroupOptions {
+    /// A group of that name and type without members, everything else as when it is not said.
+    #[must_use]
+    pub fn new(name: &str, kind: GroupKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            proxies: Vec::new(),
+            test: TestOptions::default(),
+            disable_udp: false,
+            hidden: false,
+            icon: "".into(),
+        }
+    }
+}
+
+/// How a group tests its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestOptions {
+    /// `url`.
+    pub url: Box<str>,
+    /// `expected-status`.
+    pub expected: StatusRanges,
+    /// `interval`; zero: no periodic tests.
+    pub interval: Duration,
+    /// `timeout`.
+    pub timeout: Duration,
+    /// `lazy`: no periodic tests while the group is not used.
+    pub lazy: bool,
+    /// `max-failed-times`: failed dials that bring a test forward.
+    pub failures_max: u32,
+}
+
+/// What is asked when a group says nothing.
+pub const TEST_URL: &str = "https://www.gstatic.com/generate_204";
+
+impl Default for TestOptions {
+    fn default() -> Self {
+        Self {
+            url: TEST_URL.into(),
+            expected: StatusRanges::default(),
+            interval: Duration::ZERO,
+            timeout: Duration::from_secs(5),
+            lazy: true,
+            failures_max: 5,
+        }
+    }
+}
+
 /// The types of group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupKind {
     /// `select`.
     Select,
+    /// `url-test`.
+    UrlTest {
+        /// `tolerance`, milliseconds.
+        tolerance: u16,
+    },
+    /// `fallback`.
+    Fallback,
+    /// `load-balance`.
+    LoadBalance(Strategy),
+}
+
+impl GroupKind {
+    /// What the group is as an outbound.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Select => Kind::Selector,
+            Self::UrlTest { .. } => Kind::UrlTest,
+            Self::Fallback => Kind::Fallback,
+            Self::LoadBalance(_) => Kind::LoadBalance,
+        }
+    }
+}
+
+/// `strategy` of a balanced group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// `consistent-hashing`: flows to one site over one member.
+    #[default]
+    ConsistentHashing,
+    /// `sticky-sessions`: flows of one device to one site over one member.
+    StickySessions,
+    /// `round-robin`: in turn.
+    RoundRobin,
 }

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Notify;
+
 use super::dial::{DEPTH_MAX, Dialer, Environment, LateOutbound, Node};
 use super::direct::Direct;
-use super::group::selector::Selector;
+use super::group::{Group, Member};
+use super::health::Health;
 use super::http::{Http, HttpError};
 use super::options::{GroupKind, GroupOptions, Protocol, ProxyOptions};
 use super::reject::Reject;
@@ -107,13 +110,16 @@ impl std::error::Error for RegistryError {}
 #[derive(Default)]
 pub struct Registry {
     order: Vec<Arc<dyn Outbound>>,
-    by_name: HashMap<Arc<str>, Arc<dyn Outbound>>,
+    by_name: HashMap<Arc<str>, Member>,
+    groups: Vec<Arc<Group>>,
     servers: Vec<Box<str>>,
+    wake: Arc<Notify>,
 }
 
 impl Registry {
     /// Builds everything: built-ins, `proxies`, `groups`, and `GLOBAL` unless a group has that
-    /// name. `selected` holds earlier choices, group to member. Opens nothing.
+    /// name. `selected` holds earlier choices, group to member; outbounds keep the health of those of
+    /// the same name in `before`. Opens nothing.
     ///
     /// # Errors
     /// [`RegistryError`], the first that is found.
@@ -122,26 +128,29 @@ impl Registry {
         groups: &[GroupOptions],
         environment: &Environment,
         selected: &HashMap<Box<str>, Box<str>>,
+        before: Option<&Self>,
     ) -> Result<Self, RegistryError> {
         let mut registry = Self::default();
+        let earlier = |name: &str| Some(Arc::clone(before?.health(name)?));
         let plain = || Dialer::new(&super::options::DialOptions::default(), environment);
         for &(name, kind) in BUILT_IN {
-            registry.insert(match kind {
+            let outbound: Arc<dyn Outbound> = match kind {
                 Kind::Direct | Kind::Compatible => {
                     Arc::new(Direct::new(name.into(), kind, Traits::default(), plain()))
                 }
                 _ => Arc::new(Reject::new(name.into(), kind)),
-            });
+            };
+            registry.insert_with(outbound, earlier(name));
         }
         let mut late = Vec::new();
         for proxy in proxies {
             let outbound = build_proxy(proxy, environment, &mut late)?;
-            if !registry.insert(outbound) {
+            if !registry.insert_with(outbound, earlier(&proxy.name)) {
                 return Err(RegistryError::DuplicateName(proxy.name.clone()));
             }
             registry.servers.extend(server_host(&proxy.protocol));
         }
-        registry.insert_groups(groups, selected)?;
+        registry.insert_groups(groups, selected, &earlier)?;
         registry.insert_global(proxies, groups, selected);
         for (proxy, dialer, slot) in late {
             let Some(target) = registry.get(&dialer) else {
@@ -156,7 +165,31 @@ impl Registry {
     /// The outbound of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Outbound>> {
+        self.by_name.get(name).map(|member| &member.outbound)
+    }
+
+    /// What tests have found of the outbound of that name.
+    #[must_use]
+    pub fn health(&self, name: &str) -> Option<&Arc<Health>> {
+        self.by_name.get(name).map(|member| &member.health)
+    }
+
+    /// The outbound of that name with its health.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Member> {
         self.by_name.get(name)
+    }
+
+    /// The groups, in file order.
+    #[must_use]
+    pub fn groups(&self) -> &[Arc<Group>] {
+        &self.groups
+    }
+
+    /// Notified when a group's test comes nearer.
+    #[must_use]
+    pub fn wake(&self) -> &Arc<Notify> {
+        &self.wake
     }
 
     /// Every outbound: built-ins, proxies in file order, groups in file order, `GLOBAL` last.
@@ -171,12 +204,17 @@ impl Registry {
 
     /// Adds one; a name that is taken keeps its first owner and answers `false`.
     pub fn insert(&mut self, outbound: Arc<dyn Outbound>) -> bool {
+        self.insert_with(outbound, None)
+    }
+
+    fn insert_with(&mut self, outbound: Arc<dyn Outbound>, health: Option<Arc<Health>>) -> bool {
         let name = Arc::clone(outbound.name());
         if self.by_name.contains_key(&name) {
             return false;
         }
         self.order.push(Arc::clone(&outbound));
-        self.by_name.insert(name, outbound);
+        let health = health.unwrap_or_default();
+        self.by_name.insert(name, Member { outbound, health });
         true
     }
 
@@ -185,12 +223,15 @@ impl Registry {
         &mut self,
         groups: &[GroupOptions],
         selected: &HashMap<Box<str>, Box<str>>,
+        earlier: &dyn Fn(&str) -> Option<Arc<Health>>,
     ) -> Result<(), RegistryError> {
         let mut builder = GroupBuilder {
             by_name: HashMap::new(),
             built: HashMap::new(),
             nodes: &self.by_name,
             selected,
+            earlier,
+            wake: &self.wake,
         };
         for group in groups {
             let name = &*group.name;
@@ -205,8 +246,9 @@ impl Registry {
         let built = groups
             .iter()
             .filter_map(|group| builder.built.remove(&*group.name));
-        for outbound in built.collect::<Vec<_>>() {
-            self.insert(outbound);
+        for (group, health) in built.collect::<Vec<_>>() {
+            self.insert_with(Arc::clone(&group) as Arc<dyn Outbound>, Some(health));
+            self.groups.push(group);
         }
         Ok(())
     }
@@ -224,17 +266,12 @@ impl Registry {
             .into_iter()
             .chain(configured)
             .chain(grouped);
-        let members = names.filter_map(|name| self.get(name).cloned()).collect();
-        let options = GroupOptions {
-            name: GLOBAL.into(),
-            kind: GroupKind::Select,
-            proxies: Vec::new(),
-            disable_udp: false,
-            hidden: false,
-            icon: "".into(),
-        };
+        let members = names
+            .filter_map(|name| self.member(name).cloned())
+            .collect();
+        let options = GroupOptions::new(GLOBAL, GroupKind::Select);
         let choice = selected.get(GLOBAL).map(|choice| &**choice);
-        let global = Selector::new(GLOBAL.into(), &options, members, choice);
+        let global = Group::new(&options, members, choice, Arc::clone(&self.wake));
         // Refused, as it should be, when the user's own stands there.
         self.insert(Arc::new(global));
     }
@@ -280,19 +317,20 @@ pub fn resolve_leaf(
 /// Makes groups depth first.
 struct GroupBuilder<'a> {
     by_name: HashMap<&'a str, &'a GroupOptions>,
-    built: HashMap<&'a str, Arc<dyn Outbound>>,
-    nodes: &'a HashMap<Arc<str>, Arc<dyn Outbound>>,
+    built: HashMap<&'a str, (Arc<Group>, Arc<Health>)>,
+    nodes: &'a HashMap<Arc<str>, Member>,
     selected: &'a HashMap<Box<str>, Box<str>>,
+    earlier: &'a dyn Fn(&str) -> Option<Arc<Health>>,
+    wake: &'a Arc<Notify>,
 }
 
 impl<'a> GroupBuilder<'a> {
-    fn build(
-        &mut self,
-        group: &'a GroupOptions,
-        depth: usize,
-    ) -> Result<Arc<dyn Outbound>, RegistryError> {
-        if let Some(built) = self.built.get(&*group.name) {
-            return Ok(Arc::clone(built));
+    fn build(&mut self, group: &'a GroupOptions, depth: usize) -> Result<Member, RegistryError> {
+        if let Some((built, health)) = self.built.get(&*group.name) {
+            return Ok(Member {
+                outbound: Arc::clone(built) as Arc<dyn Outbound>,
+                health: Arc::clone(health),
+            });
         }
         // Deeper than this is a loop, or nothing that a person meant.
         if depth >= DEPTH_MAX {
@@ -301,7 +339,7 @@ impl<'a> GroupBuilder<'a> {
         let mut members = Vec::with_capacity(group.proxies.len());
         for member in &group.proxies {
             if let Some(node) = self.nodes.get(&**member) {
-                members.push(Arc::clone(node));
+                members.push(node.clone());
             } else if let Some(&inner) = self.by_name.get(&**member) {
                 members.push(self.build(inner, depth + 1)?);
             } else {
@@ -315,16 +353,14 @@ impl<'a> GroupBuilder<'a> {
             members.extend(self.nodes.get("COMPATIBLE").cloned());
         }
         let choice = self.selected.get(&group.name).map(|choice| &**choice);
-        let built: Arc<dyn Outbound> = match group.kind {
-            GroupKind::Select => Arc::new(Selector::new(
-                Arc::from(&*group.name),
-                group,
-                members,
-                choice,
-            )),
-        };
-        self.built.insert(&group.name, Arc::clone(&built));
-        Ok(built)
+        let built = Arc::new(Group::new(group, members, choice, Arc::clone(self.wake)));
+        let health = (self.earlier)(&group.name).unwrap_or_default();
+        let entry = (Arc::clone(&built), Arc::clone(&health));
+        self.built.insert(&group.name, entry);
+        Ok(Member {
+            outbound: built,
+            health,
+        })
     }
 }
 
@@ -431,12 +467,8 @@ mod tests {
 
     fn group(name: &str, members: &[&str]) -> GroupOptions {
         GroupOptions {
-            name: name.into(),
-            kind: GroupKind::Select,
             proxies: members.iter().map(|&member| member.into()).collect(),
-            disable_udp: false,
-            hidden: false,
-            icon: "".into(),
+            ..GroupOptions::new(name, GroupKind::Select)
         }
     }
 
@@ -456,7 +488,7 @@ mod tests {
             .iter()
             .map(|&(g, m)| (g.into(), m.into()))
             .collect();
-        Registry::build(proxies, groups, &environment, &selected)
+        Registry::build(proxies, groups, &environment, &selected, None)
     }
 
     #[track_caller]

@@ -148,7 +148,9 @@ impl Tunnel {
             Err(refusal) => Err(refusal),
             Ok(decision) => {
                 log_decision(routing, metadata, &decision);
-                match decision.node.connect(metadata).await {
+                let dialled = decision.node.connect(metadata).await;
+                routing.dialled(&decision, dialled.as_ref().err());
+                match dialled {
                     Ok(remote) => Ok((decision, remote)),
                     Err(error) => Err(Refusal::Failed(error)),
                 }

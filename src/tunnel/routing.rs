@@ -1,6 +1,8 @@
 //! Rules, outbounds, sniffer and mode as one immutable snapshot, and the decision they make.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -70,22 +72,25 @@ impl Routing {
             (None, Mode::Rule) => None,
         };
         if let Some(name) = fixed {
-            return self.follow(name, metadata, None).map(Step::Done);
+            return self
+                .follow(name, metadata, None)
+                .map(|(decision, _)| Step::Done(decision));
         }
         let mut from = from;
         loop {
             match self.rules.find(metadata, from, may_resolve) {
                 Found::NeedIp(rule) => return Some(Step::Resolve(rule)),
-                Found::Nothing => return self.follow("DIRECT", metadata, None).map(Step::Done),
+                Found::Nothing => {
+                    let direct = self.follow("DIRECT", metadata, None);
+                    return direct.map(|(decision, _)| Step::Done(decision));
+                }
                 Found::Rule(index) => {
                     // A target that is gone, passes, or cannot carry UDP skips its rule.
                     let line = self.rules.line(index);
                     let decision =
                         line.and_then(|line| self.follow(line.target, metadata, Some(index)));
                     match decision {
-                        Some(decision) if carries(&*decision.node, metadata.network) => {
-                            return Some(Step::Done(decision));
-                        }
+                        Some((decision, true)) => return Some(Step::Done(decision)),
                         _ => from = index + 1,
                     }
                 }
@@ -93,34 +98,63 @@ impl Routing {
         }
     }
 
-    /// Follows groups from `name` down to a node.
-    fn follow(&self, name: &str, metadata: &Metadata, rule: Option<usize>) -> Option<Decision> {
+    /// Follows groups from `name` down to a node, and says whether the way carries the flow's network.
+    fn follow(
+        &self,
+        name: &str,
+        metadata: &Metadata,
+        rule: Option<usize>,
+    ) -> Option<(Decision, bool)> {
         let mut node = Arc::clone(self.outbounds.get(name)?);
         let mut chain = vec![Arc::clone(node.name())];
+        let mut open = metadata.network == Network::Tcp || !node.refuses_udp();
         while let Some(member) = node.selected(Some(metadata)) {
             if chain.len() >= DEPTH_MAX {
                 return None;
             }
             node = member;
+            open &= metadata.network == Network::Tcp || !node.refuses_udp();
             chain.push(Arc::clone(node.name()));
         }
         chain.reverse();
-        Some(Decision { node, chain, rule })
+        let carries = open && carries(&*node, metadata.network);
+        Some((Decision { node, chain, rule }, carries))
     }
 
-    /// Whether `name` now leads to plain DIRECT, through groups as they are chosen.
+    /// Whether `name` is certain to lead to plain DIRECT until a person chooses otherwise or the
+    /// configuration changes: a group that chooses itself does only when all its members do.
     #[must_use]
     pub fn leads_direct(&self, name: &str) -> bool {
-        let Some(mut node) = self.outbounds.get(name).cloned() else {
+        let Some(start) = self.outbounds.get(name) else {
             return false;
         };
-        for _ in 0..DEPTH_MAX {
-            match node.selected(None) {
-                Some(member) => node = member,
-                None => return node.kind().is_direct() && !node.traits().leaves_apart(),
+        // A group may stand in many others: each is looked at once.
+        let mut seen = HashSet::new();
+        let mut waiting = vec![Arc::clone(start)];
+        while let Some(node) = waiting.pop() {
+            if node.kind().is_group() {
+                // A UDP flow skips the rule then, and goes where the next one sends it.
+                if node.refuses_udp() {
+                    return false;
+                }
+                if seen.insert(Arc::clone(node.name())) {
+                    waiting.extend(node.candidates());
+                }
+            } else if !node.kind().is_direct() || node.traits().leaves_apart() {
+                return false;
             }
         }
-        false
+        true
+    }
+
+    /// Tells the groups on the way of `decision` how dialling it went.
+    pub(super) fn dialled(&self, decision: &Decision, failure: Option<&io::Error>) {
+        let kind = decision.node.kind();
+        for name in decision.chain.iter().skip(1) {
+            if let Some(group) = self.outbounds.get(name) {
+                group.dialled(kind, failure);
+            }
+        }
     }
 
     /// Whether the target of rule `index` now leads to plain DIRECT.

@@ -292,12 +292,29 @@ fn group_mistakes() {
         "{name: GLOBAL, type: select, proxies: [g, DIRECT]}",
     ));
     wrong(
-        &groups("{name: h, type: ^url-test, proxies: [g]}"),
-        "proxy-groups[1].type: not implemented yet: url-test",
+        &groups("{name: h, type: ^relay, proxies: [g]}"),
+        "proxy-groups[1].type: not implemented yet: relay",
     );
     wrong(
         &groups("{name: h, type: ^best, proxies: [g]}"),
         "proxy-groups[1].type: unknown group type `best`",
+    );
+    wrong(
+        &groups("{name: h, type: url-test, proxies: [g], url: ^gstatic.com}"),
+        "proxy-groups[1].url: expected an http or https address, found `gstatic.com`",
+    );
+    wrong(
+        &groups("{name: h, type: fallback, proxies: [g], expected-status: ^2xx}"),
+        "proxy-groups[1].expected-status: expected statuses such as 200/204-299, found `2xx`",
+    );
+    wrong(
+        &groups("{name: h, type: load-balance, proxies: [g], strategy: ^random}"),
+        "proxy-groups[1].strategy: unknown strategy `random`",
+    );
+    wrong(
+        &groups("{name: h, type: select, include-all: true, filter: ^'(?<=a)b'}"),
+        "proxy-groups[1].filter: expected a regular expression (look-around only as leading \
+         conditions), found `(?<=a)b`",
     );
     wrong(
         &groups("{name: h, type: select}"),

@@ -154,6 +154,42 @@ fn a_router_file_is_read_whole_proxies_and_rules() {
 }
 
 #[test]
+fn groups_bring_in_and_leave_out_members() {
+    let members = |keys: &str| {
+        let text = format!(
+            "proxies:\n\
+             - {{name: US 1, type: direct}}\n\
+             - {{name: HK 2, type: socks5, server: a.example, port: 1}}\n\
+             - {{name: HK 1, type: direct}}\n\
+             proxy-groups: [{{name: g, type: select, {keys}}}]"
+        );
+        let (config, _) = crate::config::Config::parse(&text).unwrap();
+        config.groups[0].proxies.join(", ")
+    };
+    assert_eq!(members("include-all: true"), "HK 1, HK 2, US 1");
+    let listed = "include-all-proxies: true, proxies: [US 1, DIRECT]";
+    assert_eq!(members(listed), "US 1, DIRECT, HK 1, HK 2");
+    assert_eq!(members("include-all: true, filter: 'US`1$'"), "US 1, HK 1");
+    assert_eq!(members("include-all: true, exclude-filter: 1"), "HK 2");
+    let excluded = "proxies: [HK 2, US 1, REJECT], exclude-type: 'socks5|reject'";
+    assert_eq!(members(excluded), "US 1");
+    let ahead = "include-all: true, filter: '^(?!.*US)(?=.*2)'";
+    assert_eq!(members(ahead), "HK 2");
+}
+
+#[test]
+fn an_included_proxy_may_not_lead_back_to_its_group() {
+    let text = "proxies: [{name: p, type: direct, dialer-proxy: a}]\n\
+                proxy-groups: [{name: a, type: fallback, include-all: true, proxies: [DIRECT]}]";
+    let error = crate::config::Config::parse(text).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("leads back to itself: p → a → p")
+    );
+}
+
+#[test]
 fn what_has_no_effect_is_reported_once_with_its_place() {
     assert_eq!(
         warnings(ROUTER),
@@ -167,8 +203,6 @@ fn what_has_no_effect_is_reported_once_with_its_place() {
             "65:13: dns.fallback: not implemented yet, ignored",
             "67:5: dns.nameserver-policy: not implemented yet, ignored",
             "78:1: shared: unknown key, ignored",
-            "117:10: proxy-groups[0].url: not implemented yet, ignored",
-            "118:15: proxy-groups[0].interval: not implemented yet, ignored",
         ]
     );
     assert_eq!(
