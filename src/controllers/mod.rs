@@ -66,6 +66,10 @@ pub trait Control: Send + Sync {
     /// `false`: it is no member.
     fn select(&self, group: &Arc<dyn Outbound>, member: &str) -> bool;
 
+    /// Ends a person's choice in a group that chooses itself, and forgets it; `false`: it is no such
+    /// group.
+    fn unpin(&self, group: &Arc<dyn Outbound>) -> bool;
+
     /// Asks the main resolver for records of type `kind`: no `hosts`, no fake addresses.
     ///
     /// # Errors

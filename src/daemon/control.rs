@@ -120,6 +120,22 @@ impl Control for Door {
         true
     }
 
+    fn unpin(&self, group: &Arc<dyn Outbound>) -> bool {
+        if !group.unpin() {
+            return false;
+        }
+        let mut selected = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
+        let (choices, kept) = &mut *selected;
+        let known = choices.remove(&**group.name()).is_some();
+        if *kept
+            && known
+            && let Err(error) = state::store_selected(&self.directory, choices)
+        {
+            log::warn!("the choice in {} is not forgotten: {error}", group.name());
+        }
+        true
+    }
+
     fn dns_query(&self, name: &str, kind: u16) -> Result<DnsAnswer, DnsQueryError> {
         let server = self.dns.server();
         let question =

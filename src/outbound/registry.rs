@@ -180,6 +180,12 @@ impl Registry {
         self.by_name.get(name)
     }
 
+    /// As [`Registry::iter`], with what tests have found.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        let order = self.order.iter();
+        order.filter_map(|outbound| self.member(outbound.name()))
+    }
+
     /// The groups, in file order.
     #[must_use]
     pub fn groups(&self) -> &[Arc<Group>] {

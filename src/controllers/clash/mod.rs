@@ -3,6 +3,7 @@
 mod cache;
 mod configs;
 mod connections;
+mod delay;
 mod dns;
 mod logs;
 mod memory;
@@ -34,8 +35,11 @@ pub const ROUTES: &[Route] = &[
     Route::once(Get, "/proxies/{}", Secret, proxies::show),
     Route::once(Put, "/proxies/{}", Secret, proxies::select),
     Route::once(Delete, "/proxies/{}", Secret, proxies::unpin),
+    Route::new(Get, "/proxies/{}/delay", Secret, Answer::Later(delay::proxy)),
     Route::once(Get, "/group/", Secret, proxies::groups),
     Route::once(Get, "/group/{}", Secret, proxies::group),
+    Route::once(Delete, "/group/{}", Secret, proxies::unpin),
+    Route::new(Get, "/group/{}/delay", Secret, Answer::Later(delay::group)),
     Route::once(Get, "/rules/", Secret, rules::list),
     Route::new(
         Get,
@@ -46,6 +50,21 @@ pub const ROUTES: &[Route] = &[
     Route::once(Delete, "/connections/", Secret, connections::close_all),
     Route::once(Delete, "/connections/{}", Secret, connections::close),
     Route::once(Get, "/providers/proxies/", Secret, providers::proxies),
+    Route::once(Get, "/providers/proxies/{}", Secret, providers::provider),
+    Route::once(Put, "/providers/proxies/{}", Secret, providers::update),
+    Route::new(
+        Get,
+        "/providers/proxies/{}/healthcheck",
+        Secret,
+        Answer::Later(delay::provider),
+    ),
+    Route::once(Get, "/providers/proxies/{}/{}", Secret, providers::member),
+    Route::new(
+        Get,
+        "/providers/proxies/{}/{}/healthcheck",
+        Secret,
+        Answer::Later(delay::provider_member),
+    ),
     Route::once(Get, "/providers/rules/", Secret, providers::rules),
     Route::once(Post, "/cache/fakeip/flush", Secret, cache::flush_fake_ip),
     Route::once(Post, "/cache/dns/flush", Secret, cache::flush_dns),

@@ -3,12 +3,16 @@
 //! mihomo shows what the file itself lists as providers of vehicle `Compatible`: `default` with
 //! every outbound, and one per group with its members. Dashboards read a group's members there.
 
+use super::proxies::{is_group, one, write_outbound};
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
 use crate::controllers::http::{Request, Response};
+use crate::outbound::group::{Member, Testing};
+use crate::outbound::registry::Registry;
 use crate::outbound::{Kind, Outbound};
 
-use super::proxies::{is_group, write_outbound};
+/// The provider of everything that the file lists.
+const DEFAULT: &str = "default";
 
 /// The pseudo providers.
 pub(super) fn proxies(context: &Context, _: &Request<'_>) -> Response {
@@ -16,15 +20,42 @@ pub(super) fn proxies(context: &Context, _: &Request<'_>) -> Response {
     let outbounds = &routing.outbounds;
     let mut json = Json::new();
     json.open_object().key("providers").open_object();
-    let listed = outbounds.iter().filter(|o| is_listed(&***o));
-    write_provider(&mut json, "default", listed.map(|o| &**o));
+    json.key(DEFAULT);
+    write_provider(&mut json, outbounds, DEFAULT);
     for group in outbounds.iter().filter(|o| is_group(&***o)) {
-        let members = group.members();
-        let members = members.iter().filter_map(|name| outbounds.get(name));
-        write_provider(&mut json, group.name(), members.map(|o| &**o));
+        json.key(group.name());
+        write_provider(&mut json, outbounds, group.name());
     }
     json.close_object().close_object();
     Response::json(json)
+}
+
+/// One pseudo provider.
+pub(super) fn provider(context: &Context, request: &Request<'_>) -> Response {
+    let routing = context.control.tunnel().routing();
+    let name = request.parameter(0);
+    if !is_provider(&routing.outbounds, name) {
+        return Response::resource_not_found();
+    }
+    let mut json = Json::new();
+    write_provider(&mut json, &routing.outbounds, name);
+    Response::json(json)
+}
+
+/// There is nothing to fetch for what the file lists.
+pub(super) fn update(context: &Context, request: &Request<'_>) -> Response {
+    let routing = context.control.tunnel().routing();
+    if is_provider(&routing.outbounds, request.parameter(0)) {
+        Response::no_content()
+    } else {
+        Response::resource_not_found()
+    }
+}
+
+/// One member of a pseudo provider.
+pub(super) fn member(context: &Context, request: &Request<'_>) -> Response {
+    let routing = context.control.tunnel().routing();
+    find_member(&routing.outbounds, request).map_or_else(Response::resource_not_found, one)
 }
 
 /// Rule providers: none are configured yet.
@@ -33,6 +64,31 @@ pub(super) fn rules(_: &Context, _: &Request<'_>) -> Response {
     json.open_object().key("providers").open_object();
     json.close_object().close_object();
     Response::json(json)
+}
+
+/// Whether there is a provider of that name.
+pub(super) fn is_provider(outbounds: &Registry, name: &str) -> bool {
+    name == DEFAULT || outbounds.get(name).is_some_and(|found| is_group(&**found))
+}
+
+/// The member that the request's two parameters name: a provider, and an outbound in it.
+pub(super) fn find_member<'a>(
+    outbounds: &'a Registry,
+    request: &Request<'_>,
+) -> Option<&'a Member> {
+    let (provider, name) = (request.parameter(0), request.parameter(1));
+    let members = members(outbounds, provider);
+    members.into_iter().find(|member| **member.outbound.name() == *name)
+}
+
+fn members<'a>(outbounds: &'a Registry, provider: &str) -> Vec<&'a Member> {
+    if provider == DEFAULT {
+        let listed = outbounds.members().filter(|m| is_listed(&*m.outbound));
+        return listed.collect();
+    }
+    let group = outbounds.get(provider).filter(|found| is_group(&***found));
+    let names = group.map(|group| group.members()).unwrap_or_default();
+    names.iter().filter_map(|name| outbounds.member(name)).collect()
 }
 
 /// DIRECT, REJECT and what the file names; not the other built-ins, nor GLOBAL made of all.
@@ -44,22 +100,20 @@ fn is_listed(outbound: &dyn Outbound) -> bool {
     !built_in && &**outbound.name() != "GLOBAL"
 }
 
-fn write_provider<'a>(
-    json: &mut Json,
-    name: &str,
-    members: impl Iterator<Item = &'a dyn Outbound>,
-) {
-    json.key(name).open_object();
+fn write_provider(json: &mut Json, outbounds: &Registry, name: &str) {
+    let testing = outbounds.get(name).and_then(|group| group.testing());
+    let shown = |of: fn(&Testing) -> &str| testing.as_ref().map(of);
+    json.open_object();
     json.key("expectedStatus")
-        .string("*")
-        .key("name")
-        .string(name);
-    json.key("proxies").open_array();
-    for member in members {
+        .string(shown(|testing| &testing.expected).unwrap_or("*"));
+    json.key("name").string(name).key("proxies").open_array();
+    for member in members(outbounds, name) {
         write_outbound(json, member);
     }
     json.close_array();
-    json.key("testUrl").string("").key("type").string("Proxy");
+    json.key("testUrl")
+        .string(shown(|testing| &testing.url).unwrap_or_default());
+    json.key("type").string("Proxy");
     json.key("updatedAt").string("0001-01-01T00:00:00Z");
     json.key("vehicleType").string("Compatible").close_object();
 }

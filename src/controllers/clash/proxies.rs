@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
+use crate::controllers::http::time::rfc3339;
 use crate::controllers::http::{Request, Response};
+use crate::outbound::group::Member;
+use crate::outbound::health::Tested;
+use crate::outbound::registry::Registry;
 use crate::outbound::{Kind, Outbound};
+use crate::platform::clock;
 
 /// Every outbound by name.
 pub(super) fn list(context: &Context, _: &Request<'_>) -> Response {
     let mut json = Json::new();
     json.open_object().key("proxies").open_object();
-    for outbound in context.control.tunnel().routing().outbounds.iter() {
-        json.key(outbound.name());
-        write_outbound(&mut json, &**outbound);
+    for member in context.control.tunnel().routing().outbounds.members() {
+        json.key(member.outbound.name());
+        write_outbound(&mut json, member);
     }
     json.close_object().close_object();
     Response::json(json)
@@ -21,16 +26,18 @@ pub(super) fn list(context: &Context, _: &Request<'_>) -> Response {
 
 /// One outbound.
 pub(super) fn show(context: &Context, request: &Request<'_>) -> Response {
-    find(context, request).map_or_else(Response::resource_not_found, |found| one(&*found))
+    let outbounds = outbounds(context);
+    let found = outbounds.member(request.parameter(0));
+    found.map_or_else(Response::resource_not_found, one)
 }
 
 /// Every group, as an array.
 pub(super) fn groups(context: &Context, _: &Request<'_>) -> Response {
     let mut json = Json::new();
     json.open_object().key("proxies").open_array();
-    for outbound in context.control.tunnel().routing().outbounds.iter() {
-        if is_group(&**outbound) {
-            write_outbound(&mut json, &**outbound);
+    for member in context.control.tunnel().routing().outbounds.members() {
+        if is_group(&*member.outbound) {
+            write_outbound(&mut json, member);
         }
     }
     json.close_array().close_object();
@@ -39,11 +46,14 @@ pub(super) fn groups(context: &Context, _: &Request<'_>) -> Response {
 
 /// One group.
 pub(super) fn group(context: &Context, request: &Request<'_>) -> Response {
-    let found = find(context, request).filter(|found| is_group(&**found));
-    found.map_or_else(Response::resource_not_found, |found| one(&*found))
+    let outbounds = outbounds(context);
+    let found = outbounds.member(request.parameter(0));
+    let found = found.filter(|member| is_group(&*member.outbound));
+    found.map_or_else(Response::resource_not_found, one)
 }
 
-/// Chooses in a selector: body `{"name": member}`. Open connections keep their way.
+/// Chooses in a selector, or pins a member of a group that chooses by tests: body `{"name": member}`.
+/// Open connections keep their way.
 pub(super) fn select(context: &Context, request: &Request<'_>) -> Response {
     let Some(group) = find(context, request) else {
         return Response::resource_not_found();
@@ -53,7 +63,10 @@ pub(super) fn select(context: &Context, request: &Request<'_>) -> Response {
     let Some(Ok(member)) = member else {
         return Response::body_invalid();
     };
-    if group.kind() != Kind::Selector {
+    if !matches!(
+        group.kind(),
+        Kind::Selector | Kind::UrlTest | Kind::Fallback
+    ) {
         return Response::error(400, "Must be a Selector");
     }
     if context.control.select(&group, member.unwrap_or_default()) {
@@ -63,46 +76,57 @@ pub(super) fn select(context: &Context, request: &Request<'_>) -> Response {
     }
 }
 
-/// Ends the pin of an automatic group; a selector and a node have none.
+/// Ends the pin of a group that chooses by tests; others have none.
 pub(super) fn unpin(context: &Context, request: &Request<'_>) -> Response {
-    find(context, request).map_or_else(Response::resource_not_found, |_| Response::body_invalid())
+    match find(context, request) {
+        None => Response::resource_not_found(),
+        Some(group) if context.control.unpin(&group) => Response::no_content(),
+        Some(_) => Response::body_invalid(),
+    }
+}
+
+fn outbounds(context: &Context) -> Arc<Registry> {
+    Arc::clone(&context.control.tunnel().routing().outbounds)
 }
 
 fn find(context: &Context, request: &Request<'_>) -> Option<Arc<dyn Outbound>> {
-    let routing = context.control.tunnel().routing();
-    routing.outbounds.get(request.parameter(0)).cloned()
+    outbounds(context).get(request.parameter(0)).cloned()
 }
 
-fn one(outbound: &dyn Outbound) -> Response {
+/// The answer about one outbound.
+pub(super) fn one(member: &Member) -> Response {
     let mut json = Json::new();
-    write_outbound(&mut json, outbound);
+    write_outbound(&mut json, member);
     Response::json(json)
 }
 
 /// Whether it names another outbound rather than being one.
 pub(super) fn is_group(outbound: &dyn Outbound) -> bool {
-    outbound.kind() == Kind::Selector
+    outbound.kind().is_group()
 }
 
-/// The object of clash-api.md 1.8. Nothing has been tested yet, which counts as alive.
-pub(super) fn write_outbound(json: &mut Json, outbound: &dyn Outbound) {
-    let traits = outbound.traits();
+/// The object of clash-api.md 1.8.
+pub(super) fn write_outbound(json: &mut Json, member: &Member) {
+    let outbound = &*member.outbound;
+    let (traits, health) = (outbound.traits(), member.health.view());
     json.open_object();
-    json.key("alive").plain(true);
+    json.key("alive").plain(health.alive);
     if is_group(outbound) {
-        let (hidden, icon) = outbound.appearance();
-        json.key("all").strings(outbound.members());
-        json.key("hidden").plain(hidden).key("icon").string(icon);
-        let chosen = outbound.selected(None);
-        json.key("now")
-            .string(chosen.as_ref().map_or("", |chosen| chosen.name()));
+        write_group(json, outbound);
     } else {
         json.key("id").string("");
     }
     json.key("dialer-proxy")
         .string(traits.dialer.as_deref().unwrap_or_default());
-    json.key("extra").open_object().close_object();
-    json.key("history").open_array().close_array();
+    json.key("extra").open_object();
+    for entry in &health.urls {
+        json.key(&entry.url).open_object();
+        json.key("alive").plain(entry.alive);
+        write_history(json, &entry.history);
+        json.close_object();
+    }
+    json.close_object();
+    write_history(json, &health.history);
     json.key("interface")
         .string(traits.interface.as_deref().unwrap_or_default());
     json.key("mptcp").plain(false);
@@ -115,4 +139,36 @@ pub(super) fn write_outbound(json: &mut Json, outbound: &dyn Outbound) {
     json.key("udp").plain(outbound.udp());
     json.key("uot").plain(false).key("xudp").plain(false);
     json.close_object();
+}
+
+/// What only a group has; which group has what differs.
+fn write_group(json: &mut Json, group: &dyn Outbound) {
+    let (hidden, icon) = group.appearance();
+    json.key("all").strings(group.members());
+    json.key("hidden").plain(hidden).key("icon").string(icon);
+    if group.kind() != Kind::LoadBalance {
+        let chosen = group.selected(None);
+        let chosen = chosen.as_ref().map_or("", |chosen| chosen.name());
+        json.key("now").string(chosen);
+    }
+    let testing = group.testing();
+    if let Some(testing) = testing.filter(|_| group.kind() != Kind::Selector) {
+        json.key("testUrl").string(&testing.url);
+        json.key("expectedStatus").string(&testing.expected);
+        if group.kind() != Kind::LoadBalance {
+            let fixed = testing.fixed.as_deref();
+            json.key("fixed").string(fixed.unwrap_or_default());
+        }
+    }
+}
+
+fn write_history(json: &mut Json, history: &[Tested]) {
+    json.key("history").open_array();
+    for tested in history {
+        let offset = clock::local_offset(tested.time);
+        json.open_object();
+        json.key("time").quoted(rfc3339(tested.time, offset));
+        json.key("delay").plain(tested.delay).close_object();
+    }
+    json.close_array();
 }

@@ -12,7 +12,7 @@ use super::feed::{self, Framing};
 use super::{HELD_BYTES_MAX, SMALL_BODY_BYTES, Seat, TABLES};
 use crate::controllers::http::access::{Door, Refusal};
 use crate::controllers::http::head::{self, Head};
-use crate::controllers::http::route::{Access, Answer, Feed, Found, Opener, Route, find};
+use crate::controllers::http::route::{Access, Answer, Feed, Found, Opener, Route, Waiter, find};
 use crate::controllers::http::time::http_date;
 use crate::controllers::http::{Query, Request, Response};
 use crate::outbound::ByteStream;
@@ -81,6 +81,7 @@ impl Client {
             Answer::OnceOrFeed(_, opener) if head.websocket => {
                 self.open_feed(&head, opener, parameters).await
             }
+            Answer::Later(waiter) => self.wait(&head, waiter, parameters).await,
             Answer::Once(_) | Answer::OnceOrFeed(..) => self.ask(&head, route).await,
         }
     }
@@ -149,6 +150,32 @@ impl Client {
         };
         let fields = self.fields(head, reply.status, &reply.content_type, reply.body.len());
         self.send(fields, head.keep_alive, &reply.body).await
+    }
+
+    /// Has the request answered by a task's patience instead of a thread's.
+    async fn wait(
+        &mut self,
+        head: &Head<'_>,
+        waiter: Waiter,
+        parameters: Vec<String>,
+    ) -> io::Result<Next> {
+        if head.has_body() {
+            return self.decline(head, &Response::body_invalid()).await;
+        }
+        let shared = Arc::clone(&self.seat.shared);
+        let request = Request {
+            parameters,
+            query: Query(head.query),
+            body: &[],
+        };
+        let response = match waiter(&shared.context, &request) {
+            Ok(answer) => answer.await,
+            Err(response) => response,
+        };
+        let Ok(_held) = hold(&shared.held, response.body.len()) else {
+            return self.decline(head, &Response::empty(503)).await;
+        };
+        self.respond(head, &response, head.keep_alive).await
     }
 
     /// Switches to WebSocket or to a body without end.

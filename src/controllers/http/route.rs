@@ -32,11 +32,18 @@ pub trait Feed: Send {
 /// Opens a feed, or says why not.
 pub type Opener = fn(&Arc<Context>, &Request<'_>) -> Result<Box<dyn Feed>, Response>;
 
+/// Checks a request at once, and answers it when something has happened that takes its time: on the
+/// runtime, without a thread. Such a request has no body.
+pub type Waiter =
+    fn(&Arc<Context>, &Request<'_>) -> Result<BoxFuture<'static, Response>, Response>;
+
 /// How a route answers.
 #[derive(Clone, Copy)]
 pub enum Answer {
     /// One answer to one request.
     Once(Handler),
+    /// One answer that lets wait for itself.
+    Later(Waiter),
     /// Documents without end: WebSocket when asked for, else lines of a chunked body.
     Feed(Opener),
     /// A feed over WebSocket, one answer otherwise.

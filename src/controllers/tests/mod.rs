@@ -1,5 +1,6 @@
 //! The API from outside: real bytes to a gate on 127.0.0.1, a small tunnel behind it.
 
+mod delays;
 mod feeds;
 mod limits;
 mod permission;
@@ -151,6 +152,10 @@ impl Control for TestControl {
 
     fn select(&self, group: &Arc<dyn Outbound>, member: &str) -> bool {
         group.select(member)
+    }
+
+    fn unpin(&self, group: &Arc<dyn Outbound>) -> bool {
+        group.unpin()
     }
 
     fn dns_query(&self, name: &str, kind: u16) -> Result<DnsAnswer, DnsQueryError> {
