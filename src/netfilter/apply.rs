@@ -281,12 +281,16 @@ pub fn has_tproxy() -> Result<bool, CaptureError> {
 }
 
 fn probe(socket: &mut Socket) -> Result<bool, CaptureError> {
+    if Feature::present(&Feature::ALL, socket)? {
+        return Ok(true);
+    }
+    // Something is missing: ask one by one, to name it.
     for feature in Feature::NEEDED {
-        if !feature.present(socket)? {
+        if !Feature::present(&[feature], socket)? {
             return Err(CaptureError::Missing(feature));
         }
     }
-    Ok(Feature::TProxy.present(socket)?)
+    Ok(Feature::present(&[Feature::TProxy], socket)?)
 }
 
 /// Puts the drops of `fail: closed` into force, or removes those of an earlier configuration;

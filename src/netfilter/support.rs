@@ -1,4 +1,4 @@
-//! What this kernel can do, asked by rehearsing one small rule for each feature.
+//! What this kernel can do, asked by rehearsing a small rule for each feature.
 //!
 //! A rehearsal makes the kernel load the module if it has it, and leaves nothing behind.
 
@@ -37,6 +37,16 @@ impl Feature {
         Self::Fib,
         Self::Nat,
         Self::Reject,
+    ];
+
+    /// Every one.
+    pub const ALL: [Self; 6] = [
+        Self::OwnedTables,
+        Self::ConnectionTracking,
+        Self::Fib,
+        Self::Nat,
+        Self::Reject,
+        Self::TProxy,
     ];
 
     /// The OpenWrt package, or the kernel, that has it.
@@ -84,17 +94,35 @@ impl Feature {
         }
     }
 
-    /// Whether the kernel has it.
-    ///
-    /// # Errors
-    /// What stands in the way of asking: no permission, no memory.
-    pub fn present(self, socket: &mut Socket) -> Result<bool, NetlinkError> {
+    /// A chain with that rule.
+    fn chain(self) -> Chain {
         let (kind, place, rule) = self.sample();
         let hook = Hook {
             kind,
             place,
             priority: -150,
         };
+        let name = match self {
+            Self::OwnedTables => "owned",
+            Self::ConnectionTracking => "tracking",
+            Self::Fib => "fib",
+            Self::Nat => "nat",
+            Self::Reject => "reject",
+            Self::TProxy => "tproxy",
+        };
+        Chain {
+            name,
+            hook: Some(hook),
+            rules: vec![rule],
+        }
+    }
+
+    /// Whether the kernel has all of `features`. One rehearsal, since the kernel waits for a grace
+    /// period (some 10 to 20 ms) after each.
+    ///
+    /// # Errors
+    /// What stands in the way of asking: no permission, no memory.
+    pub fn present(features: &[Self], socket: &mut Socket) -> Result<bool, NetlinkError> {
         let near = Set {
             name: "near",
             kind: SetKind::AddressTypes,
@@ -104,11 +132,7 @@ impl Feature {
             name: "headgate_rehearsal",
             owned: true,
             sets: vec![near],
-            chains: vec![Chain {
-                name: "sample",
-                hook: Some(hook),
-                rules: vec![rule],
-            }],
+            chains: features.iter().map(|feature| feature.chain()).collect(),
         };
         let mut batch = Batch::transaction();
         encode::replace(&mut batch, &table);
