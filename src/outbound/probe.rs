@@ -103,9 +103,13 @@ impl Probe {
     pub async fn test(&self, member: &Member) -> Result<u16, ProbeError> {
         // Never closed.
         let _permit = PROBES.acquire().await;
-        let measured = timeout(self.timeout, Box::pin(self.measure(&member.outbound)))
-            .await
-            .unwrap_or(Err(ProbeError::TimedOut));
+        let measured = if self.timeout.is_zero() {
+            Err(ProbeError::TimedOut)
+        } else {
+            let measuring = Box::pin(self.measure(&member.outbound));
+            let in_time = timeout(self.timeout, measuring).await;
+            in_time.unwrap_or(Err(ProbeError::TimedOut))
+        };
         let outcome = match &measured {
             &Ok((delay, status)) => Outcome::Answer {
                 delay,

@@ -254,3 +254,78 @@ impl FromStr for Mode {
             .ok_or(UnknownMode)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::metadata::{Endpoint, InboundType};
+    use crate::outbound::dial::Environment;
+    use crate::outbound::options::{GroupKind, GroupOptions, Strategy};
+    use crate::rules::RuleLine;
+    use crate::tunnel::names::NoNames;
+
+    fn routing(groups: &[GroupOptions], rules: &[&str]) -> Routing {
+        let environment = Environment {
+            resolver: Arc::new(NoNames),
+            own_mark: 0,
+            routing_mark: 0,
+            interface: None,
+            ipv6: true,
+        };
+        let outbounds = Registry::build(&[], groups, &environment, &HashMap::new(), None).unwrap();
+        let rules = rules.iter().map(|rule| RuleLine::parse(rule).unwrap());
+        Routing {
+            rules: Arc::new(Rules::compile(rules)),
+            outbounds: Arc::new(outbounds),
+            mode: Mode::Rule,
+            sniffer: Arc::default(),
+        }
+    }
+
+    fn group(name: &str, kind: GroupKind, members: &[&str]) -> GroupOptions {
+        GroupOptions {
+            proxies: members.iter().map(|&member| member.into()).collect(),
+            ..GroupOptions::new(name, kind)
+        }
+    }
+
+    #[test]
+    fn a_group_that_chooses_itself_is_direct_only_when_all_its_members_are() {
+        let fast = GroupKind::UrlTest { tolerance: 0 };
+        let turns = GroupKind::LoadBalance(Strategy::RoundRobin);
+        let groups = [
+            group("pick", GroupKind::Select, &["DIRECT", "REJECT"]),
+            group("fast", fast, &["DIRECT", "REJECT"]),
+            group("first", GroupKind::Fallback, &["DIRECT", "pick"]),
+            group("turns", turns, &["DIRECT", "COMPATIBLE", "first"]),
+            group("over", GroupKind::Select, &["fast"]),
+        ];
+        let routing = routing(&groups, &[]);
+        let direct = |name| routing.leads_direct(name);
+        assert!(direct("pick") && direct("first") && direct("turns"));
+        assert!(!direct("fast") && !direct("over") && !direct("nobody"));
+        assert!(routing.outbounds.get("pick").unwrap().select("REJECT"));
+        assert!(!direct("pick") && !direct("first") && !direct("turns"));
+    }
+
+    #[test]
+    fn datagrams_skip_the_rule_of_a_group_that_refuses_them() {
+        let mut tcp_only = group("tcp", GroupKind::Select, &["DIRECT"]);
+        tcp_only.disable_udp = true;
+        let over = group("over", GroupKind::Select, &["tcp"]);
+        let routing = routing(&[tcp_only, over], &["MATCH,over"]);
+        let rule = |network| {
+            let client = "127.0.0.1:1".parse().unwrap();
+            let to = Endpoint::parse("192.0.2.1:80").unwrap();
+            let metadata = Metadata::new(network, InboundType::Socks5, &Arc::from("x"), client, to);
+            match routing.decide(&metadata, 0, false) {
+                Some(Step::Done(decision)) => decision.rule,
+                _ => panic!("decided"),
+            }
+        };
+        assert_eq!((rule(Network::Tcp), rule(Network::Udp)), (Some(0), None));
+        assert!(!routing.leads_direct("over"));
+    }
+}

@@ -167,7 +167,7 @@ fn registry(proxies: &[ProxyOptions]) -> Registry {
         interface: None,
         ipv6: true,
     };
-    Registry::build(proxies, &[], &environment, &HashMap::new()).unwrap()
+    Registry::build(proxies, &[], &environment, &HashMap::new(), None).unwrap()
 }
 
 fn to(network: Network, destination: &str) -> Metadata {

@@ -35,7 +35,12 @@ pub const ROUTES: &[Route] = &[
     Route::once(Get, "/proxies/{}", Secret, proxies::show),
     Route::once(Put, "/proxies/{}", Secret, proxies::select),
     Route::once(Delete, "/proxies/{}", Secret, proxies::unpin),
-    Route::new(Get, "/proxies/{}/delay", Secret, Answer::Later(delay::proxy)),
+    Route::new(
+        Get,
+        "/proxies/{}/delay",
+        Secret,
+        Answer::Later(delay::proxy),
+    ),
     Route::once(Get, "/group/", Secret, proxies::groups),
     Route::once(Get, "/group/{}", Secret, proxies::group),
     Route::once(Delete, "/group/{}", Secret, proxies::unpin),

@@ -78,7 +78,9 @@ pub(super) fn find_member<'a>(
 ) -> Option<&'a Member> {
     let (provider, name) = (request.parameter(0), request.parameter(1));
     let members = members(outbounds, provider);
-    members.into_iter().find(|member| **member.outbound.name() == *name)
+    members
+        .into_iter()
+        .find(|member| **member.outbound.name() == *name)
 }
 
 fn members<'a>(outbounds: &'a Registry, provider: &str) -> Vec<&'a Member> {
@@ -88,7 +90,10 @@ fn members<'a>(outbounds: &'a Registry, provider: &str) -> Vec<&'a Member> {
     }
     let group = outbounds.get(provider).filter(|found| is_group(&***found));
     let names = group.map(|group| group.members()).unwrap_or_default();
-    names.iter().filter_map(|name| outbounds.member(name)).collect()
+    names
+        .iter()
+        .filter_map(|name| outbounds.member(name))
+        .collect()
 }
 
 /// DIRECT, REJECT and what the file names; not the other built-ins, nor GLOBAL made of all.

@@ -34,8 +34,7 @@ pub type Opener = fn(&Arc<Context>, &Request<'_>) -> Result<Box<dyn Feed>, Respo
 
 /// Checks a request at once, and answers it when something has happened that takes its time: on the
 /// runtime, without a thread. Such a request has no body.
-pub type Waiter =
-    fn(&Arc<Context>, &Request<'_>) -> Result<BoxFuture<'static, Response>, Response>;
+pub type Waiter = fn(&Arc<Context>, &Request<'_>) -> Result<BoxFuture<'static, Response>, Response>;
 
 /// How a route answers.
 #[derive(Clone, Copy)]

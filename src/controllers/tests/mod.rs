@@ -215,6 +215,10 @@ impl Drop for Rig {
 
 impl Rig {
     fn new(options: Options) -> Self {
+        Self::over(outbounds(), options)
+    }
+
+    fn over(outbounds: Registry, options: Options) -> Self {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("headgate-test-{}-{number}", std::process::id());
@@ -225,7 +229,7 @@ impl Rig {
             tunnel: Tunnel::new(
                 Routing {
                     rules: Arc::new(Rules::compile(Vec::new())),
-                    outbounds: Arc::new(outbounds()),
+                    outbounds: Arc::new(outbounds),
                     mode: Mode::Rule,
                     sniffer: Arc::default(),
                 },

@@ -4,7 +4,8 @@
 #
 #   lan 192.168.81.2 ── 192.168.81.1 lan0 (gw) wan0 5.5.81.1 ── 5.5.81.2 wan
 #
-# The Internet's addresses are public ones, since headgate leaves private ones alone. No NAT: the Internet knows the way back to the LAN, so that plain forwarding needs nothing else.
+# The Internet's addresses are public ones, since headgate leaves private ones alone. No NAT: the
+# Internet knows the way back, so that plain forwarding needs nothing else.
 
 TAG=hgb$$
 LAN=$TAG-lan GW=$TAG-gw WAN=$TAG-wan
