@@ -24,7 +24,8 @@ pub fn unix_time() -> Duration {
 #[must_use]
 #[expect(unsafe_code, reason = "std knows no time zones")]
 pub fn local_offset(time: Duration) -> i32 {
-    let Ok(seconds) = libc::time_t::try_from(time.as_secs()) else {
+    // Not by the name of its type, whose width musl has changed.
+    let Ok(seconds) = time.as_secs().try_into() else {
         return 0;
     };
     // SAFETY: `tm` is plain integers and a pointer that may be null, so all zeroes is a value of it.
