@@ -13,7 +13,7 @@ CHECK = f"http://{PROXIED}/check"
 GROUPS = f"""proxy-groups:
   - {{name: First, type: fallback, proxies: [ss, socks], url: '{CHECK}', interval: 1, lazy: false, timeout: 1000}}
   - {{name: Reserve, type: fallback, proxies: [ss, socks], url: 'http://{PROXIED}/reserve', interval: 600}}
-  - {{name: Fast, type: url-test, include-all: true, exclude-filter: nothing, url: 'http://{PROXIED}/fast', tolerance: 5000, interval: 600}}
+  - {{name: Fast, type: url-test, include-all: true, exclude-filter: mirror, url: 'http://{PROXIED}/fast', tolerance: 5000, interval: 600}}
   - {{name: Turns, type: load-balance, strategy: round-robin, proxies: [ss, socks], url: 'http://{PROXIED}/turns', interval: 600}}
   - {{name: Idle, type: url-test, proxies: [socks], url: 'http://{PROXIED}/idle', interval: 1}}
   - {{name: Pick"""
