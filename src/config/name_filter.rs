@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_taken_apart_is_refused() {
-        for text in ["(", "a(?=b)", "(?<=a)b", "^(?!a", &"(a{500}){500}"] {
+        for text in ["(", "a(?=b)", "(?<=a)b", "^(?!a", "(a{500}){500}"] {
             assert!(NameFilter::parse(text).is_none(), "{text}");
         }
         assert!(NameFilter::parse_list("a`b").is_some_and(|list| list.len() == 2));

@@ -54,16 +54,21 @@ pub(super) fn group(context: &Arc<Context>, request: &Request<'_>) -> Later {
         // The forgotten choice may be written to flash.
         tokio::task::spawn_blocking(move || context.control.unpin(&group))
     };
-    let mut probe = query(context, request, GROUP_MAX, i32::MAX)?;
-    if group.kind() == Kind::UrlTest
-        && let Some(testing) = group.testing()
-    {
-        probe.url = testing.url;
-        probe.expected = testing.expected.parse().unwrap_or_default();
-    }
+    let probe = query(context, request, GROUP_MAX, i32::MAX);
     Ok(Box::pin(async move {
-        // It ends with the runtime at the latest, and so does this.
+        // It ends with the runtime at the latest, and so does this. A refusal waits for it too: the
+        // next request must find the choice forgotten.
         let _ = unpinning.await;
+        let mut probe = match probe {
+            Ok(probe) => probe,
+            Err(refusal) => return refusal,
+        };
+        if group.kind() == Kind::UrlTest
+            && let Some(testing) = group.testing()
+        {
+            probe.url = testing.url;
+            probe.expected = testing.expected.parse().unwrap_or_default();
+        }
         let members = group.members();
         let tests = members
             .iter()

@@ -261,11 +261,11 @@ mod tests {
         let (check, now) = (check(300, true), clock::now());
         round(&check, now, true);
         let fail = |at| check.failed(Failure::Other, now + seconds(at));
-        (fail(10), fail(11), fail(16));
+        [10, 11, 16].into_iter().for_each(fail);
         assert_eq!(check.due(), Due::Used, "the first is too long ago");
         fail(17);
         check.succeeded();
-        (fail(18), fail(19));
+        [18, 19].into_iter().for_each(fail);
         assert_eq!(check.due(), Due::Used, "a success begins the count anew");
         fail(20);
         assert_eq!(check.due(), Due::At(now + seconds(20)));
