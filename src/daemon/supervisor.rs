@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::Failure;
 use super::build::{self, DnsTables, DnsTies};
@@ -52,6 +52,9 @@ const SERVERS_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often the fake-ip file is put in order.
 const PERSIST_EVERY: Duration = Duration::from_secs(60);
+
+/// When the memory that starting took is given back.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// `headgate run`.
 ///
@@ -325,7 +328,8 @@ impl Instance {
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
         );
-        let mut persist = interval(PERSIST_EVERY);
+        // Not at once: nothing is new yet, and the free pages are those of the start.
+        let mut persist = interval_at(Instant::now() + SETTLED, PERSIST_EVERY);
         loop {
             let event = tokio::select! {
                 _ = terminate.recv() => Event::Stop,
@@ -357,6 +361,7 @@ impl Instance {
     }
 
     fn persist(&self) {
+        memory::collect();
         let Some(pool) = self.tables.fake_ip.clone() else {
             return;
         };

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 
+use crate::platform::memory;
+
 /// More loops than this gain nothing on a router and cost memory each.
 const WORKERS_MAX: usize = 4;
 
@@ -20,6 +22,10 @@ const STACK_BYTES: usize = 512 * 1024;
 
 /// How often a loop shows that it turns.
 pub const BEAT: Duration = Duration::from_secs(1);
+
+/// Half beats between returns of free memory: what a burst of flows took belongs to the loop's own heap,
+/// which nobody else can empty.
+const COLLECT_BEATS: u32 = 16;
 
 /// The loops.
 pub struct Workers {
@@ -45,8 +51,11 @@ impl Workers {
             let run = move || {
                 runtime.block_on(async move {
                     let mut ticks = tokio::time::interval(BEAT / 2);
-                    loop {
+                    for count in 1_u32.. {
                         ticks.tick().await;
+                        if count.is_multiple_of(COLLECT_BEATS) {
+                            memory::collect();
+                        }
                         if let Some(beat) = beats.get(index) {
                             beat.fetch_add(1, Ordering::Relaxed);
                         }
