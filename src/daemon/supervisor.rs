@@ -85,10 +85,16 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         .build()?;
     runtime.block_on(async {
         let mut instance = Instance::start(loaded, directory, file, logger).await?;
-        log::info!(
+        let ready = format!(
             "headgate ready in {} ms",
             (clock::now() - began).as_millis()
         );
+        // Whoever started it waits for this line, at whatever log level.
+        if log::log_enabled!(log::Level::Info) {
+            log::info!("{ready}");
+        } else {
+            eprintln!("{ready}");
+        }
         instance.serve().await?;
         instance.stop().await;
         Ok(())

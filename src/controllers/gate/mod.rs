@@ -49,7 +49,7 @@ const SMALL_BODY_BYTES: usize = 8 * 1024;
 
 /// Slow requests at a time: fewer than `rest` answers, so that a dashboard which has fifty names
 /// looked up does not keep the others waiting.
-const SLOW_MAX: usize = 2;
+const SLOW_MAX: usize = 1;
 
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -26,8 +26,8 @@ use crate::controllers::http::{Method, Query, Request, Response};
 use crate::controllers::{Cause, Context};
 
 /// Connections to tiny_http, and threads that answer: how many requests are worked on at a time. Each
-/// costs two threads, which is some 80 KB on x86_64; two slow requests leave one for the others.
-const LINKS: usize = 3;
+/// costs two threads, which is some 150 KB on x86_64; a slow request leaves one for the others.
+const LINKS: usize = 2;
 
 /// Requests that wait for a link: one of each client. Large bodies are bounded by the gate.
 const WAITING_MAX: usize = super::CLIENTS_MAX;
