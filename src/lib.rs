@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod dns;
 pub mod inbound;
 pub mod metadata;
+pub mod mqtt;
 pub mod netfilter;
 pub mod outbound;
 pub mod platform;

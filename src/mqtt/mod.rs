@@ -1,0 +1,4 @@
+//! The MQTT broker: what it speaks.
+
+pub mod codec;
+pub mod topic;
