@@ -1,4 +1,25 @@
-//! The MQTT broker: what it speaks.
+//! The MQTT broker: what it speaks, what it remembers, and the thread it lives on.
+//!
+//! `codec` and `topic` are pure; so are `session` and `broker`, the machine, which is told the time
+//! and states effects. `listener` is the driver: sockets, buffers, timers.
 
+pub mod acl;
+pub mod broker;
 pub mod codec;
+pub mod message;
+pub mod options;
+pub mod retained;
+pub mod session;
 pub mod topic;
+
+/// Milliseconds of the broker's own clock, which never goes back.
+pub type Time = u64;
+
+/// A time that never comes.
+pub const NEVER: Time = Time::MAX;
+
+/// Milliseconds of `seconds`.
+#[must_use]
+pub fn seconds(seconds: u32) -> Time {
+    Time::from(seconds) * 1000
+}

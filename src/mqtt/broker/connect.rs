@@ -1,0 +1,291 @@
+//! How connections begin and end, and with them sessions (3.1, 3.2, 3.14, 4.1).
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::Broker;
+use crate::mqtt::acl::{Access, Client};
+use crate::mqtt::codec::property::id as property;
+use crate::mqtt::codec::{
+    ConnAck, Connect, Packet, Properties, PropertyWriter, Reason, Version, encode,
+};
+use crate::mqtt::message::Message;
+use crate::mqtt::session::{ALIASES_MAX, LastWill, LinkId, Session};
+use crate::mqtt::topic;
+use crate::mqtt::topic::tree::SessionId;
+use crate::mqtt::{NEVER, Time, seconds};
+
+/// Who the driver let in.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// As whom; `None`: anonymous.
+    pub username: Option<Box<str>>,
+    /// From where.
+    pub address: IpAddr,
+}
+
+/// The CONNACK of a refusal; empty where MQTT 3 has no word for it.
+#[must_use]
+pub fn refusal(version: Version, reason: Reason) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let code = match version {
+        Version::V5 => Some(reason.0),
+        Version::V3 | Version::V4 => reason.return_code(),
+    };
+    if let Some(code) = code {
+        let ack = ConnAck {
+            session_present: false,
+            reason: Reason(code),
+            properties: Properties::default(),
+        };
+        encode(&Packet::ConnAck(ack), version, &mut bytes);
+    }
+    bytes
+}
+
+impl Broker {
+    /// Begins a connection of a client that was admitted; CONNACK is queued.
+    ///
+    /// # Errors
+    /// Why it is refused; the connection is not known to the broker then.
+    pub fn connect(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        connect: &Connect<'_>,
+        who: Admitted,
+    ) -> Result<SessionId, Reason> {
+        if connect.properties.text(property::AUTH_METHOD).is_some() {
+            return Err(Reason::BAD_AUTH_METHOD);
+        }
+        let assigned = self.assigned(connect)?;
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let will = self.will(now, connect, client_id, &who)?;
+        let (id, present) = self.session_for(now, connect.clean, client_id, &who)?;
+        let limits = self.limits;
+        let Some(session) = self.session(id) else {
+            return Err(Reason::UNSPECIFIED);
+        };
+        session.username = who.username;
+        session.address = who.address;
+        session.version = connect.version;
+        session.keep_alive = connect.keep_alive;
+        session.heard = now;
+        session.expiry = match connect.version {
+            Version::V5 => connect
+                .properties
+                .number(property::SESSION_EXPIRY)
+                .unwrap_or(0),
+            Version::V3 | Version::V4 if connect.clean => 0,
+            Version::V3 | Version::V4 => limits.session_expiry,
+        };
+        session.will = will.map(|mut will| {
+            // No-local is for what the client publishes itself; a will is the broker's word.
+            if let Some(message) = Rc::get_mut(&mut will.message) {
+                message.from = SessionId::MAX;
+            }
+            Box::new(will)
+        });
+        session.attach(link, connect.properties, &limits);
+        let mut properties = PropertyWriter::default();
+        if let Some(assigned) = &assigned {
+            properties.text(property::ASSIGNED_CLIENT_ID, assigned);
+        }
+        properties.u16(property::RECEIVE_MAXIMUM, limits.awaiting_rel_max);
+        properties.u16(property::ALIAS_MAXIMUM, ALIASES_MAX);
+        if let Ok(size) = u32::try_from(limits.packet_bytes_max) {
+            properties.u32(property::MAXIMUM_PACKET, size);
+        }
+        let ack = ConnAck {
+            // MQTT 3.1 has no such flag; there the bit is reserved.
+            session_present: present && connect.version != Version::V3,
+            reason: Reason::SUCCESS,
+            properties: properties.finish(),
+        };
+        encode(&Packet::ConnAck(ack), connect.version, &mut session.control);
+        self.wake(id);
+        self.schedule(id);
+        Ok(id)
+    }
+
+    /// A name for a client without one (3.1.3.1); `None`: it has one.
+    fn assigned(&mut self, connect: &Connect<'_>) -> Result<Option<Box<str>>, Reason> {
+        if !connect.client_id.is_empty() {
+            return Ok(None);
+        }
+        let allowed = match connect.version {
+            Version::V3 => false,
+            Version::V4 => connect.clean,
+            Version::V5 => true,
+        };
+        if !allowed {
+            return Err(Reason::BAD_CLIENT_ID);
+        }
+        self.named += 1;
+        // Keyed with random keys: nobody guesses another's name.
+        let random = self.keys.hash_one(self.named);
+        Ok(Some(format!("auto-{random:016x}").into()))
+    }
+
+    fn will(
+        &self,
+        now: Time,
+        connect: &Connect<'_>,
+        client_id: &str,
+        who: &Admitted,
+    ) -> Result<Option<LastWill>, Reason> {
+        let Some(will) = &connect.will else {
+            return Ok(None);
+        };
+        if !topic::is_name(will.topic) {
+            return Err(Reason::TOPIC_INVALID);
+        }
+        let client = Client {
+            client_id,
+            username: who.username.as_deref(),
+            address: who.address,
+        };
+        let own = will.topic.starts_with("$SYS/");
+        if own || !self.acl.allows(client, Access::Publish, will.topic) {
+            return Err(Reason::NOT_AUTHORIZED);
+        }
+        let flags = (will.qos, will.retain);
+        let message = Message::new(
+            now,
+            will.topic,
+            will.properties,
+            will.payload,
+            flags,
+            SessionId::MAX,
+        )
+        .ok_or(Reason::PACKET_TOO_LARGE)?;
+        Ok(Some(LastWill {
+            message: Rc::new(message),
+            delay: will.properties.number(property::WILL_DELAY).unwrap_or(0),
+        }))
+    }
+
+    /// The client's session, taken over or new, and whether it was there.
+    fn session_for(
+        &mut self,
+        now: Time,
+        clean: bool,
+        client_id: &str,
+        who: &Admitted,
+    ) -> Result<(SessionId, bool), Reason> {
+        if let Some(&id) = self.by_client.get(client_id) {
+            // Another user's session is not for the taking: it may hold what he alone may read.
+            if self
+                .session(id)
+                .is_some_and(|old| old.username != who.username)
+            {
+                self.close(now, id, Reason::TAKEN_OVER);
+                self.end(now, id);
+            } else {
+                self.close(now, id, Reason::TAKEN_OVER);
+                if clean {
+                    self.end(now, id);
+                }
+            }
+        }
+        if let Some(&id) = self.by_client.get(client_id) {
+            return Ok((id, true));
+        }
+        if self.by_client.len() >= self.limits.sessions_max {
+            return Err(Reason::SERVER_BUSY);
+        }
+        let client_id: Rc<str> = client_id.into();
+        let session = Some(Box::new(Session::new(Rc::clone(&client_id), who.address)));
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => {
+                self.sessions.push(None);
+                SessionId::try_from(self.sessions.len() - 1).map_err(|_| Reason::SERVER_BUSY)?
+            }
+        };
+        if let Some(place) = self.sessions.get_mut(id as usize) {
+            *place = session;
+        }
+        self.by_client.insert(client_id, id);
+        Ok((id, false))
+    }
+
+    /// DISCONNECT came: the will is not said, unless it is asked for (3.14.4).
+    pub(super) fn disconnected(
+        &mut self,
+        now: Time,
+        id: SessionId,
+        reason: Reason,
+        properties: Properties<'_>,
+    ) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        if let Some(expiry) = properties.number(property::SESSION_EXPIRY) {
+            if session.expiry == 0 && expiry > 0 {
+                self.close(now, id, Reason::PROTOCOL_ERROR);
+                return;
+            }
+            session.expiry = expiry;
+        }
+        // What is still to be sent is let go: the client reads no more.
+        if reason == Reason::SUCCESS {
+            session.will = None;
+        }
+        if let Some(link) = session.link.take() {
+            self.effects.push(super::Effect::Close(link, Vec::new()));
+        }
+        self.lost(now, id);
+    }
+
+    /// A session's connection is gone. Without a DISCONNECT before, its will is said.
+    pub fn lost(&mut self, now: Time, id: SessionId) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        if session.lost != NEVER {
+            return;
+        }
+        session.detach(now);
+        if session.expiry == 0 {
+            self.end(now, id);
+            return;
+        }
+        match &session.will {
+            Some(will) if will.delay > 0 => {
+                session.will_due = now.saturating_add(seconds(will.delay));
+            }
+            Some(_) => self.say_will(now, id),
+            None => {}
+        }
+        self.schedule(id);
+    }
+
+    pub(super) fn say_will(&mut self, now: Time, id: SessionId) {
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        session.will_due = NEVER;
+        if let Some(will) = session.will.take() {
+            self.keep(&will.message);
+            self.route(now, &will.message);
+        }
+    }
+
+    /// A session's end: its will is said now at the latest, its subscriptions go.
+    pub(super) fn end(&mut self, now: Time, id: SessionId) {
+        self.say_will(now, id);
+        let Some(session) = self.sessions.get_mut(id as usize).and_then(Option::take) else {
+            return;
+        };
+        for node in session.nodes {
+            self.tree.remove(node, None, id);
+        }
+        for (node, group) in session.shares {
+            self.tree.remove(node, Some(&group), id);
+        }
+        self.by_client.remove(&session.client_id);
+        self.free.push(id);
+    }
+}

@@ -1,0 +1,177 @@
+//! SUBSCRIBE, UNSUBSCRIBE and the retained messages that follow (3.8 to 3.11).
+
+use super::Broker;
+use crate::mqtt::acl::Access;
+use crate::mqtt::codec::property::id as property;
+use crate::mqtt::codec::{
+    Packet, Properties, Qos, Reason, SubAck, Subscribe, Version, encode, filters,
+};
+use crate::mqtt::session::{Delivery, Replay};
+use crate::mqtt::topic::Wanted;
+use crate::mqtt::topic::tree::{SessionId, Subscriber};
+
+/// Retained messages that a session's queue is filled up with at a time.
+const REPLAY_STEP: usize = 64;
+
+/// The failure of a SUBACK of MQTT 3.
+const FAILURE: u8 = 0x80;
+
+impl Broker {
+    pub(super) fn subscribe(&mut self, id: SessionId, subscribe: &Subscribe<'_>) {
+        let identifier = subscribe
+            .properties
+            .number(property::SUBSCRIPTION_ID)
+            .unwrap_or(0);
+        let mut reasons = Vec::new();
+        for (text, options) in filters(subscribe.list, true) {
+            reasons.push(self.subscribe_one(id, text, options, identifier));
+        }
+        let Some(session) = self.session(id) else {
+            return;
+        };
+        if session.version != Version::V5 {
+            for reason in &mut reasons {
+                *reason = if *reason >= FAILURE { FAILURE } else { *reason };
+            }
+        }
+        self.suback(id, subscribe.packet_id, false, &reasons);
+    }
+
+    fn subscribe_one(&mut self, id: SessionId, text: &str, options: u8, identifier: u32) -> u8 {
+        let Some(wanted) = Wanted::parse(text) else {
+            return Reason::FILTER_INVALID.0;
+        };
+        if !self.allows(id, Access::Subscribe, wanted.filter) {
+            self.counts.denied += 1;
+            return Reason::NOT_AUTHORIZED.0;
+        }
+        let subscriptions_max = self.limits.subscriptions_max;
+        let Some(session) = self.session(id) else {
+            return Reason::UNSPECIFIED.0;
+        };
+        if session.nodes.len() + session.shares.len() >= subscriptions_max {
+            return Reason::QUOTA_EXCEEDED.0;
+        }
+        let no_local = options & 4 != 0;
+        if no_local && wanted.group.is_some() {
+            return Reason::PROTOCOL_ERROR.0;
+        }
+        let qos = Qos::from_bits(options & 3).unwrap_or_default();
+        let subscriber = Subscriber {
+            session: id,
+            id: identifier,
+            qos,
+            no_local,
+            retain_as_published: options & 8 != 0,
+        };
+        let (node, new) = self.tree.insert(wanted.filter, wanted.group, subscriber);
+        let Some(session) = self.session(id) else {
+            return Reason::UNSPECIFIED.0;
+        };
+        match wanted.group {
+            None if new => session.nodes.push(node),
+            Some(group) if new => session.shares.push((node, group.into())),
+            _ => {}
+        }
+        // Retain handling: 0 always, 1 when it is new, 2 never; shares get none (4.8.2).
+        let replay = match options >> 4 & 3 {
+            0 => true,
+            1 => new,
+            _ => false,
+        };
+        if replay && wanted.group.is_none() {
+            session
+                .replays
+                .retain(|other| *other.filter != *wanted.filter);
+            session.replays.push_back(Replay {
+                filter: wanted.filter.into(),
+                after: None,
+                qos,
+                id: identifier,
+            });
+        }
+        qos.bits()
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: SessionId, unsubscribe: &Subscribe<'_>) {
+        let mut reasons = Vec::new();
+        for (text, _) in filters(unsubscribe.list, false) {
+            let removed =
+                Wanted::parse(text).is_some_and(|wanted| self.unsubscribe_one(id, wanted));
+            reasons.push(if removed {
+                Reason::SUCCESS.0
+            } else {
+                Reason::NO_SUBSCRIPTION.0
+            });
+        }
+        self.suback(id, unsubscribe.packet_id, true, &reasons);
+    }
+
+    fn unsubscribe_one(&mut self, id: SessionId, wanted: Wanted<'_>) -> bool {
+        let Some(node) = self.tree.find(wanted.filter) else {
+            return false;
+        };
+        if !self.tree.remove(node, wanted.group, id) {
+            return false;
+        }
+        if let Some(session) = self.session(id) {
+            match wanted.group {
+                None => {
+                    session.nodes.retain(|&other| other != node);
+                    session
+                        .replays
+                        .retain(|replay| *replay.filter != *wanted.filter);
+                }
+                Some(name) => session
+                    .shares
+                    .retain(|(other, group)| *other != node || **group != *name),
+            }
+        }
+        true
+    }
+
+    fn suback(&mut self, id: SessionId, packet_id: u16, unsubscribe: bool, reasons: &[u8]) {
+        if let Some(session) = self.session(id) {
+            let plain = unsubscribe && session.version != Version::V5;
+            let ack = SubAck {
+                unsubscribe,
+                packet_id,
+                properties: Properties::default(),
+                reasons: if plain { &[] } else { reasons },
+            };
+            encode(&Packet::SubAck(ack), session.version, &mut session.control);
+        }
+        self.wake(id);
+    }
+
+    /// Puts retained messages into a queue that has room, a few at a time: however many there are,
+    /// none is dropped and none is held twice.
+    pub(super) fn refill(&mut self, id: SessionId) {
+        let limits = self.limits;
+        let session = self.sessions.get_mut(id as usize);
+        let Some(session) = session.and_then(Option::as_deref_mut) else {
+            return;
+        };
+        if session.link.is_none() {
+            return;
+        }
+        let room = REPLAY_STEP.min(limits.queue_max);
+        while session.waiting() < room {
+            let Some(replay) = session.replays.front_mut() else {
+                return;
+            };
+            let Some(message) = self.retained.next(&replay.filter, replay.after.as_deref()) else {
+                session.replays.pop_front();
+                continue;
+            };
+            replay.after = Some(message.topic().into());
+            let delivery = Delivery {
+                qos: replay.qos.min(message.qos),
+                ids: (replay.id != 0).then(|| Box::new(vec![replay.id])),
+                retain: true,
+                message,
+            };
+            session.push(delivery, &limits);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the configuration says of the broker (contract, section `mqtt:`).
+
+use std::net::SocketAddr;
+
+use super::acl::Rule;
+
+/// `mqtt:`
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `enable`.
+    pub enable: bool,
+    /// `listeners`.
+    pub listeners: Vec<ListenerOptions>,
+    /// `allow-anonymous`.
+    pub allow_anonymous: bool,
+    /// `users`.
+    pub users: Vec<User>,
+    /// `acl`, in order; the first that speaks of a request decides.
+    pub acl: Vec<Rule>,
+    /// `acl-default`: what holds when no rule speaks.
+    pub acl_default: bool,
+    /// Bounds of what clients may hold.
+    pub limits: Limits,
+}
+
+/// One entry of `mqtt.listeners`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerOptions {
+    /// `name`.
+    pub name: Box<str>,
+    /// `listen`.
+    pub listen: SocketAddr,
+    /// `max-connections`: further ones are closed at once.
+    pub connections_max: usize,
+}
+
+/// One entry of `mqtt.users`.
+#[derive(Clone)]
+pub struct User {
+    /// `username`.
+    pub name: Box<str>,
+    /// `password` or `password-hash`.
+    pub secret: Secret,
+}
+
+impl std::fmt::Debug for User {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a password is checked against.
+#[derive(Clone)]
+pub enum Secret {
+    /// The password itself, as the file has it.
+    Plain(Box<[u8]>),
+    /// PBKDF2 with HMAC-SHA-256.
+    Pbkdf2 {
+        /// Rounds.
+        iterations: u32,
+        /// Random bytes.
+        salt: Box<[u8]>,
+        /// 32 bytes.
+        hash: Box<[u8]>,
+    },
+}
+
+/// Bounds. What happens beyond each stands beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `max-packet-size`, bytes: the connection is closed.
+    pub packet_bytes_max: usize,
+    /// `max-inflight`: further messages wait.
+    pub inflight_max: u16,
+    /// `max-mqueue`: the oldest waiting message is dropped.
+    pub queue_max: usize,
+    /// `max-awaiting-rel`: the connection is closed.
+    pub awaiting_rel_max: u16,
+    /// `max-retained`: a message on a further topic is delivered but not kept.
+    pub retained_max: usize,
+    /// `session-expiry`, seconds, of MQTT 3 clients that ask for a session.
+    pub session_expiry: u32,
+    /// `max-sessions`, connected or not: further clients are refused.
+    pub sessions_max: usize,
+    /// `max-subscriptions` of a client: further ones are refused.
+    pub subscriptions_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 1024 * 1024,
+            inflight_max: 32,
+            queue_max: 1000,
+            awaiting_rel_max: 100,
+            retained_max: 10_000,
+            session_expiry: 7200,
+            sessions_max: 10_000,
+            subscriptions_max: 100_000,
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! What the broker knows of one client: its queue, what is in flight, what it promised.
+//!
+//! Pure. A session outlives its connections when the client asked for that. It knows how to turn
+//! its queue into bytes, but not who else there is; `broker` does.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::codec::property::id;
+use super::codec::{
+    Ack, AckKind, Packet, Properties, PropertyWriter, Publish, Qos, Reason, Version, encode,
+    publish_header,
+};
+use super::message::Message;
+use super::options::Limits;
+use super::topic::tree::NodeId;
+use super::{NEVER, Time};
+
+/// A connection's number, the driver's.
+pub type LinkId = u32;
+
+/// Payloads from this size on are not copied into the write buffer but written from where they are.
+pub const LARGE_PAYLOAD: usize = 8 * 1024;
+
+/// Topic aliases that a client may set, and that are set towards a client that takes them.
+pub const ALIASES_MAX: u16 = 16;
+
+/// A message on its way to one client.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// What.
+    pub message: Rc<Message>,
+    /// The subscription identifiers that it matched; absent mostly.
+    pub ids: Option<Box<Vec<u32>>>,
+    /// The lesser of the message's and the subscription's.
+    pub qos: Qos,
+    /// The flag as this client is to see it.
+    pub retain: bool,
+}
+
+/// Where a message of QoS 1 or 2 stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Sent; PUBACK or PUBREC is to come.
+    Sent,
+    /// PUBREC came, PUBREL was sent; PUBCOMP is to come.
+    Released,
+}
+
+#[derive(Debug)]
+struct Inflight {
+    delivery: Delivery,
+    packet_id: u16,
+    phase: Phase,
+}
+
+/// What is said when the client is gone.
+#[derive(Debug)]
+pub struct LastWill {
+    /// The message.
+    pub message: Rc<Message>,
+    /// Seconds to wait.
+    pub delay: u32,
+}
+
+/// Retained messages that are still to be sent for a new subscription.
+#[derive(Debug)]
+pub struct Replay {
+    /// What was subscribed.
+    pub filter: Box<str>,
+    /// The last topic sent.
+    pub after: Option<Box<str>>,
+    /// At most this.
+    pub qos: Qos,
+    /// The subscription identifier; 0: none.
+    pub id: u32,
+}
+
+/// What became of a message that was to be queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// It waits.
+    Waiting,
+    /// It waits, and the oldest was dropped for it.
+    OldestDropped,
+    /// The client is away, and messages of QoS 0 do not wait for it.
+    NotKept,
+}
+
+/// Counts of a call of [`Session::transmit`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transmitted {
+    /// Messages written.
+    pub messages: u32,
+    /// Messages dropped: expired, or larger than the client takes.
+    pub dropped: u32,
+}
+
+/// A client's state.
+#[derive(Debug)]
+pub struct Session {
+    /// Unique among sessions.
+    pub client_id: Rc<str>,
+    /// As who it logged in.
+    pub username: Option<Box<str>>,
+    /// From where it last connected.
+    pub address: IpAddr,
+    /// What it speaks.
+    pub version: Version,
+    /// Its connection, while there is one.
+    pub link: Option<LinkId>,
+    /// Seconds; 0: never.
+    pub keep_alive: u16,
+    /// Seconds that the session lives without a connection; `u32::MAX`: for ever.
+    pub expiry: u32,
+    /// When something last came.
+    pub heard: Time,
+    /// When it was lost; [`NEVER`] while connected.
+    pub lost: Time,
+    /// When the will is said; [`NEVER`]: not pending.
+    pub will_due: Time,
+    /// The due time of its entry among the timers; [`NEVER`]: none.
+    pub timer: Time,
+    /// Set by CONNECT, taken by DISCONNECT.
+    pub will: Option<Box<LastWill>>,
+    /// Where it is subscribed.
+    pub nodes: Vec<NodeId>,
+    /// Where it is subscribed as a member of a group.
+    pub shares: Vec<(NodeId, Box<str>)>,
+    /// Retained messages still to be sent.
+    pub replays: VecDeque<Replay>,
+    /// Answers, encoded, to be sent before anything of the queue.
+    pub control: Vec<u8>,
+    /// Whether the driver was told that there is something to write.
+    pub dirty: bool,
+    /// Messages of QoS 2 that came and were not released.
+    pub awaiting_rel: Vec<u16>,
+    /// Topics that the client gave numbers to.
+    pub aliases: Vec<(u16, Rc<str>)>,
+    aliases_out: Vec<Box<str>>,
+    aliases_out_max: u16,
+    queue: VecDeque<Delivery>,
+    inflight: VecDeque<Inflight>,
+    /// Those of `inflight`, by place, that are still to be sent again.
+    again: std::ops::Range<usize>,
+    window: u16,
+    packet_bytes_max: u32,
+    next_id: u16,
+}
+
+impl Session {
+    /// A session that begins.
+    #[must_use]
+    pub fn new(client_id: Rc<str>, address: IpAddr) -> Self {
+        Self {
+            client_id,
+            username: None,
+            address,
+            version: Version::V4,
+            link: None,
+            keep_alive: 0,
+            expiry: 0,
+            heard: 0,
+            lost: NEVER,
+            will_due: NEVER,
+            timer: NEVER,
+            will: None,
+            nodes: Vec::new(),
+            shares: Vec::new(),
+            replays: VecDeque::new(),
+            control: Vec::new(),
+            dirty: false,
+            awaiting_rel: Vec::new(),
+            aliases: Vec::new(),
+            aliases_out: Vec::new(),
+            aliases_out_max: 0,
+            queue: VecDeque::new(),
+            inflight: VecDeque::new(),
+            again: 0..0,
+            window: 1,
+            packet_bytes_max: u32::MAX,
+            next_id: 0,
+        }
+    }
+
+    /// Begins a connection: what was in flight is sent again (4.4).
+    pub fn attach(&mut self, link: LinkId, properties: Properties<'_>, limits: &Limits) {
+        self.link = Some(link);
+        self.lost = NEVER;
+        self.will_due = NEVER;
+        self.dirty = false;
+        self.control.clear();
+        self.aliases.clear();
+        self.aliases_out.clear();
+        let alias_max = properties.number(id::ALIAS_MAXIMUM).unwrap_or(0);
+        self.aliases_out_max = u16::try_from(alias_max).unwrap_or(0).min(ALIASES_MAX);
+        let window = properties.number(id::RECEIVE_MAXIMUM);
+        self.window = window
+            .and_then(|window| u16::try_from(window).ok())
+            .map_or(limits.inflight_max, |window| {
+                window.min(limits.inflight_max)
+            });
+        self.packet_bytes_max = properties.number(id::MAXIMUM_PACKET).unwrap_or(u32::MAX);
+        self.again = 0..self.inflight.len();
+    }
+
+    /// Ends a connection: what only it needed is given back.
+    pub fn detach(&mut self, now: Time) {
+        self.link = None;
+        self.lost = now;
+        self.dirty = false;
+        self.control = Vec::new();
+        self.aliases = Vec::new();
+        self.aliases_out = Vec::new();
+        self.queue.retain(|delivery| delivery.qos > Qos::AtMostOnce);
+        self.shrink();
+    }
+
+    /// Gives back room that a burst took.
+    pub fn shrink(&mut self) {
+        self.queue.shrink_to_fit();
+        self.inflight.shrink_to_fit();
+    }
+
+    /// How many messages wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Puts a message in the queue; when it is full, the oldest is dropped: it is the least news.
+    pub fn push(&mut self, delivery: Delivery, limits: &Limits) -> Queued {
+        if self.link.is_none() && delivery.qos == Qos::AtMostOnce {
+            return Queued::NotKept;
+        }
+        let full = self.queue.len() >= limits.queue_max;
+        if full {
+            self.queue.pop_front();
+        }
+        self.queue.push_back(delivery);
+        if full {
+            Queued::OldestDropped
+        } else {
+            Queued::Waiting
+        }
+    }
+
+    /// Takes an acknowledgement of something that was sent. `None`: nothing of that packet
+    /// identifier is in flight. Otherwise whether room was made.
+    pub fn acknowledged(&mut self, ack: &Ack<'_>) -> Option<bool> {
+        let index = self
+            .inflight
+            .iter()
+            .position(|one| one.packet_id == ack.packet_id)?;
+        let one = self.inflight.get_mut(index)?;
+        match (ack.kind, one.delivery.qos, one.phase) {
+            // A failure ends it whatever it is (4.3.3).
+            (AckKind::PubRec, Qos::ExactlyOnce, Phase::Sent) if ack.reason.is_failure() => {}
+            (AckKind::PubRec, Qos::ExactlyOnce, _) => {
+                one.phase = Phase::Released;
+                self.answer(AckKind::PubRel, ack.packet_id, Reason::SUCCESS);
+                return Some(false);
+            }
+            (AckKind::PubAck, Qos::AtLeastOnce, _)
+            | (AckKind::PubComp, Qos::ExactlyOnce, Phase::Released) => {}
+            _ => return None,
+        }
+        self.inflight.remove(index);
+        self.again.start -= usize::from(index < self.again.start);
+        self.again.end -= usize::from(index < self.again.end);
+        Some(true)
+    }
+
+    /// Queues an acknowledgement.
+    pub fn answer(&mut self, kind: AckKind, packet_id: u16, reason: Reason) {
+        let properties = Properties::default();
+        let ack = Ack {
+            kind,
+            packet_id,
+            reason,
+            properties,
+        };
+        encode(&Packet::Ack(ack), self.version, &mut self.control);
+    }
+
+    /// Writes what may be sent, until `out` has `budget` bytes or a large payload is to follow, which
+    /// is returned: its bytes come directly behind those in `out`.
+    pub fn transmit(
+        &mut self,
+        now: Time,
+        out: &mut Vec<u8>,
+        budget: usize,
+    ) -> (Option<Rc<Message>>, Transmitted) {
+        let mut done = Transmitted::default();
+        if !self.control.is_empty() {
+            out.append(&mut self.control);
+            if self.control.capacity() > 256 {
+                self.control = Vec::new();
+            }
+        }
+        while out.len() < budget {
+            if let Some(tail) = self.send_again(now, out, &mut done) {
+                if tail.is_some() {
+                    return (tail, done);
+                }
+                continue;
+            }
+            let Some(next) = self.queue.front() else {
+                break;
+            };
+            let confirmed = next.qos > Qos::AtMostOnce;
+            if confirmed && self.inflight.len() >= self.window.into() {
+                break;
+            }
+            let Some(delivery) = self.queue.pop_front() else {
+                break;
+            };
+            let packet_id = if confirmed { self.new_id() } else { 0 };
+            let Some(tail) = self.write(now, &delivery, packet_id, false, out) else {
+                done.dropped += 1;
+                continue;
+            };
+            done.messages += 1;
+            if confirmed {
+                self.inflight.push_back(Inflight {
+                    delivery,
+                    packet_id,
+                    phase: Phase::Sent,
+                });
+            }
+            if tail.is_some() {
+                return (tail, done);
+            }
+        }
+        (None, done)
+    }
+
+    /// Whether [`Session::transmit`] would write something.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.control.is_empty()
+            || !self.again.is_empty()
+            || self.queue.front().is_some_and(|next| {
+                next.qos == Qos::AtMostOnce || self.inflight.len() < self.window.into()
+            })
+    }
+
+    /// Sends the next of those in flight again, in their order. `None`: all were.
+    fn send_again(
+        &mut self,
+        now: Time,
+        out: &mut Vec<u8>,
+        done: &mut Transmitted,
+    ) -> Option<Option<Rc<Message>>> {
+        let index = self.again.next()?;
+        let one = self.inflight.get(index)?;
+        let (packet_id, phase, delivery) = (one.packet_id, one.phase, one.delivery.clone());
+        if phase == Phase::Released {
+            self.answer(AckKind::PubRel, packet_id, Reason::SUCCESS);
+            out.append(&mut self.control);
+            return Some(None);
+        }
+        done.messages += 1;
+        // One that expired meanwhile is sent all the same: the client may have it already.
+        let in_time = now.min(delivery.message.expires.saturating_sub(1));
+        let written = self.write(in_time, &delivery, packet_id, true, out);
+        Some(written.flatten())
+    }
+
+    fn new_id(&mut self) -> u16 {
+        loop {
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+            let taken = |one: &Inflight| one.packet_id == self.next_id;
+            if !self.inflight.iter().any(taken) {
+                return self.next_id;
+            }
+        }
+    }
+
+    /// `None`: expired, or larger than the client takes.
+    fn write(
+        &mut self,
+        now: Time,
+        delivery: &Delivery,
+        packet_id: u16,
+        dup: bool,
+        out: &mut Vec<u8>,
+    ) -> Option<Option<Rc<Message>>> {
+        let message = &delivery.message;
+        let left = message.left(now)?;
+        let payload = message.payload();
+        let mut own = PropertyWriter::default();
+        let mut topic = message.topic();
+        let mut properties: &[u8] = &[];
+        // Whether this packet gives the client a new alias.
+        let mut named = false;
+        if self.version == Version::V5 {
+            properties = message.properties();
+            if let Some(left) = left {
+                own.u32(id::MESSAGE_EXPIRY, left);
+            }
+            for &identifier in delivery.ids.iter().flat_map(|ids| ids.iter()) {
+                own.varint(id::SUBSCRIPTION_ID, identifier);
+            }
+            if self.aliases_out_max > 0
+                && let Some((alias, known)) = self.alias_of(topic)
+            {
+                own.u16(id::TOPIC_ALIAS, alias);
+                if known {
+                    topic = "";
+                }
+                named = !known;
+            }
+        }
+        let start = out.len();
+        let own = own.finish();
+        let own = own.bytes();
+        let head = Publish {
+            dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic,
+            packet_id,
+            properties: Properties::default(),
+            payload,
+        };
+        publish_header(
+            &head,
+            own.len() + properties.len(),
+            payload.len(),
+            self.version,
+            out,
+        );
+        out.extend_from_slice(own);
+        out.extend_from_slice(properties);
+        if out.len() - start + payload.len() > self.packet_bytes_max as usize {
+            out.truncate(start);
+            if named {
+                self.aliases_out.pop();
+            }
+            return None;
+        }
+        if payload.len() >= LARGE_PAYLOAD {
+            return Some(Some(Rc::clone(message)));
+        }
+        out.extend_from_slice(payload);
+        Some(None)
+    }
+
+    /// The number of a topic towards the client and whether the client knows it; the first topics
+    /// get one, as long as there are.
+    fn alias_of(&mut self, topic: &str) -> Option<(u16, bool)> {
+        let known = self.aliases_out.iter().position(|known| **known == *topic);
+        let (index, known) = match known {
+            Some(index) => (index, true),
+            None if self.aliases_out.len() < self.aliases_out_max.into() => {
+                self.aliases_out.push(topic.into());
+                (self.aliases_out.len() - 1, false)
+            }
+            None => return None,
+        };
+        Some((u16::try_from(index + 1).ok()?, known))
+    }
+}
