@@ -4,8 +4,11 @@
 //! and states effects. `listener` is the driver: sockets, buffers, timers.
 
 pub mod acl;
+pub mod auth;
 pub mod broker;
 pub mod codec;
+pub mod handle;
+pub mod listener;
 pub mod message;
 pub mod options;
 pub mod retained;

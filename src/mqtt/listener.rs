@@ -1,0 +1,576 @@
+//! The driver of the broker: sockets, buffers, the clock.
+//!
+//! Everything here is one thread's. A task a connection waits for its socket; one task, the writer,
+//! runs behind those that are ready in the same turn of the loop and writes what they left for each
+//! connection in one call. Nothing waits for more to come.
+//!
+//! A connection at rest holds no buffer. What was read in part stays with it; what could not be
+//! written stays with it too, and it is not read from meanwhile, so a client that does not read
+//! cannot make the broker hold its answers.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Time;
+use super::auth::Users;
+use super::broker::{Admitted, Broker, Effect, refusal};
+use super::codec::{Connect, Framed, Malformed, Packet, Reason, Version, decode, frame};
+use super::message::Message;
+use super::session::LinkId;
+use super::topic::tree::SessionId;
+use crate::platform::clock;
+
+/// How long a client may take to send CONNECT (users.md S22).
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The largest CONNECT: names, a password that may be a token, a will. Larger ones are refused by
+/// their length alone.
+const CONNECT_BYTES_MAX: usize = 8 * 1024;
+
+/// One read and one write, shared by all connections.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Writes to one connection before it is another's turn.
+const ROUNDS_MAX: usize = 16;
+
+/// How long accepting pauses when the system is out of something.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The byte stream of a connection.
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+
+/// A connection.
+struct Link {
+    io: RefCell<Box<dyn Io>>,
+    address: IpAddr,
+    /// The waker of the connection's task.
+    waker: RefCell<Waker>,
+    unsent: RefCell<Unsent>,
+    /// The broker has forgotten it.
+    closed: Cell<bool>,
+}
+
+/// What the socket would not take.
+#[derive(Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    /// A large payload behind them, from an offset on.
+    tail: Option<(Rc<Message>, usize)>,
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.tail.is_none()
+    }
+}
+
+/// A connection and, after CONNECT, its session.
+type Joined = (Rc<Link>, Option<SessionId>);
+
+/// The broker and what it runs on.
+pub struct Driver {
+    broker: RefCell<Broker>,
+    users: RefCell<Rc<Users>>,
+    links: RefCell<Vec<Option<Joined>>>,
+    free: RefCell<Vec<LinkId>>,
+    dirty: RefCell<Vec<LinkId>>,
+    input: RefCell<Vec<u8>>,
+    output: RefCell<Vec<u8>>,
+    written: Notify,
+    timers: Notify,
+    began: std::time::Instant,
+}
+
+impl Driver {
+    /// Drives a broker.
+    #[must_use]
+    pub fn new(broker: Broker, users: Users) -> Rc<Self> {
+        Rc::new(Self {
+            broker: RefCell::new(broker),
+            users: RefCell::new(Rc::new(users)),
+            links: RefCell::default(),
+            free: RefCell::default(),
+            dirty: RefCell::default(),
+            input: RefCell::new(vec![0; CHUNK_BYTES]),
+            output: RefCell::new(Vec::with_capacity(CHUNK_BYTES)),
+            written: Notify::new(),
+            timers: Notify::new(),
+            began: clock::now(),
+        })
+    }
+
+    /// Other users from here on.
+    pub fn set_users(&self, users: Users) {
+        *self.users.borrow_mut() = Rc::new(users);
+    }
+
+    /// The broker, for a short call; its effects are done afterwards.
+    pub fn with<T>(&self, call: impl FnOnce(&mut Broker, Time) -> T) -> T {
+        let now = self.now();
+        let result = call(&mut self.broker.borrow_mut(), now);
+        self.settle();
+        result
+    }
+
+    fn now(&self) -> Time {
+        // Never zero: that is before anything happened.
+        Time::try_from((clock::now() - self.began).as_millis()).unwrap_or(super::NEVER - 1) + 1
+    }
+
+    /// Does what the broker asks for: writing is left to the writer, closing is done.
+    fn settle(&self) {
+        let effects = std::mem::take(self.broker.borrow_mut().effects());
+        for effect in effects {
+            match effect {
+                Effect::Write(id) => {
+                    let mut dirty = self.dirty.borrow_mut();
+                    if dirty.is_empty() {
+                        self.written.notify_one();
+                    }
+                    dirty.push(id);
+                }
+                Effect::Close(id, last) => self.close(id, &last),
+            }
+        }
+    }
+
+    fn close(&self, id: LinkId, last: &[u8]) {
+        let link = self.links.borrow().get(id as usize).cloned().flatten();
+        let Some((link, _)) = link else {
+            return;
+        };
+        link.closed.set(true);
+        let waker = link.waker.borrow().clone();
+        let mut context = Context::from_waker(&waker);
+        let mut io = link.io.borrow_mut();
+        if link.unsent.borrow().is_empty() && !last.is_empty() {
+            // Who does not take it now does not learn why.
+            let _untold = Pin::new(&mut *io).poll_write(&mut context, last);
+        }
+        let _down = Pin::new(&mut *io).poll_shutdown(&mut context);
+        waker.wake();
+    }
+
+    fn add(&self, link: Rc<Link>) -> Option<LinkId> {
+        let mut links = self.links.borrow_mut();
+        let id = match self.free.borrow_mut().pop() {
+            Some(id) => id,
+            None => {
+                links.push(None);
+                LinkId::try_from(links.len() - 1).ok()?
+            }
+        };
+        *links.get_mut(id as usize)? = Some((link, None));
+        Some(id)
+    }
+
+    /// Writes what every connection has, in the order in which they got something.
+    fn write_dirty(&self) {
+        let dirty = std::mem::take(&mut *self.dirty.borrow_mut());
+        for id in dirty {
+            let found = self.links.borrow().get(id as usize).cloned().flatten();
+            if let Some((link, Some(session))) = found
+                && self.write(&link, session).is_err()
+            {
+                // Its own task sees that too, and cleans up.
+                link.waker.borrow().wake_by_ref();
+            }
+        }
+    }
+
+    /// Writes until the session has nothing more or the socket takes nothing more.
+    fn write(&self, link: &Link, session: SessionId) -> io::Result<()> {
+        if link.closed.get() {
+            return Ok(());
+        }
+        let waker = link.waker.borrow().clone();
+        let mut context = Context::from_waker(&waker);
+        let mut io = link.io.borrow_mut();
+        let mut unsent = link.unsent.borrow_mut();
+        let mut out = self.output.borrow_mut();
+        let now = self.now();
+        for _ in 0..ROUNDS_MAX {
+            if !unsent.is_empty() && !send_rest(&mut **io, &mut context, &mut unsent)? {
+                return Ok(());
+            }
+            out.clear();
+            let mut broker = self.broker.borrow_mut();
+            let tail = broker.transmit(now, session, &mut out, CHUNK_BYTES);
+            let more = broker.has_more(session);
+            drop(broker);
+            if !out.is_empty() && !send(&mut **io, &mut context, &out, tail, &mut unsent)? {
+                return Ok(());
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+        waker.wake_by_ref();
+        Ok(())
+    }
+
+    /// Reads once and lets the broker have what is whole.
+    fn read(
+        &self,
+        link: &Link,
+        (version, session): (Version, SessionId),
+        partial: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Ended>> {
+        let mut input = self.input.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut input);
+        let read = Pin::new(&mut *link.io.borrow_mut()).poll_read(context, &mut buffer);
+        match read {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Ended::Lost)),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                return Poll::Ready(Err(Ended::Lost));
+            }
+            Poll::Ready(Ok(())) => {}
+        }
+        let fresh = buffer.filled();
+        if partial.is_empty() {
+            let used = self.take(link, (version, session), fresh)?;
+            partial.extend_from_slice(fresh.get(used..).unwrap_or_default());
+        } else {
+            partial.extend_from_slice(fresh);
+            let used = self.take(link, (version, session), partial)?;
+            partial.drain(..used);
+            if partial.is_empty() {
+                *partial = Vec::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Hands whole packets to the broker. Returns how many bytes they were.
+    fn take(
+        &self,
+        link: &Link,
+        (version, session): (Version, SessionId),
+        bytes: &[u8],
+    ) -> Result<usize, Ended> {
+        let now = self.now();
+        let mut used = 0;
+        loop {
+            let rest = bytes.get(used..).unwrap_or_default();
+            let mut broker = self.broker.borrow_mut();
+            let max = broker.limits().packet_bytes_max;
+            match frame(rest, max).map_err(Ended::Malformed)? {
+                Framed::NeedMore(_) => break,
+                Framed::Whole(whole) => {
+                    let packet = decode(whole, version).map_err(Ended::Malformed)?;
+                    broker.receive(now, session, &packet);
+                    used += whole.length;
+                }
+            }
+            let pressing = broker.take_pressing();
+            drop(broker);
+            if pressing {
+                self.settle();
+                self.write_dirty();
+            }
+            if link.closed.get() {
+                break;
+            }
+        }
+        self.settle();
+        Ok(used)
+    }
+}
+
+/// Why a connection ends that the broker did not end.
+enum Ended {
+    Lost,
+    Malformed(Malformed),
+}
+
+/// Sends `bytes` and the payload of `tail`. `false`: the socket would not take all; the rest is kept.
+fn send(
+    io: &mut dyn Io,
+    context: &mut Context<'_>,
+    bytes: &[u8],
+    tail: Option<Rc<Message>>,
+    unsent: &mut Unsent,
+) -> io::Result<bool> {
+    let payload = tail.as_ref().map_or(&[][..], |message| message.payload());
+    let slices = [IoSlice::new(bytes), IoSlice::new(payload)];
+    let written = match Pin::new(&mut *io).poll_write_vectored(context, &slices) {
+        Poll::Ready(written) => written?,
+        Poll::Pending => 0,
+    };
+    if written == bytes.len() + payload.len() {
+        return Ok(true);
+    }
+    let rest = bytes.get(written..).unwrap_or_default();
+    unsent.bytes.extend_from_slice(rest);
+    unsent.tail = tail.map(|message| (message, written.saturating_sub(bytes.len())));
+    // Only a socket that says no will say when it takes more.
+    send_rest(io, context, unsent)
+}
+
+/// Sends what was kept. `false`: the socket still does not take all.
+fn send_rest(io: &mut dyn Io, context: &mut Context<'_>, unsent: &mut Unsent) -> io::Result<bool> {
+    while !unsent.is_empty() {
+        let payload = unsent.tail.as_ref().map_or(&[][..], |(message, from)| {
+            message.payload().get(*from..).unwrap_or_default()
+        });
+        let slices = [IoSlice::new(&unsent.bytes), IoSlice::new(payload)];
+        let all = unsent.bytes.len() + payload.len();
+        let written = match Pin::new(&mut *io).poll_write_vectored(context, &slices) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(written) => written?,
+            Poll::Pending => return Ok(false),
+        };
+        if written == all {
+            *unsent = Unsent::default();
+            return Ok(true);
+        }
+        let beyond = written.saturating_sub(unsent.bytes.len());
+        unsent.bytes.drain(..written.min(unsent.bytes.len()));
+        if let Some((_, from)) = &mut unsent.tail {
+            *from += beyond;
+        }
+    }
+    Ok(true)
+}
+
+/// The writer: wakes behind those that gave it something to do.
+pub async fn write_forever(driver: Rc<Driver>) {
+    loop {
+        driver.written.notified().await;
+        driver.write_dirty();
+    }
+}
+
+/// Keep-alives, wills and the ends of sessions.
+pub async fn tick_forever(driver: Rc<Driver>) {
+    loop {
+        let (now, deadline) = (driver.now(), driver.broker.borrow().deadline());
+        if deadline > now {
+            // A new client may have a nearer deadline.
+            let wait = Duration::from_millis((deadline - now).min(60_000));
+            let _woken = timeout(wait, driver.timers.notified()).await;
+        }
+        driver.with(|broker, now| broker.tick(now));
+    }
+}
+
+/// Accepts connections until it is dropped; they end with it.
+pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, connections_max: usize) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, source)) => {
+                if connections.len() >= connections_max {
+                    continue;
+                }
+                // The broker gathers what belongs together; the kernel need not wait for more.
+                let _slower = stream.set_nodelay(true);
+                let work = serve(Rc::clone(&driver), Box::new(stream), source);
+                connections.spawn_local(work);
+            }
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Takes a connection out of the driver, and tells the broker, however its task ends.
+struct Presence {
+    driver: Rc<Driver>,
+    link: Rc<Link>,
+    id: LinkId,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let place = match self.driver.links.borrow_mut().get_mut(self.id as usize) {
+            Some(place) => place.take(),
+            None => None,
+        };
+        if let Some((_, Some(session))) = place
+            && !self.link.closed.get()
+        {
+            self.driver.with(|broker, now| broker.lost(now, session));
+        }
+        self.driver.free.borrow_mut().push(self.id);
+    }
+}
+
+async fn serve(driver: Rc<Driver>, io: Box<dyn Io>, source: SocketAddr) {
+    let link = Rc::new(Link {
+        io: RefCell::new(io),
+        address: source.ip().to_canonical(),
+        waker: RefCell::new(Waker::noop().clone()),
+        unsent: RefCell::default(),
+        closed: Cell::new(false),
+    });
+    let Some(id) = driver.add(Rc::clone(&link)) else {
+        return;
+    };
+    let presence = Presence { driver, link, id };
+    // On the heap for as long as it lasts: at rest a connection does not pay for it.
+    let Some((version, session, partial)) = Box::pin(begin(&presence)).await else {
+        return;
+    };
+    run(&presence, (version, session), partial).await;
+}
+
+/// The connection's life after CONNECT.
+async fn run(presence: &Presence, session: (Version, SessionId), mut partial: Vec<u8>) {
+    let Presence { driver, link, .. } = presence;
+    let ended = poll_fn(|context| {
+        link.waker.borrow_mut().clone_from(context.waker());
+        if link.closed.get() || driver.write(link, session.1).is_err() {
+            return Poll::Ready(Ended::Lost);
+        }
+        // Who does not read is not read from.
+        if !link.unsent.borrow().is_empty() {
+            return Poll::Pending;
+        }
+        match driver.read(link, session, &mut partial, context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(ended)) => Poll::Ready(ended),
+            // There may be more, but it is the turn of others.
+            Poll::Ready(Ok(())) => match driver.read(link, session, &mut partial, context) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Err(ended)) => Poll::Ready(ended),
+                Poll::Ready(Ok(())) => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            },
+        }
+    })
+    .await;
+    if let Ended::Malformed(why) = ended {
+        driver.with(|broker, now| broker.close(now, session.1, why.reason()));
+        log::debug!("mqtt: {}: {why}", link.address);
+    }
+}
+
+/// Reads CONNECT, checks who it is, begins the session. Returns what came behind CONNECT too.
+async fn begin(presence: &Presence) -> Option<(Version, SessionId, Vec<u8>)> {
+    let Presence { driver, link, id } = presence;
+    let mut bytes = Vec::new();
+    let first = timeout(CONNECT_TIME_MAX, first_packet(link, &mut bytes))
+        .await
+        .ok()?;
+    let length = match first {
+        Ok(length) => length,
+        Err(why) => {
+            log::debug!("mqtt: {}: {why}", link.address);
+            if matches!(why, Malformed::ProtocolLevel(_)) {
+                say(link, &refusal(Version::V4, why.reason()));
+            }
+            return None;
+        }
+    };
+    let Ok(Framed::Whole(whole)) = frame(&bytes, CONNECT_BYTES_MAX) else {
+        return None;
+    };
+    let Ok(Packet::Connect(connect)) = decode(whole, Version::V4) else {
+        return None;
+    };
+    let users = Rc::clone(&driver.users.borrow());
+    let session = if users.admits(connect.username, connect.password).await {
+        join(driver, link, *id, &connect)
+    } else if connect.username.is_none() {
+        Err(Reason::NOT_AUTHORIZED)
+    } else {
+        Err(Reason::BAD_CREDENTIALS)
+    };
+    match session {
+        Ok(session) => {
+            let version = connect.version;
+            bytes.drain(..length);
+            if !bytes.is_empty() {
+                let used = driver.take(link, (version, session), &bytes);
+                match used {
+                    Ok(used) => drop(bytes.drain(..used)),
+                    Err(Ended::Malformed(why)) => {
+                        driver.with(|broker, now| broker.close(now, session, why.reason()));
+                    }
+                    Err(Ended::Lost) => return None,
+                }
+            }
+            bytes.shrink_to_fit();
+            Some((version, session, bytes))
+        }
+        Err(reason) => {
+            log::debug!("mqtt: {}: refused with {:#04x}", link.address, reason.0);
+            say(link, &refusal(connect.version, reason));
+            None
+        }
+    }
+}
+
+fn join(
+    driver: &Driver,
+    link: &Link,
+    id: LinkId,
+    connect: &Connect<'_>,
+) -> Result<SessionId, Reason> {
+    let who = Admitted {
+        username: connect.username.map(Box::from),
+        address: link.address,
+    };
+    let session = driver.with(|broker, now| broker.connect(now, id, connect, who))?;
+    if let Some(Some(place)) = driver.links.borrow_mut().get_mut(id as usize) {
+        place.1 = Some(session);
+    }
+    driver.timers.notify_one();
+    Ok(session)
+}
+
+/// Reads until the first packet is whole and a CONNECT. Its length.
+async fn first_packet(link: &Link, bytes: &mut Vec<u8>) -> Result<usize, Malformed> {
+    loop {
+        // Nothing is set aside for a length; only what came is held.
+        if let Some(&kind) = bytes.first()
+            && kind != 0x10
+        {
+            return Err(Malformed::PacketType(kind >> 4));
+        }
+        if let Framed::Whole(whole) = frame(bytes, CONNECT_BYTES_MAX)? {
+            decode(whole, Version::V4)?;
+            return Ok(whole.length);
+        }
+        let mut chunk = [0; 512];
+        let mut buffer = ReadBuf::new(&mut chunk);
+        let read =
+            poll_fn(|context| Pin::new(&mut *link.io.borrow_mut()).poll_read(context, &mut buffer))
+                .await;
+        if read.is_err() || buffer.filled().is_empty() {
+            return Err(Malformed::Truncated);
+        }
+        bytes.extend_from_slice(buffer.filled());
+    }
+}
+
+/// Sends a last word, if it goes at once.
+fn say(link: &Link, bytes: &[u8]) {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut io = link.io.borrow_mut();
+    if !bytes.is_empty() {
+        let _untold = Pin::new(&mut *io).poll_write(&mut context, bytes);
+    }
+    let _down = Pin::new(&mut *io).poll_shutdown(&mut context);
+}
