@@ -19,6 +19,7 @@ use super::auth::Users;
 use super::broker::Broker;
 use super::listener::{Driver, accept_forever, tick_forever, write_forever};
 use super::options::{ListenerOptions, Options};
+use super::transport::Transport;
 
 /// Commands that may wait; there is one a reload.
 const COMMANDS_MAX: usize = 8;
@@ -26,8 +27,15 @@ const COMMANDS_MAX: usize = 8;
 /// The deepest the broker's calls nest is the walk of a topic.
 const STACK_BYTES: usize = 256 * 1024;
 
+/// A listener that is bound and not served yet.
+struct Bound {
+    options: ListenerOptions,
+    socket: Socket,
+    transport: Transport,
+}
+
 enum Command {
-    Follow(Box<Options>, Vec<(ListenerOptions, Socket)>),
+    Follow(Box<Options>, Vec<Bound>),
     Stop,
 }
 
@@ -84,7 +92,13 @@ impl Handle {
             let bound = Socket::bind(listener.listen)
                 .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
                 .map_err(|error| (listener.listen.to_string(), error))?;
-            fresh.push((listener.clone(), bound));
+            let transport =
+                Transport::new(listener).map_err(|error| (listener.name.to_string(), error))?;
+            fresh.push(Bound {
+                options: listener.clone(),
+                socket: bound,
+                transport,
+            });
         }
         let command = Command::Follow(Box::new(options.clone()), fresh);
         self.commands.try_send(command).map_err(|_| {
@@ -121,12 +135,14 @@ async fn run(driver: Rc<Driver>, mut commands: mpsc::Receiver<Command>) {
         driver.set_users(Users::new(&options));
         driver.with(|broker, _| broker.reconfigure(options.limits, acl(&options)));
         serving.retain(|(listener, _)| options.listeners.contains(listener));
-        for (listener, socket) in fresh {
+        for bound in fresh {
+            let listener = bound.options;
             let mut task = JoinSet::new();
-            match TcpListener::from_std(socket) {
+            match TcpListener::from_std(bound.socket) {
                 Ok(socket) => {
                     let max = listener.connections_max;
-                    task.spawn_local(accept_forever(Rc::clone(&driver), socket, max));
+                    let transport = Rc::new(bound.transport);
+                    task.spawn_local(accept_forever(Rc::clone(&driver), socket, transport, max));
                     serving.push((listener, task));
                 }
                 Err(error) => log::error!("mqtt: {}: {error}", listener.listen),

@@ -30,6 +30,7 @@ use super::codec::{Connect, Framed, Malformed, Packet, Reason, Version, decode, 
 use super::message::Message;
 use super::session::LinkId;
 use super::topic::tree::SessionId;
+use super::transport::{Io, Transport};
 use crate::platform::clock;
 
 /// How long a client may take to send CONNECT (users.md S22).
@@ -47,10 +48,6 @@ const ROUNDS_MAX: usize = 16;
 
 /// How long accepting pauses when the system is out of something.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The byte stream of a connection.
-trait Io: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
 /// A connection.
 struct Link {
@@ -159,6 +156,7 @@ impl Driver {
         if link.unsent.borrow().is_empty() && !last.is_empty() {
             // Who does not take it now does not learn why.
             let _untold = Pin::new(&mut *io).poll_write(&mut context, last);
+            let _untold = Pin::new(&mut *io).poll_flush(&mut context);
         }
         let _down = Pin::new(&mut *io).poll_shutdown(&mut context);
         waker.wake();
@@ -204,7 +202,7 @@ impl Driver {
         let now = self.now();
         for _ in 0..ROUNDS_MAX {
             if !unsent.is_empty() && !send_rest(&mut **io, &mut context, &mut unsent)? {
-                return Ok(());
+                return flush(&mut **io, &mut context);
             }
             out.clear();
             let mut broker = self.broker.borrow_mut();
@@ -212,14 +210,14 @@ impl Driver {
             let more = broker.has_more(session);
             drop(broker);
             if !out.is_empty() && !send(&mut **io, &mut context, &out, tail, &mut unsent)? {
-                return Ok(());
+                return flush(&mut **io, &mut context);
             }
             if !more {
-                return Ok(());
+                return flush(&mut **io, &mut context);
             }
         }
         waker.wake_by_ref();
-        Ok(())
+        flush(&mut **io, &mut context)
     }
 
     /// Reads once and lets the broker have what is whole.
@@ -298,6 +296,14 @@ enum Ended {
     Malformed(Malformed),
 }
 
+/// Lets a transport with a buffer of its own pass on what it holds; what it cannot, it will ask for.
+fn flush(io: &mut dyn Io, context: &mut Context<'_>) -> io::Result<()> {
+    match Pin::new(io).poll_flush(context) {
+        Poll::Ready(done) => done,
+        Poll::Pending => Ok(()),
+    }
+}
+
 /// Sends `bytes` and the payload of `tail`. `false`: the socket would not take all; the rest is kept.
 fn send(
     io: &mut dyn Io,
@@ -370,7 +376,12 @@ pub async fn tick_forever(driver: Rc<Driver>) {
 }
 
 /// Accepts connections until it is dropped; they end with it.
-pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, connections_max: usize) {
+pub async fn accept_forever(
+    driver: Rc<Driver>,
+    socket: TcpListener,
+    transport: Rc<Transport>,
+    connections_max: usize,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -384,8 +395,14 @@ pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, connections
                 }
                 // The broker gathers what belongs together; the kernel need not wait for more.
                 let _slower = stream.set_nodelay(true);
-                let work = serve(Rc::clone(&driver), Box::new(stream), source);
-                connections.spawn_local(work);
+                let (driver, transport) = (Rc::clone(&driver), Rc::clone(&transport));
+                connections.spawn_local(async move {
+                    // On the heap for as long as it lasts: at rest nobody pays for it.
+                    let opening = Box::pin(transport.open(stream));
+                    if let Ok(Ok(io)) = timeout(CONNECT_TIME_MAX, opening).await {
+                        serve(driver, io, source).await;
+                    }
+                });
             }
             Err(_) => sleep(PAUSE).await,
         }
@@ -426,7 +443,7 @@ async fn serve(driver: Rc<Driver>, io: Box<dyn Io>, source: SocketAddr) {
         return;
     };
     let presence = Presence { driver, link, id };
-    // On the heap for as long as it lasts: at rest a connection does not pay for it.
+    // On the heap like the handshakes of the transport.
     let Some((version, session, partial)) = Box::pin(begin(&presence)).await else {
         return;
     };
@@ -571,6 +588,7 @@ fn say(link: &Link, bytes: &[u8]) {
     let mut io = link.io.borrow_mut();
     if !bytes.is_empty() {
         let _untold = Pin::new(&mut *io).poll_write(&mut context, bytes);
+        let _untold = Pin::new(&mut *io).poll_flush(&mut context);
     }
     let _down = Pin::new(&mut *io).poll_shutdown(&mut context);
 }

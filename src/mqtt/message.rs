@@ -89,6 +89,12 @@ impl Message {
             .unwrap_or_default()
     }
 
+    /// Bytes of memory that it holds, more or less.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len() + size_of::<Self>()
+    }
+
     /// Seconds it has left, rounded up; `Some(None)`: it does not expire. `None`: it has.
     #[must_use]
     pub fn left(&self, now: Time) -> Option<Option<u32>> {

@@ -14,6 +14,8 @@ pub mod options;
 pub mod retained;
 pub mod session;
 pub mod topic;
+pub mod transport;
+pub mod websocket;
 
 /// Milliseconds of the broker's own clock, which never goes back.
 pub type Time = u64;

@@ -1,6 +1,7 @@
 //! What the configuration says of the broker (contract, section `mqtt:`).
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::acl::Rule;
 
@@ -30,8 +31,23 @@ pub struct ListenerOptions {
     pub name: Box<str>,
     /// `listen`.
     pub listen: SocketAddr,
+    /// `type: ws` or `wss`.
+    pub websocket: bool,
+    /// `type: tls` or `wss`.
+    pub tls: Option<TlsOptions>,
     /// `max-connections`: further ones are closed at once.
     pub connections_max: usize,
+}
+
+/// Where a listener's certificate is, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// `certificate`: the chain, the listener's own first.
+    pub certificate: Box<Path>,
+    /// `private-key`.
+    pub private_key: Box<Path>,
+    /// `client-ca`: clients must show a certificate of one of these authorities.
+    pub client_ca: Option<Box<Path>>,
 }
 
 /// One entry of `mqtt.users`.
@@ -77,6 +93,8 @@ pub struct Limits {
     pub inflight_max: u16,
     /// `max-mqueue`: the oldest waiting message is dropped.
     pub queue_max: usize,
+    /// `max-mqueue-bytes` of what waits for a client: the oldest is dropped. One message may be larger.
+    pub queue_bytes_max: usize,
     /// `max-awaiting-rel`: the connection is closed.
     pub awaiting_rel_max: u16,
     /// `max-retained`: a message on a further topic is delivered but not kept.
@@ -95,6 +113,7 @@ impl Default for Limits {
             packet_bytes_max: 1024 * 1024,
             inflight_max: 32,
             queue_max: 1000,
+            queue_bytes_max: 4 * 1024 * 1024,
             awaiting_rel_max: 100,
             retained_max: 10_000,
             session_expiry: 7200,

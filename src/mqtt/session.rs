@@ -82,8 +82,8 @@ pub struct Replay {
 pub enum Queued {
     /// It waits.
     Waiting,
-    /// It waits, and the oldest was dropped for it.
-    OldestDropped,
+    /// It waits, and so many of the oldest were dropped for it.
+    OldestDropped(usize),
     /// The client is away, and messages of QoS 0 do not wait for it.
     NotKept,
 }
@@ -141,6 +141,8 @@ pub struct Session {
     aliases_out: Vec<Box<str>>,
     aliases_out_max: u16,
     queue: VecDeque<Delivery>,
+    /// The sizes of its messages together.
+    queued_bytes: usize,
     inflight: VecDeque<Inflight>,
     /// Those of `inflight`, by place, that are still to be sent again.
     again: std::ops::Range<usize>,
@@ -176,6 +178,7 @@ impl Session {
             aliases_out: Vec::new(),
             aliases_out_max: 0,
             queue: VecDeque::new(),
+            queued_bytes: 0,
             inflight: VecDeque::new(),
             again: 0..0,
             window: 1,
@@ -214,6 +217,8 @@ impl Session {
         self.aliases = Vec::new();
         self.aliases_out = Vec::new();
         self.queue.retain(|delivery| delivery.qos > Qos::AtMostOnce);
+        let sizes = self.queue.iter().map(|delivery| delivery.message.size());
+        self.queued_bytes = sizes.sum();
         self.shrink();
     }
 
@@ -229,21 +234,39 @@ impl Session {
         self.queue.len()
     }
 
+    /// Whether the queue should be written before more comes.
+    #[must_use]
+    pub fn is_half_full(&self, limits: &Limits) -> bool {
+        self.queue.len() * 2 >= limits.queue_max || self.queued_bytes * 2 >= limits.queue_bytes_max
+    }
+
     /// Puts a message in the queue; when it is full, the oldest is dropped: it is the least news.
     pub fn push(&mut self, delivery: Delivery, limits: &Limits) -> Queued {
         if self.link.is_none() && delivery.qos == Qos::AtMostOnce {
             return Queued::NotKept;
         }
-        let full = self.queue.len() >= limits.queue_max;
-        if full {
-            self.queue.pop_front();
+        let before = self.queue.len();
+        let size = delivery.message.size();
+        while self.queue.len() >= limits.queue_max
+            || self.queued_bytes + size > limits.queue_bytes_max
+        {
+            if self.pop().is_none() {
+                break;
+            }
         }
+        let dropped = before - self.queue.len();
+        self.queued_bytes += size;
         self.queue.push_back(delivery);
-        if full {
-            Queued::OldestDropped
-        } else {
-            Queued::Waiting
+        match dropped {
+            0 => Queued::Waiting,
+            dropped => Queued::OldestDropped(dropped),
         }
+    }
+
+    fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.pop_front()?;
+        self.queued_bytes -= delivery.message.size();
+        Some(delivery)
     }
 
     /// Takes an acknowledgement of something that was sent. `None`: nothing of that packet
@@ -313,7 +336,7 @@ impl Session {
             if confirmed && self.inflight.len() >= self.window.into() {
                 break;
             }
-            let Some(delivery) = self.queue.pop_front() else {
+            let Some(delivery) = self.pop() else {
                 break;
             };
             let packet_id = if confirmed { self.new_id() } else { 0 };

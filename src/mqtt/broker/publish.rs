@@ -233,9 +233,9 @@ impl Broker {
             return;
         };
         let queued = session.push(delivery, &limits);
-        let half = session.waiting() * 2 >= limits.queue_max;
-        if queued == Queued::OldestDropped {
-            self.counts.dropped_queue_full += 1;
+        let half = session.is_half_full(&limits);
+        if let Queued::OldestDropped(dropped) = queued {
+            self.counts.dropped_queue_full += dropped as u64;
         }
         self.pressing |= half;
         self.wake(first.session);

@@ -215,6 +215,22 @@ fn a_full_queue_drops_its_oldest_and_counts_it() {
 }
 
 #[test]
+fn a_queue_is_bounded_in_bytes_too() {
+    let mut broker = broker();
+    broker.limits.queue_bytes_max = 1000;
+    let id = join(&mut broker, 0, "s", true);
+    subscribe(&mut broker, id, "t", 0);
+    let from = join(&mut broker, 1, "p", true);
+    let (small, large) = ("x".repeat(300), "y".repeat(5000));
+    for payload in [&small, &small, &small, &large] {
+        let packet = publish("t", payload, Qos::AtMostOnce, 0);
+        broker.receive(1, from, &Packet::Publish(packet));
+    }
+    assert_eq!(payloads(&mut broker, 1, id), [large]);
+    assert_eq!(broker.counts().dropped_queue_full, 3);
+}
+
+#[test]
 fn silent_client_is_closed_after_one_and_a_half_keep_alives_and_its_will_is_said() {
     let mut broker = broker();
     let id = join(&mut broker, 0, "s", true);
