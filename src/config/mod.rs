@@ -16,6 +16,7 @@ mod error;
 mod general;
 mod groups;
 mod inbound;
+mod mqtt;
 mod name_filter;
 mod nameserver;
 mod nearest;
@@ -34,6 +35,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::controllers::options::Options as ControllerOptions;
 use crate::dns::options::Options as DnsOptions;
 use crate::inbound::options::Options as InboundOptions;
+use crate::mqtt::options::Options as MqttOptions;
 use crate::netfilter::options::Options as TransparentOptions;
 use crate::outbound::options::{GroupOptions, ProxyOptions};
 use crate::rules::{RuleError, RuleLine};
@@ -50,7 +52,6 @@ pub use validate::BUILTIN_NAMES;
 
 /// Keys of the top level that mihomo or the contract knows and headgate does not serve yet.
 const OTHER_KEYS: &[&str] = &[
-    "mqtt",
     "management",
     "xray-api",
     "proxy-providers",
@@ -107,6 +108,8 @@ pub struct Config {
     pub transparent: TransparentOptions,
     /// `external-controller*` and `secret`.
     pub controller: ControllerOptions,
+    /// `mqtt:`.
+    pub mqtt: MqttOptions,
 }
 
 impl Config {
@@ -132,8 +135,8 @@ impl Config {
         Ok((config, warnings.into_list()))
     }
 
-    /// What runs when there is no file (contract): a mixed proxy and the Clash controller on the
-    /// loopback, everything DIRECT. The controller's secret is still empty: the caller must make
+    /// What runs when there is no file (contract): a mixed proxy, the Clash controller and the
+    /// MQTT broker on the loopback, everything DIRECT. The controller's secret is still empty: the caller must make
     /// one before it listens.
     #[must_use]
     pub fn builtin() -> Self {
@@ -153,6 +156,7 @@ impl Config {
                 listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090))),
                 ..ControllerOptions::default()
             },
+            mqtt: mqtt::builtin(),
         }
     }
 
@@ -176,6 +180,7 @@ impl Config {
             })?,
             transparent: transparent::decode(section, dns.enable, warnings)?,
             controller: controller::decode(section, warnings)?,
+            mqtt: mqtt::decode(section, warnings)?,
             dns,
         };
         Ok((config, groups))

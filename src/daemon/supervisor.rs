@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::controllers::gate::Gate;
 use crate::controllers::{BindAddress, Control, General, Patch, ReloadSource};
 use crate::dns::current::Current;
+use crate::mqtt;
 use crate::netfilter::apply;
 use crate::netfilter::marks::own_mark;
 use crate::netfilter::options::{Fail, Mode};
@@ -140,6 +141,7 @@ struct Instance {
     requests: mpsc::Receiver<Request>,
     gate: Option<Gate>,
     checks: Checks,
+    mqtt: Option<mqtt::handle::Handle>,
     _devices: Option<Arc<Neighbours>>,
 }
 
@@ -210,6 +212,7 @@ impl Instance {
             requests,
             gate: None,
             checks: Checks::default(),
+            mqtt: None,
             _devices: devices,
         };
         instance.open().await?;
@@ -240,6 +243,11 @@ impl Instance {
             &self.config.controller,
             Arc::clone(&self.door) as Arc<dyn Control>,
         )?);
+        if self.config.mqtt.enable {
+            let started = mqtt::handle::Handle::start(&self.config.mqtt);
+            let started = started.map_err(|(at, error)| format!("{at}: {error}"))?;
+            self.mqtt = Some(started);
+        }
         if let Some(place) = place {
             self.capture(place, tproxy).await?;
         }
@@ -446,6 +454,7 @@ impl Instance {
         if let Err(error) = self.listeners.serve_dns(listen) {
             log::error!("{error}");
         }
+        self.follow_mqtt();
         self.follow_transparent(&old).await;
         self.offload.forget();
         self.show_general();
@@ -477,6 +486,24 @@ impl Instance {
             .follow(&self.config.inbound, self.config.transparent.enable)
         {
             log::error!("{address}: {error}");
+        }
+    }
+
+    /// Starts, changes or stops the broker; what cannot be done leaves it as it is.
+    fn follow_mqtt(&mut self) {
+        let options = &self.config.mqtt;
+        let done = match &mut self.mqtt {
+            Some(running) if options.enable => running.follow(options),
+            None if options.enable => {
+                mqtt::handle::Handle::start(options).map(|started| self.mqtt = Some(started))
+            }
+            _ => {
+                self.mqtt = None;
+                Ok(())
+            }
+        };
+        if let Err((at, error)) = done {
+            log::error!("mqtt: {at}: {error}");
         }
     }
 
@@ -634,6 +661,7 @@ impl Instance {
         self.release_capture().await;
         self.checks.stop();
         self.gate = None;
+        self.mqtt = None;
         self.listeners
             .follow(&crate::inbound::options::Options::default(), false);
         if let Err(error) = self.listeners.serve_dns(None) {

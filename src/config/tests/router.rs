@@ -211,7 +211,7 @@ fn what_has_no_effect_is_reported_once_with_its_place() {
             "1:1: mixed-prot: unknown key, ignored; did you mean mixed-port?",
             "3:3: dns.lisen: unknown key, ignored; did you mean listen?",
             "4:1: zzzzz: unknown key, ignored",
-            "5:7: mqtt: not implemented yet, ignored",
+            "5:8: mqtt.nonsense: unknown key, ignored",
         ]
     );
     let listed = "{name: a, type: direct, x: 1}, {name: b, type: direct, x: 1}";

@@ -1,0 +1,301 @@
+//! `mqtt:` (contract): the broker's listeners, users, rules and bounds.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use data_encoding::BASE64;
+
+use super::controller::socket_address;
+use super::decode::Cursor;
+use super::error::{ConfigError, Reason, Warnings};
+use super::section::Section;
+use crate::mqtt::acl::{Access, Rule};
+use crate::mqtt::options::{Limits, ListenerOptions, Options, Secret, TlsOptions, User};
+
+/// `max-connections` when it is absent.
+const CONNECTIONS_MAX: u32 = 1024;
+
+/// More rounds than this take longer than a client waits on the slowest machines.
+const ITERATIONS_MAX: u32 = 10_000_000;
+
+/// What runs without a file: the loopback's own clients, without a password.
+pub(super) fn builtin() -> Options {
+    Options {
+        enable: true,
+        listeners: vec![loopback()],
+        allow_anonymous: true,
+        acl_default: true,
+        ..Options::default()
+    }
+}
+
+fn loopback() -> ListenerOptions {
+    ListenerOptions {
+        name: "tcp".into(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
+        websocket: false,
+        tls: None,
+        connections_max: CONNECTIONS_MAX as usize,
+    }
+}
+
+fn path(text: &str) -> Box<Path> {
+    Path::new(text).into()
+}
+
+/// Takes `mqtt`; without it there is no broker.
+pub(super) fn decode(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<Options, ConfigError> {
+    let Some(mqtt) = section.take("mqtt") else {
+        return Ok(Options::default());
+    };
+    let mut section = mqtt.section()?;
+    let mut listeners = section.list("listeners", |item| listener(item, warnings))?;
+    if listeners.is_empty() {
+        listeners.push(loopback());
+    }
+    let options = Options {
+        enable: section.boolean("enable", true)?,
+        listeners,
+        allow_anonymous: section.boolean("allow-anonymous", false)?,
+        users: section.list("users", |item| user(item, warnings))?,
+        acl: section.list("acl", |item| rule(item, warnings))?,
+        acl_default: match section.take("acl-default") {
+            Some(value) => value.parse(PERMISSION, permission)?,
+            None => true,
+        },
+        limits: limits(&mut section)?,
+    };
+    section.not_implemented(&["persistence"], warnings);
+    section.finish(warnings);
+    Ok(options)
+}
+
+fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
+    let absent = Limits::default();
+    let mut count = |key, absent: usize, max: u32| match section.take(key) {
+        Some(value) => value
+            .integer(1..=max, "a number from 1")
+            .map(|number| number as usize),
+        None => Ok(absent),
+    };
+    let short = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+    Ok(Limits {
+        inflight_max: short(count("max-inflight", absent.inflight_max.into(), 65_535)?),
+        queue_max: count("max-mqueue", absent.queue_max, 10_000_000)?,
+        awaiting_rel_max: short(count(
+            "max-awaiting-rel",
+            absent.awaiting_rel_max.into(),
+            65_535,
+        )?),
+        retained_max: count("max-retained", absent.retained_max, u32::MAX)?,
+        sessions_max: count("max-sessions", absent.sessions_max, u32::MAX)?,
+        subscriptions_max: count("max-subscriptions", absent.subscriptions_max, u32::MAX)?,
+        queue_bytes_max: match section.take("max-mqueue-bytes") {
+            Some(value) => value.parse("a size up to 256MB (4MB, 64KB)", size)?,
+            None => absent.queue_bytes_max,
+        },
+        packet_bytes_max: match section.take("max-packet-size") {
+            Some(value) => value.parse("a size up to 256MB (1MB, 64KB)", size)?,
+            None => absent.packet_bytes_max,
+        },
+        session_expiry: match section.take("session-expiry") {
+            Some(value) => value.parse("a duration (2h, 30m, 90s)", duration)?,
+            None => absent.session_expiry,
+        },
+    })
+}
+
+fn listener(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<ListenerOptions, ConfigError> {
+    let mut section = item.section()?;
+    let kind = section.take("type");
+    let (tls, websocket) = match kind {
+        Some(kind) => kind.parse("tcp, tls, ws or wss", |text| {
+            Some(match text {
+                "tcp" => (false, false),
+                "tls" => (true, false),
+                "ws" => (false, true),
+                "wss" => (true, true),
+                _ => return None,
+            })
+        })?,
+        None => (false, false),
+    };
+    let listener = ListenerOptions {
+        name: section.text("name")?.unwrap_or_else(|| "tcp".into()),
+        listen: socket_address(&section.require("listen")?)?,
+        websocket,
+        tls: if tls {
+            Some(TlsOptions {
+                certificate: path(section.require("certificate")?.text()?),
+                private_key: path(section.require("private-key")?.text()?),
+                client_ca: section.text("client-ca")?.as_deref().map(path),
+            })
+        } else {
+            None
+        },
+        connections_max: section.number("max-connections", CONNECTIONS_MAX)? as usize,
+    };
+    section.finish(warnings);
+    Ok(listener)
+}
+
+fn user(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<User, ConfigError> {
+    const HASH: &str = "pbkdf2-sha256$ROUNDS$SALT$HASH, salt and hash of 32 bytes in base64";
+    let mut section = item.section()?;
+    let name = section.require("username")?.text()?.into();
+    let secret = match section.take("password-hash") {
+        Some(hash) => hashed(hash.text()?).ok_or_else(|| hash.fail(Reason::SecretValue(HASH)))?,
+        None => Secret::Plain(section.require("password")?.text()?.as_bytes().into()),
+    };
+    section.finish(warnings);
+    Ok(User { name, secret })
+}
+
+fn hashed(text: &str) -> Option<Secret> {
+    let mut parts = text.split('$');
+    if parts.next()? != "pbkdf2-sha256" {
+        return None;
+    }
+    let iterations = parts.next()?.parse().ok();
+    let iterations = iterations.filter(|rounds| (1..=ITERATIONS_MAX).contains(rounds))?;
+    let salt = BASE64.decode(parts.next()?.as_bytes()).ok()?.into();
+    let hash: Box<[u8]> = BASE64.decode(parts.next()?.as_bytes()).ok()?.into();
+    (hash.len() == 32 && parts.next().is_none()).then_some(Secret::Pbkdf2 {
+        iterations,
+        salt,
+        hash,
+    })
+}
+
+const PERMISSION: &str = "allow or deny";
+
+fn permission(text: &str) -> Option<bool> {
+    match text {
+        "allow" => Some(true),
+        "deny" => Some(false),
+        _ => None,
+    }
+}
+
+fn rule(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Rule, ConfigError> {
+    let mut section = item.section()?;
+    let rule = Rule {
+        allow: section
+            .require("permission")?
+            .parse(PERMISSION, permission)?,
+        username: section.text("username")?,
+        client_id: section.text("client-id")?,
+        from: section
+            .take("address")
+            .map(|value| value.prefix())
+            .transpose()?,
+        access: match section.take("action") {
+            Some(value) => value.parse("publish, subscribe or all", |text| match text {
+                "publish" => Some(Some(Access::Publish)),
+                "subscribe" => Some(Some(Access::Subscribe)),
+                "all" => Some(None),
+                _ => None,
+            })?,
+            None => None,
+        },
+        topics: section.list("topics", |item| {
+            item.parse("a topic filter", |text| {
+                crate::mqtt::topic::is_filter(text).then(|| text.into())
+            })
+        })?,
+    };
+    section.finish(warnings);
+    Ok(rule)
+}
+
+/// Bytes, with `KB` and `MB` as powers of 1024.
+fn size(text: &str) -> Option<usize> {
+    let (digits, unit) = split_unit(text)?;
+    let unit: usize = match unit {
+        "" | "B" => 1,
+        "KB" | "K" => 1024,
+        "MB" | "M" => 1024 * 1024,
+        _ => return None,
+    };
+    let bytes = digits.parse::<usize>().ok()?.checked_mul(unit)?;
+    (1..=crate::mqtt::codec::REMAINING_MAX)
+        .contains(&bytes)
+        .then_some(bytes)
+}
+
+/// Seconds; a bare number is seconds too.
+fn duration(text: &str) -> Option<u32> {
+    let (digits, unit) = split_unit(text)?;
+    let unit = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    digits.parse::<u32>().ok()?.checked_mul(unit)
+}
+
+fn split_unit(text: &str) -> Option<(&str, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let split = text.split_at_checked(end.unwrap_or(text.len()))?;
+    (!split.0.is_empty()).then_some(split)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::*;
+
+    fn parse(mqtt: &str) -> Result<Options, String> {
+        let text = format!("mqtt:\n  {}\n", mqtt.replace('\n', "\n  "));
+        match Config::parse(&text) {
+            Ok((config, _)) => Ok(config.mqtt),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_contract_s_example_is_read_and_absent_means_no_broker() {
+        assert!(!Config::parse("mode: rule").unwrap().0.mqtt.enable);
+        let options = parse(
+            "listeners:\n  - {name: lan, type: tcp, listen: 192.168.1.1:1883, max-connections: 9}\n\
+             max-packet-size: 64KB\nsession-expiry: 2h\nmax-inflight: 7\n\
+             users: [{username: ann, password: x}]\n\
+             acl: [{permission: deny, action: publish, topics: [\"a/%u/#\"]}]\nacl-default: deny",
+        )
+        .unwrap();
+        assert!(options.enable && !options.allow_anonymous && !options.acl_default);
+        assert_eq!(options.listeners[0].connections_max, 9);
+        assert_eq!(options.limits.packet_bytes_max, 65_536);
+        assert_eq!(options.limits.session_expiry, 7200);
+        assert_eq!(options.limits.inflight_max, 7);
+        assert_eq!(options.acl[0].access, Some(Access::Publish));
+    }
+
+    #[test]
+    fn mistakes_are_told_and_secrets_are_not() {
+        for (text, part) in [
+            ("listeners: [{listen: x}]", "mqtt.listeners[0].listen"),
+            (
+                "listeners: [{type: wss, listen: \":8084\"}]",
+                "mqtt.listeners[0].certificate",
+            ),
+            ("max-packet-size: 300MB", "mqtt.max-packet-size"),
+            ("session-expiry: 2 weeks", "mqtt.session-expiry"),
+            (
+                "acl: [{permission: deny, topics: [\"a#\"]}]",
+                "mqtt.acl[0].topics[0]",
+            ),
+            ("users: [{username: a}]", "mqtt.users[0].password"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        let error = parse("users: [{username: a, password-hash: geheim}]").unwrap_err();
+        assert!(!error.contains("geheim"), "{error}");
+    }
+}
