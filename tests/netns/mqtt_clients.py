@@ -1,0 +1,105 @@
+"""What test_mqtt.py lets paho do: mqtt_clients.py CASE HOST PORT; prints what it saw as JSON."""
+
+import json
+import sys
+import threading
+import time
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+HOST, PORT = sys.argv[2], int(sys.argv[3])
+CALLBACKS = (mqtt.CallbackAPIVersion.VERSION2,) if hasattr(mqtt, "CallbackAPIVersion") else ()
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit("waited in vain")
+        time.sleep(0.01)
+
+
+def properties(kind, **values):
+    made = Properties(kind)
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+class Client(mqtt.Client):
+    """Connected and looping when it is made."""
+
+    def __init__(self, name, protocol=mqtt.MQTTv5, expiry=0, clean=True, **options):
+        super().__init__(*CALLBACKS, name, protocol=protocol, **options)
+        self.got, self.joined, self.parted, self.granted = [], threading.Event(), threading.Event(), threading.Event()
+        self.on_message = lambda _client, _data, message: self.got.append(message)
+        self.on_connect = lambda *_: self.joined.set()
+        self.on_disconnect = lambda *_: self.parted.set()
+        self.on_subscribe = lambda *_: self.granted.set()
+        self.username_pw_set("ann", "plain")
+        if protocol == mqtt.MQTTv5:
+            self.connect(HOST, PORT, 30, clean_start=clean, properties=properties(PacketTypes.CONNECT, SessionExpiryInterval=expiry))
+        else:
+            self.connect(HOST, PORT, 30)
+        self.loop_start()
+        assert self.joined.wait(10)
+
+    def follow(self, *arguments, **options):
+        self.granted.clear()
+        self.subscribe(*arguments, **options)
+        assert self.granted.wait(10)
+
+
+def version5():
+    listener, speaker = Client("listener"), Client("speaker")
+    subscription = properties(PacketTypes.SUBSCRIBE, SubscriptionIdentifier=42)
+    listener.follow("v5/#", options=SubscribeOptions(qos=2, noLocal=True), properties=subscription)
+    listener.follow("al/#")
+    sent = properties(PacketTypes.PUBLISH, ContentType="text/x", ResponseTopic="r/t", CorrelationData=b"\x01\x02",
+                      UserProperty=[("a", "b"), ("a", "c")], MessageExpiryInterval=100)
+    listener.publish("v5/own", "no-local").wait_for_publish(10)
+    for qos in (0, 1, 2):
+        speaker.publish("v5/x", str(qos), qos, properties=sent)
+    aliased = properties(PacketTypes.PUBLISH, TopicAlias=3)
+    speaker.publish("al/x", "named", 0, properties=aliased)
+    speaker.publish("", "by number", 1, properties=aliased)
+    until(lambda: len(listener.got) >= 5)
+    messages = [m for m in listener.got if m.topic == "v5/x"]
+    last = messages[-1].properties
+    return {
+        "qos": [m.qos for m in messages], "content_type": last.ContentType, "response_topic": last.ResponseTopic,
+        "correlation": last.CorrelationData.hex(), "user": last.UserProperty, "identifier": last.SubscriptionIdentifier,
+        "expiry": last.MessageExpiryInterval, "own_came_back": any(m.topic == "v5/own" for m in listener.got),
+        "aliased": [m.topic for m in listener.got if m.topic.startswith("al/")],
+    }
+
+
+def order():
+    first = Client("durable", expiry=300)
+    first.follow("order/#", 2)
+    speaker = Client("speaker2", protocol=mqtt.MQTTv311, clean_session=True)
+    for n in range(1000):
+        speaker.publish("order/x", str(n), 2)
+    until(lambda: len(first.got) == 1000)
+    second = Client("durable", expiry=300, clean=False)
+    taken = first.parted.wait(10)
+    first.loop_stop()
+    for n in range(1000, 2000):
+        speaker.publish("order/x", str(n), 2)
+    until(lambda: len(first.got) + len(second.got) >= 2000)
+    return {"received": [int(m.payload) for m in first.got + second.got], "taken_over": taken}
+
+
+def websocket():
+    client = Client("web", protocol=mqtt.MQTTv311, transport="websockets")
+    client.follow("ws/#", 1)
+    for size in (1, 70_000, 900_000):
+        client.publish("ws/x", b"x" * size, 1)
+    until(lambda: len(client.got) == 3)
+    return [len(m.payload) for m in client.got]
+
+
+print(json.dumps({"version5": version5, "order": order, "websocket": websocket}[sys.argv[1]]()))
