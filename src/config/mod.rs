@@ -21,6 +21,7 @@ mod name_filter;
 mod nameserver;
 mod nearest;
 mod proxies;
+mod rules;
 mod scalar;
 mod section;
 mod sniffer;
@@ -31,6 +32,7 @@ mod validate;
 mod yaml;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use crate::controllers::options::Options as ControllerOptions;
 use crate::dns::options::Options as DnsOptions;
@@ -38,7 +40,7 @@ use crate::inbound::options::Options as InboundOptions;
 use crate::mqtt::options::Options as MqttOptions;
 use crate::netfilter::options::Options as TransparentOptions;
 use crate::outbound::options::{GroupOptions, ProxyOptions};
-use crate::rules::{RuleError, RuleLine};
+use crate::rules::{Library, RuleLine, Rules};
 use crate::sniff::Options as SnifferOptions;
 
 use decode::Cursor;
@@ -56,7 +58,6 @@ const OTHER_KEYS: &[&str] = &[
     "xray-api",
     "proxy-providers",
     "rule-providers",
-    "sub-rules",
     "tun",
     "tunnels",
     "ntp",
@@ -102,8 +103,10 @@ pub struct Config {
     pub proxies: Vec<ProxyOptions>,
     /// `proxy-groups:`, in the order of the file.
     pub groups: Vec<GroupOptions>,
-    /// `rules:`; every target is a proxy, a group or one of [`BUILTIN_NAMES`].
+    /// `rules:`; every target is a proxy, a group, one of [`BUILTIN_NAMES`] or a list of `sub-rules:`.
     pub rules: Vec<RuleLine>,
+    /// `sub-rules:` by name, in the order of the file, with targets as those of the rules.
+    pub sub_rules: Vec<(Box<str>, Arc<Rules>)>,
     /// `transparent:`.
     pub transparent: TransparentOptions,
     /// `external-controller*` and `secret`.
@@ -151,6 +154,7 @@ impl Config {
             proxies: Vec::new(),
             groups: Vec::new(),
             rules: RuleLine::parse("MATCH,DIRECT").into_iter().collect(),
+            sub_rules: Vec::new(),
             transparent: TransparentOptions::default(),
             controller: ControllerOptions {
                 listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090))),
@@ -168,16 +172,20 @@ impl Config {
         let (general, store_fake_ip) = general::decode(section, warnings)?;
         let inbound = inbound::decode(section, warnings)?;
         let dns = dns::decode(section, store_fake_ip, warnings)?;
-        let groups = section.list("proxy-groups", |item| groups::decode(item, warnings))?;
+let groups = section.list("proxy-groups", |item| groups::decode(item, warnings))?;
+        let (sniffer, proxies) = (
+            sniffer::decode(section, warnings)?,
+            section.list("proxies", |item| proxies::decode(item, warnings))?,
+        );
+        let rules::Decoded { rules, lists } = rules::decode(section, Library::default())?;
         let config = Self {
             general,
             inbound,
-            sniffer: sniffer::decode(section, warnings)?,
-            proxies: section.list("proxies", |item| proxies::decode(item, warnings))?,
+            sniffer,
+            proxies,
             groups: Vec::new(),
-            rules: section.list("rules", |item| {
-                RuleLine::parse(item.text()?).map_err(|why| item.fail(rule_reason(why)))
-            })?,
+            rules,
+            sub_rules: lists,
             transparent: transparent::decode(section, dns.enable, warnings)?,
             controller: controller::decode(section, warnings)?,
             mqtt: mqtt::decode(section, warnings)?,
@@ -202,20 +210,5 @@ const OTHER_RULE_TYPES: &[&str] = &[
     "PROCESS-PATH-WILDCARD",
     "UID",
     "RULE-SET",
-    "SUB-RULE",
     "REMATCH-NAME",
 ];
-
-/// A type that `rules` does not know may still be one of mihomo's.
-fn rule_reason(why: RuleError) -> Reason {
-    match &why {
-        RuleError::UnknownType(kind)
-            if OTHER_RULE_TYPES
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(kind)) =>
-        {
-            Reason::NotImplemented(Excerpt::of(&format!("rule type {kind}")))
-        }
-        _ => Reason::Rule(why),
-    }
-}

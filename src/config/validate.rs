@@ -28,9 +28,17 @@ pub(super) fn check(config: &Config, root: &Cursor<'_>) -> Result<(), ConfigErro
     names.check_edges()?;
     names.check_loops()?;
     for (index, rule) in config.rules.iter().enumerate() {
-        if !names.is_target(&rule.target) {
+        if !rule.leads_to_list() && !names.is_target(&rule.target) {
             let reason = Reason::UnknownName(Excerpt::of(&rule.target));
             return Err(root.fail_at(&[Step::Key("rules"), Step::Item(index)], reason));
+        }
+    }
+    for (list, rules) in &config.sub_rules {
+        let unknown = |target: &str| !names.is_target(target);
+        if let Some((target, index)) = rules.own_targets().find(|(target, _)| unknown(target)) {
+            let steps = [Step::Key("sub-rules"), Step::Key(list), Step::Item(index)];
+            let reason = Reason::UnknownName(Excerpt::of(target));
+            return Err(root.fail_at(&steps, reason));
         }
     }
     let mut listeners = HashSet::new();

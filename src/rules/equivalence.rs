@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::matcher::{Known, Truth};
-use super::{Found, RuleLine, Rules};
+use super::{Found, Library, RuleLine, Rules};
 use crate::metadata::{DnsMode, InboundType, Mac, Metadata, Network};
 use crate::prefix::{bits, from_bits};
 
@@ -245,6 +245,50 @@ proptest! {
                     prop_assert!(ends_direct(&lines, flow.clone(), None), "{:?}", flow);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_list_of_sub_rules_decides_as_its_lines_inline(
+        condition in condition(), inner in vec((condition(), select(&["DIRECT", "proxy"])), 0..6),
+        flows in vec((flow(), option::of(address())), 12),
+    ) {
+        // A `no-resolve` line of a list meets the address that a line below it had resolved, since
+        // the list is walked anew then; inline it has been passed for good.
+        let plain = |with: &'static str| if with == ",no-resolve" { "" } else { with };
+        let (outer, with) = (&condition.0, plain(condition.1));
+        let list: Vec<_> = inner
+            .iter()
+            .map(|((rule, with), target)| format!("{rule},{target}{}", plain(with)))
+            .collect();
+        let mut library = Library::default();
+        let list = list.iter().map(|line| RuleLine::parse(line).unwrap());
+        library.add_list("list", Arc::new(Rules::compile(list)));
+        let called = ["SUB-RULE,({},list".replace("{}", &format!("{outer}{with})")), "MATCH,end".into()];
+        let called = Rules::compile(called.iter().map(|l| RuleLine::parse_in(l, &library).unwrap()));
+        let inline = inner.iter().map(|((rule, with), target)| {
+            format!("AND,(({outer}{}),({rule}{})),{target}", plain(condition.1), plain(with))
+        });
+        let inline: Vec<_> = inline.chain(["MATCH,end".into()]).collect();
+        let inline = Rules::compile(inline.iter().map(|l| RuleLine::parse(l).unwrap()));
+        let decide = |rules: &Rules, flow: &Metadata, answer| {
+            let mut flow = flow.clone();
+            let (mut found, mut may_resolve) = (rules.find(&flow, 0, true), true);
+            if let Found::NeedIp(i) = found {
+                (flow.destination_ip, may_resolve) = (answer, false);
+                found = rules.find(&flow, i, false);
+            }
+            match found {
+                Found::Rule(i) => rules.target(i, &flow, may_resolve).map(ToString::to_string),
+                _ => None,
+            }
+        };
+        for (flow, answer) in flows {
+            prop_assert_eq!(decide(&called, &flow, answer), decide(&inline, &flow, answer));
+        }
+        for name in ["a", "b.a", "org"] {
+            let certain = called.certainly_direct(name, &|i| called.leads_only(i, &|t| t != "proxy"));
+            prop_assert!(!certain || inline.certainly_direct(name, &|i| inline.leads_only(i, &|t| t != "proxy")));
         }
     }
 

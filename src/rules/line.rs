@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::matcher::{Condition, Matcher, Payload};
-use super::{Form, RuleError, RuleType};
+use super::{Form, Library, RuleError, RuleType};
 
 /// One line of `rules:`, parsed: `TYPE,payload,target[,param…]`.
 #[derive(Clone, Debug)]
@@ -24,6 +24,14 @@ impl RuleLine {
     /// # Errors
     /// [`RuleError`] with the reason.
     pub fn parse(line: &str) -> Result<Self, RuleError> {
+        Self::parse_in(line, &Library::default())
+    }
+
+    /// Parses a line that may refer to what is in `library`.
+    ///
+    /// # Errors
+    /// [`RuleError`] with the reason.
+    pub fn parse_in(line: &str, library: &Library) -> Result<Self, RuleError> {
         let (row, rest) = split_type(line)?;
         let (text, target, parameters) = match row.form {
             Form::NoPayload => {
@@ -51,6 +59,8 @@ impl RuleLine {
             no_resolve: false,
             source: false,
             depth: 0,
+            target,
+            library,
         };
         read_parameters(parameters, &mut payload)?;
         let Condition {
@@ -66,6 +76,12 @@ impl RuleLine {
         })
     }
 
+    /// Whether the target is a list of `sub-rules:`.
+    #[must_use]
+    pub fn leads_to_list(&self) -> bool {
+        self.matcher.list().is_some()
+    }
+
     /// The condition.
     #[must_use]
     pub fn matcher(&self) -> &Arc<dyn Matcher> {
@@ -76,7 +92,7 @@ impl RuleLine {
 /// A part of AND, OR or NOT: `TYPE,payload[,param…]`, without a target.
 pub(super) fn parse_part(
     text: &str,
-    depth: u8,
+    outer: &Payload<'_>,
 ) -> Result<(&'static RuleType, Condition), RuleError> {
     let (row, rest) = split_type(text)?;
     let (text, parameters) = match row.form {
@@ -90,10 +106,20 @@ pub(super) fn parse_part(
         text,
         no_resolve: false,
         source: false,
-        depth,
+        depth: outer.depth + 1,
+        target: "",
+        library: outer.library,
     };
     read_parameters(parameters, &mut payload)?;
     Ok((row, read(row, &payload)?))
+}
+
+/// The list that a SUB-RULE line leads to, read before the line itself can be.
+#[must_use]
+pub fn list_name(line: &str) -> Option<&str> {
+    let (row, rest) = split_type(line).ok()?;
+    let (_, list) = rest.rsplit_once(',')?;
+    (row.name == "SUB-RULE").then(|| list.trim())
 }
 
 fn split_type(line: &str) -> Result<(&'static RuleType, &str), RuleError> {

@@ -158,10 +158,6 @@ fn joined(parts: &[Condition], operator: &str) -> String {
 
 /// Reads `((…),(…)…)`. Brackets count wherever they stand, so those of an expression must pair.
 fn parts(payload: &Payload<'_>) -> Result<Box<[Condition]>, PayloadError> {
-    let depth = payload.depth + 1;
-    if depth > DEPTH_MAX {
-        return Err(PayloadError::TooDeep);
-    }
     let inner = payload.text.strip_prefix('(');
     let mut rest = inner
         .and_then(|text| text.strip_suffix(')'))
@@ -169,12 +165,7 @@ fn parts(payload: &Payload<'_>) -> Result<Box<[Condition]>, PayloadError> {
         .trim();
     let mut parts = Vec::new();
     loop {
-        let (part, behind) = split_part(rest).ok_or(PayloadError::Brackets)?;
-        let (row, condition) =
-            parse_part(part, depth).map_err(|why| PayloadError::Part(Box::new(why)))?;
-        if row.form == Form::NoPayload {
-            return Err(PayloadError::NotAPart(row.name));
-        }
+        let (condition, behind) = take_part(rest, payload)?;
         parts.push(condition);
         match behind.trim().strip_prefix(',') {
             Some(next) => rest = next.trim(),
@@ -182,6 +173,30 @@ fn parts(payload: &Payload<'_>) -> Result<Box<[Condition]>, PayloadError> {
             None => return Err(PayloadError::Brackets),
         }
     }
+}
+
+/// Reads `(TYPE,payload)`, the one condition of a SUB-RULE.
+pub(super) fn single_part(payload: &Payload<'_>) -> Result<Condition, PayloadError> {
+    let (condition, behind) = take_part(payload.text, payload)?;
+    if behind.trim().is_empty() {
+        Ok(condition)
+    } else {
+        Err(PayloadError::Brackets)
+    }
+}
+
+/// The part at the beginning of `text`, which is inside `outer`, and what follows it.
+fn take_part<'t>(text: &'t str, outer: &Payload<'_>) -> Result<(Condition, &'t str), PayloadError> {
+    if outer.depth >= DEPTH_MAX {
+        return Err(PayloadError::TooDeep);
+    }
+    let (part, behind) = split_part(text).ok_or(PayloadError::Brackets)?;
+    let (row, condition) =
+        parse_part(part, outer).map_err(|why| PayloadError::Part(Box::new(why)))?;
+    if row.form == Form::NoPayload {
+        return Err(PayloadError::NotAPart(row.name));
+    }
+    Ok((condition, behind))
 }
 
 /// The text inside the bracket that opens here, and what follows the one that closes it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::intervals::Intervals;
 use super::port::{PortField, Ranges};
+use super::{Library, Rules};
 use crate::metadata::{Mac, Metadata};
 use crate::prefix::Prefix;
 
@@ -88,6 +89,12 @@ impl<'a> Known<'a> {
     #[must_use]
     pub fn destination(&self) -> Option<Destination> {
         self.flow.map(|(_, destination)| destination)
+    }
+
+    /// The whole flow; `None` when only its name is known.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&'a Metadata> {
+        self.flow.map(|(metadata, _)| metadata)
     }
 
     /// Asks about the name.
@@ -179,6 +186,11 @@ pub trait Matcher: fmt::Debug + Send + Sync {
     fn needs_mac(&self) -> bool {
         false
     }
+
+    /// The list in which a flow that it matches finds its target (SUB-RULE).
+    fn list(&self) -> Option<&Rules> {
+        None
+    }
 }
 
 /// A payload on its way to a matcher.
@@ -190,8 +202,12 @@ pub struct Payload<'a> {
     pub no_resolve: bool,
     /// `src`: test the source instead of the destination.
     pub source: bool,
-    /// How many AND, OR and NOT lie around it.
+    /// How many AND, OR, NOT and SUB-RULE lie around it.
     pub depth: u8,
+    /// Where the line leads; empty for a part of AND, OR, NOT and SUB-RULE.
+    pub target: &'a str,
+    /// What it may refer to.
+    pub library: &'a Library,
 }
 
 /// A payload read.

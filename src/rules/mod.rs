@@ -20,6 +20,7 @@ mod inbound;
 mod index;
 mod intervals;
 mod ip;
+mod library;
 mod line;
 mod logic;
 pub mod matcher;
@@ -28,12 +29,14 @@ mod port;
 mod punycode;
 mod rule_error;
 mod source_mac;
+mod sub_rule;
 
 #[cfg(test)]
 mod equivalence;
 
 pub use index::{Found, RuleView, Rules, RulesBuilder};
-pub use line::RuleLine;
+pub use library::Library;
+pub use line::{RuleLine, list_name};
 pub use matcher::{Matcher, Truth};
 pub use rule_error::{PayloadError, RuleError};
 
@@ -100,4 +103,5 @@ pub const RULE_TYPES: &[RuleType] = &[
     RuleType::new("SRC-IP-SUFFIX", Form::Plain, ip::source_suffix),
     RuleType::new("SRC-MAC", Form::Plain, source_mac::source_mac),
     RuleType::new("SRC-PORT", Form::Plain, port::source),
+    RuleType::new("SUB-RULE", Form::Greedy, sub_rule::sub_rule),
 ];

@@ -80,6 +80,8 @@ pub enum PayloadError {
     TooDeep,
     /// This type cannot be a part of AND, OR and NOT.
     NotAPart(&'static str),
+    /// SUB-RULE: no list of `sub-rules:` has this name.
+    NoList(Box<str>),
     /// A part is no rule itself.
     Part(Box<RuleError>),
 }
@@ -107,6 +109,7 @@ impl fmt::Display for PayloadError {
             Self::OnePart => f.write_str("expected exactly one part"),
             Self::TooDeep => f.write_str("nested too deeply"),
             Self::NotAPart(kind) => write!(f, "{kind} cannot be a part"),
+            Self::NoList(name) => write!(f, "no list of sub-rules is named {name:?}"),
             Self::Part(why) => why.fmt(f),
         }
     }

@@ -86,9 +86,9 @@ impl Routing {
                 }
                 Found::Rule(index) => {
                     // A target that is gone, passes, or cannot carry UDP skips its rule.
-                    let line = self.rules.line(index);
+                    let target = self.rules.target(index, metadata, may_resolve);
                     let decision =
-                        line.and_then(|line| self.follow(line.target, metadata, Some(index)));
+                        target.and_then(|target| self.follow(target, metadata, Some(index)));
                     match decision {
                         Some((decision, true)) => return Some(Step::Done(decision)),
                         _ => from = index + 1,
@@ -157,11 +157,11 @@ impl Routing {
         }
     }
 
-    /// Whether the target of rule `index` now leads to plain DIRECT.
+    /// Whether every target of rule `index` now leads to plain DIRECT.
     #[must_use]
     pub fn rule_leads_direct(&self, index: usize) -> bool {
-        let line = self.rules.line(index);
-        line.is_some_and(|line| self.leads_direct(line.target))
+        self.rules
+            .leads_only(index, &|target| self.leads_direct(target))
     }
 
     /// Whether every flow to `host` is certain to leave DIRECT, whatever else is known of it.

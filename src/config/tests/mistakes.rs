@@ -362,6 +362,37 @@ fn rule_mistakes() {
         "rules: [^'GEOIP,CN,DIRECT']",
         "rules[0]: not implemented yet: rule type GEOIP",
     );
+    wrong(
+        "rules: [^'SUB-RULE,(NETWORK,tcp),gone']",
+        "rules[0]: SUB-RULE \"(NETWORK,tcp)\": no list of sub-rules is named \"gone\"",
+    );
+    wrong(
+        "sub-rules:\n  a: ['DOMAIN,x.y,DIRECT', 'SUB-RULE,(NETWORK,tcp),b']\n  \
+         b:\n  - ^SUB-RULE,(NETWORK,udp),a\n",
+        "sub-rules.b[0]: leads back to itself: a → b → a",
+    );
+    wrong(
+        "sub-rules:\n  a: ['DOMAIN,x.y,DIRECT', ^'MATCH,Proxy']\n",
+        "sub-rules.a[1]: no proxy or group is named `Proxy`",
+    );
+    wrong(
+        "sub-rules: {a: ^x}",
+        "sub-rules.a: expected a list, found a single value",
+    );
+    let deep: String = (0..17)
+        .map(|i| format!("  l{i}: ['SUB-RULE,(NETWORK,tcp),l{}']\n", i + 1))
+        .collect();
+    let deep = format!("sub-rules:\n{deep}  l17: []\n").replace(
+        "['SUB-RULE,(NETWORK,tcp),l16'",
+        "[^'SUB-RULE,(NETWORK,tcp),l16'",
+    );
+    wrong(
+        &deep,
+        "sub-rules.l15[0]: too much: lists of sub-rules nested more than 16 deep",
+    );
+    good(
+        "sub-rules: {a: ['SUB-RULE,(NETWORK,tcp),b'], b: ['MATCH,DIRECT']}\nrules: ['SUB-RULE,(DST-PORT,1),a']",
+    );
     wrong("rules: [^[a]]", "rules[0]: expected text, found a list");
     wrong(
         "rules: ^MATCH,DIRECT",

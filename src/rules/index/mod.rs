@@ -16,6 +16,7 @@ mod names;
 mod numbers;
 mod prefixes;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -92,7 +93,10 @@ impl Rules {
         let Ok(from) = u32::try_from(from) else {
             return Found::Nothing;
         };
-        let known = Known::flow(metadata, may_resolve);
+        self.search(metadata, &Known::flow(metadata, may_resolve), from)
+    }
+
+    fn search(&self, metadata: &Metadata, known: &Known<'_>, from: u32) -> Found {
         let mut best = self.find_by_host(known.host().unwrap_or_default(), from);
         let mut need = NONE;
         match known.destination() {
@@ -115,7 +119,7 @@ impl Rules {
             if *line > best.min(need) {
                 break;
             }
-            match matcher.truth(&known) {
+            match matcher.truth(known) {
                 Truth::Yes => best = *line,
                 Truth::Unknown => need = *line,
                 Truth::No => {}
@@ -126,6 +130,77 @@ impl Rules {
             (best, need) if need < best => Found::NeedIp(need as usize),
             (best, _) => Found::Rule(best as usize),
         }
+    }
+
+    /// Whether some line matches, as [`Matcher::truth`] says it: for a whole flow unknown where the
+    /// walk would stop to resolve; with facts left out unknown where some line is open.
+    #[must_use]
+    pub fn truth(&self, known: &Known<'_>) -> Truth {
+        if let Some(metadata) = known.metadata() {
+            return match self.search(metadata, known, 0) {
+                Found::Rule(_) => Truth::Yes,
+                Found::NeedIp(_) => Truth::Unknown,
+                Found::Nothing => Truth::No,
+            };
+        }
+        if self.find_by_host(known.host().unwrap_or_default(), 0) != NONE {
+            return Truth::Yes;
+        }
+        let open = |class| match class {
+            Class::Destination | Class::Other => true,
+            Class::Name => known.host().is_none(),
+            Class::Always | Class::Ask => false,
+        };
+        let mut shapes = self.lines.shapes().iter();
+        let mut truth = match shapes.any(|(shape, _)| open(shape.class)) {
+            true => Truth::Unknown,
+            false => Truth::No,
+        };
+        for (_, matcher) in &self.asked {
+            match matcher.truth(known) {
+                Truth::Yes => return Truth::Yes,
+                Truth::Unknown => truth = Truth::Unknown,
+                Truth::No => {}
+            }
+        }
+        truth
+    }
+
+    /// Where line `index`, which matches this flow, sends it: through SUB-RULE to the target of
+    /// the line that decides inside.
+    #[must_use]
+    pub fn target(
+        &self,
+        index: usize,
+        metadata: &Metadata,
+        may_resolve: bool,
+    ) -> Option<&Arc<str>> {
+        match self.list(index) {
+            None => Some(self.line(index)?.target),
+            Some(list) => match list.find(metadata, 0, may_resolve) {
+                Found::Rule(inner) => list.target(inner, metadata, may_resolve),
+                Found::NeedIp(_) | Found::Nothing => None,
+            },
+        }
+    }
+
+    /// Whether `test` holds for every target that line `index` may lead to.
+    #[must_use]
+    pub fn leads_only(&self, index: usize, test: &dyn Fn(&str) -> bool) -> bool {
+        match self.list(index) {
+            None => self.line(index).is_some_and(|line| test(line.target)),
+            Some(list) => {
+                let mut shapes = list.lines.shapes().iter();
+                shapes.all(|(_, first)| list.leads_only(*first, test))
+            }
+        }
+    }
+
+    /// The list that line `index` leads to, if it is a SUB-RULE.
+    fn list(&self, index: usize) -> Option<&Self> {
+        let line = u32::try_from(index).ok()?;
+        let at = self.asked.binary_search_by_key(&line, |(line, _)| *line);
+        self.asked.get(at.ok()?)?.1.list()
     }
 
     /// The first line at or after `from` that `host` alone makes match; [`Class::Ask`] apart.
@@ -174,17 +249,26 @@ impl Rules {
             .filter_map(|record| self.lines.view(record))
     }
 
-    /// Every target with a line that sends to it: the first, or the first of another type. A
-    /// target may come several times. For checking that all of them exist.
-    pub fn targets(&self) -> impl Iterator<Item = (&str, usize)> {
+    /// Every target of this list itself, those of SUB-RULE lines left out, with a line that sends to
+    /// it: the first, or the first of another type. A target may come several times. For checking
+    /// that all of them exist.
+    pub fn own_targets(&self) -> impl Iterator<Item = (&str, usize)> {
         let shapes = self.lines.shapes().iter();
-        shapes.map(|(shape, first)| (&*shape.target, *first))
+        let own = shapes.filter(|(_, first)| self.list(*first).is_none());
+        own.map(|(shape, first)| (&*shape.target, *first))
     }
 
     /// Whether some rule asks for the client's MAC address.
     #[must_use]
     pub fn needs_mac(&self) -> bool {
         self.needs_mac
+    }
+}
+
+/// The lines as the APIs show them.
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.lines()).finish()
     }
 }
 
@@ -282,7 +366,7 @@ mod tests {
     #[test]
     fn every_target_is_told_with_a_line_of_it() {
         let rules = rules("DOMAIN,a,p DOMAIN,b,p DOMAIN,c,q DST-PORT,1,p");
-        let targets: Vec<_> = rules.targets().collect();
+        let targets: Vec<_> = rules.own_targets().collect();
         assert_eq!(targets, [("p", 0), ("q", 2), ("p", 3)]);
     }
 }
