@@ -19,6 +19,7 @@ pub mod netfilter;
 pub mod outbound;
 pub mod platform;
 pub mod prefix;
+pub mod provider;
 pub mod rules;
 pub mod sniff;
 pub mod tunnel;

@@ -20,6 +20,7 @@ const ORDER: &[&str] = &[
     "rules",
     "outbound",
     "dns",
+    "provider",
     "tunnel",
     "inbound",
     "netfilter",

@@ -219,6 +219,8 @@ pub enum Ignored {
     NotImplemented,
     /// As above, for one value of a key that is served.
     ValueNotImplemented(Excerpt),
+    /// An entry of a list that is not usable, and what is wrong with it.
+    Entry(Excerpt, Excerpt),
 }
 
 impl fmt::Display for Warning {
@@ -233,6 +235,7 @@ impl fmt::Display for Warning {
             Ignored::ValueNotImplemented(value) => {
                 write!(f, "not implemented yet, ignored: {}", value.0)
             }
+            Ignored::Entry(entry, why) => write!(f, "{entry} ignored: {}", why.0),
         }
     }
 }
@@ -251,7 +254,7 @@ impl Warnings {
     /// Notes that what stands at `at` has no effect.
     pub fn note(&mut self, at: &Cursor<'_>, ignored: Ignored) {
         let mut pattern = at.path_without_indices();
-        if let Ignored::ValueNotImplemented(value) = &ignored {
+        if let Ignored::ValueNotImplemented(value) | Ignored::Entry(value, _) = &ignored {
             pattern.push('=');
             pattern.push_str(&value.0);
         }

@@ -21,6 +21,7 @@ mod name_filter;
 mod nameserver;
 mod nearest;
 mod proxies;
+mod rule_providers;
 mod rules;
 mod scalar;
 mod section;
@@ -40,6 +41,7 @@ use crate::inbound::options::Options as InboundOptions;
 use crate::mqtt::options::Options as MqttOptions;
 use crate::netfilter::options::Options as TransparentOptions;
 use crate::outbound::options::{GroupOptions, ProxyOptions};
+use crate::provider::options::RuleProviderOptions;
 use crate::rules::{Library, RuleLine, Rules};
 use crate::sniff::Options as SnifferOptions;
 
@@ -57,7 +59,6 @@ const OTHER_KEYS: &[&str] = &[
     "management",
     "xray-api",
     "proxy-providers",
-    "rule-providers",
     "tun",
     "tunnels",
     "ntp",
@@ -105,6 +106,8 @@ pub struct Config {
     pub groups: Vec<GroupOptions>,
     /// `rules:`; every target is a proxy, a group, one of [`BUILTIN_NAMES`] or a list of `sub-rules:`.
     pub rules: Vec<RuleLine>,
+    /// `rule-providers:`, in the order of the file; the rules hold on to their sets.
+    pub rule_providers: Vec<RuleProviderOptions>,
     /// `sub-rules:` by name, in the order of the file, with targets as those of the rules.
     pub sub_rules: Vec<(Box<str>, Arc<Rules>)>,
     /// `transparent:`.
@@ -154,6 +157,7 @@ impl Config {
             proxies: Vec::new(),
             groups: Vec::new(),
             rules: RuleLine::parse("MATCH,DIRECT").into_iter().collect(),
+            rule_providers: Vec::new(),
             sub_rules: Vec::new(),
             transparent: TransparentOptions::default(),
             controller: ControllerOptions {
@@ -172,12 +176,17 @@ impl Config {
         let (general, store_fake_ip) = general::decode(section, warnings)?;
         let inbound = inbound::decode(section, warnings)?;
         let dns = dns::decode(section, store_fake_ip, warnings)?;
-let groups = section.list("proxy-groups", |item| groups::decode(item, warnings))?;
+        let groups = section.list("proxy-groups", |item| groups::decode(item, warnings))?;
         let (sniffer, proxies) = (
             sniffer::decode(section, warnings)?,
             section.list("proxies", |item| proxies::decode(item, warnings))?,
         );
-        let rules::Decoded { rules, lists } = rules::decode(section, Library::default())?;
+        let rule_providers = rule_providers::decode(section, warnings)?;
+        let mut library = Library::default();
+        for provider in &rule_providers {
+            library.add_set(Arc::clone(&provider.set));
+        }
+        let rules::Decoded { rules, lists } = rules::decode(section, library)?;
         let config = Self {
             general,
             inbound,
@@ -185,6 +194,7 @@ let groups = section.list("proxy-groups", |item| groups::decode(item, warnings))
             proxies,
             groups: Vec::new(),
             rules,
+            rule_providers,
             sub_rules: lists,
             transparent: transparent::decode(section, dns.enable, warnings)?,
             controller: controller::decode(section, warnings)?,
@@ -209,6 +219,5 @@ const OTHER_RULE_TYPES: &[&str] = &[
     "PROCESS-PATH-REGEX",
     "PROCESS-PATH-WILDCARD",
     "UID",
-    "RULE-SET",
     "REMATCH-NAME",
 ];

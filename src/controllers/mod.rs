@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::outbound::Outbound;
 use crate::platform::logger::{Level, Logger};
 use crate::prefix::Prefix;
+use crate::provider::rule::RuleProvider;
 use crate::tunnel::Tunnel;
 use crate::tunnel::routing::Mode;
 
@@ -69,6 +70,20 @@ pub trait Control: Send + Sync {
     /// Ends a person's choice in a group that chooses itself, and forgets it; `false`: it is no such
     /// group.
     fn unpin(&self, group: &Arc<dyn Outbound>) -> bool;
+
+    /// The rule providers, in the order of the file.
+    fn rule_providers(&self) -> Arc<[Arc<RuleProvider>]> {
+        Arc::default()
+    }
+
+    /// Has a provider load its entries anew, now.
+    ///
+    /// # Errors
+    /// What is wrong with its source; its set is as it was.
+    fn refresh_provider(&self, provider: &RuleProvider) -> Result<(), Cause> {
+        let _loaded = provider.load()?;
+        Ok(())
+    }
 
     /// Asks the main resolver for records of type `kind`: no `hosts`, no fake addresses.
     ///

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::Failure;
 use super::offload::Offload;
+use super::providers::Providers;
 use super::state::{self, Selected};
 use crate::controllers::{
     Cause, Control, DnsAnswer, DnsQueryError, DnsRecord, General, Patch, ReloadSource,
@@ -22,6 +23,7 @@ use crate::dns::resolver::Manner;
 use crate::outbound::Outbound;
 use crate::platform::logger::Logger;
 use crate::platform::memory;
+use crate::provider::rule::RuleProvider;
 use crate::tunnel::Tunnel;
 
 /// How long a controller waits for the supervisor, and for a name.
@@ -46,6 +48,7 @@ pub struct Door {
     pub general: Arc<RwLock<General>>,
     pub dns: Arc<Current>,
     pub offload: Arc<Offload>,
+    pub providers: Arc<Providers>,
     pub requests: mpsc::Sender<Request>,
     pub runtime: tokio::runtime::Handle,
     /// Table: the choices, and whether they are kept (`store-selected`).
@@ -134,6 +137,14 @@ impl Control for Door {
             log::warn!("the choice in {} is not forgotten: {error}", group.name());
         }
         true
+    }
+
+    fn rule_providers(&self) -> Arc<[Arc<RuleProvider>]> {
+        self.providers.list()
+    }
+
+    fn refresh_provider(&self, provider: &RuleProvider) -> Result<(), Cause> {
+        Ok(self.providers.refresh(provider)?)
     }
 
     fn dns_query(&self, name: &str, kind: u16) -> Result<DnsAnswer, DnsQueryError> {

@@ -4,8 +4,8 @@
 //! `command` reads the command line. `build` turns a configuration into parts, without opening
 //! anything. `supervisor` is the life of a running instance: one task owns everything that changes,
 //! and controllers reach it through `control`. `workers` are the loops that flows live on,
-//! `listeners` their sockets, `checks` the tests of groups, `kernel` the capture rules, `offload` what DNS tells the kernel,
-//! `state` what survives a restart.
+//! `listeners` their sockets, `checks` the tests of groups, `providers` where rule sets come from,
+//! `kernel` the capture rules, `offload` what DNS tells the kernel, `state` what survives a restart.
 
 mod build;
 mod checks;
@@ -14,6 +14,7 @@ mod control;
 mod kernel;
 mod listeners;
 mod offload;
+mod providers;
 mod state;
 mod supervisor;
 mod workers;

@@ -24,6 +24,7 @@ use super::control::{Door, Request};
 use super::kernel::{self, Kernel};
 use super::listeners::Listeners;
 use super::offload::Offload;
+use super::providers::{Following, Providers};
 use super::state;
 use super::workers::{BEAT, Workers};
 use crate::config::Config;
@@ -137,6 +138,8 @@ struct Instance {
     offload: Arc<Offload>,
     listeners: Listeners,
     captured: Option<Captured>,
+    providers: Arc<Providers>,
+    following: Following,
     door: Arc<Door>,
     requests: mpsc::Receiver<Request>,
     gate: Option<Gate>,
@@ -170,6 +173,9 @@ impl Instance {
         let server = build::dns_server(&config, &mut tables, &ties)?;
         let dns = Arc::new(Current::new(server));
         let routing = build::routing(&mut config, dns.clone(), mark, &selected, None)?;
+        let loaded = Providers::load(&config, &directory).await;
+        let providers = Arc::new(Providers::default());
+        let following = providers.replace(loaded);
         let workers = Arc::new(Workers::start()?);
         let devices = Neighbours::watch().await.ok().map(Arc::new);
         let tunnel = Tunnel::new(
@@ -190,6 +196,7 @@ impl Instance {
             general: Arc::default(),
             dns: Arc::clone(&dns),
             offload: Arc::clone(&offload),
+            providers: Arc::clone(&providers),
             requests: sender,
             runtime: tokio::runtime::Handle::current(),
             selected: Arc::new(Mutex::new((selected, config.general.store_selected))),
@@ -208,6 +215,8 @@ impl Instance {
             kernel,
             offload,
             captured: None,
+            providers,
+            following,
             door,
             requests,
             gate: None,
@@ -352,6 +361,7 @@ impl Instance {
                 _ = persist.tick() => Event::Persist,
                 Some(request) = self.requests.recv() => Event::Request(request),
                 () = watch_kernel(&mut self.captured) => Event::Network,
+                () = self.providers.changed() => Event::Sets,
             };
             match event {
                 Event::Stop => return Ok(()),
@@ -362,6 +372,10 @@ impl Instance {
                 }
                 Event::Persist => self.persist(),
                 Event::Network => self.refresh_kernel(),
+                Event::Sets => {
+                    self.offload.forget();
+                    self.refresh_kernel();
+                }
                 Event::Request(Request::Reload(source, force, reply)) => {
                     let done = self.reload(source, force).await;
                     log_reload(&done);
@@ -437,6 +451,8 @@ impl Instance {
             Some(&self.tunnel.routing().outbounds),
         )?;
 
+        let providers = Providers::load(&config, &self.directory).await;
+
         // From here on nothing is refused any more.
         let old = std::mem::replace(&mut self.config, config);
         if !force {
@@ -448,6 +464,7 @@ impl Instance {
         self.dns.replace(server);
         self.tunnel.replace_routing(routing);
         self.follow_groups();
+        self.following = self.providers.replace(providers);
         self.logger.set_level(level(&self.config));
         self.follow_listeners();
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
@@ -684,6 +701,7 @@ enum Event {
     Reload,
     Persist,
     Network,
+    Sets,
     Request(Request),
 }
 

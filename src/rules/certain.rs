@@ -98,6 +98,41 @@ impl Rules {
             .collect()
     }
 
+    /// For which addresses some line matches when only the address is known (a set of rules).
+    pub(super) fn bounds(&self, scope: Scope) -> Bounds {
+        let (mut always, mut possible) = (Vec::new(), Vec::new());
+        let mut asked = self.asked.iter();
+        for record in self.lines.iter() {
+            let class = self.lines.shape(record).map(|shape| shape.class);
+            match class.unwrap_or(Class::Other) {
+                Class::Always => return Bounds::of(Truth::Yes, scope),
+                Class::Name if !scope.names_may_appear => {}
+                Class::Name | Class::Other => possible.extend(Intervals::all(scope.v4).iter()),
+                Class::Destination => {
+                    let text = str::from_utf8(record.payload).unwrap_or_default();
+                    let Ok(prefix) = Prefix::from_str(text) else {
+                        continue;
+                    };
+                    if prefix.address().is_ipv4() == scope.v4 {
+                        always.push(prefix.range());
+                        possible.push(prefix.range());
+                    }
+                }
+                Class::Ask => {
+                    if let Some((_, matcher)) = asked.next() {
+                        let part = matcher.bounds(scope);
+                        always.extend(part.always.iter());
+                        possible.extend(part.possible.iter());
+                    }
+                }
+            }
+        }
+        Bounds {
+            always: Intervals::of(always),
+            possible: Intervals::of(possible),
+        }
+    }
+
     /// What each line settles, in order: first, last, direct. An address belongs to the first
     /// claim that holds it; the flag tells of those in none.
     fn claims(

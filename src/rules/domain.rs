@@ -166,7 +166,7 @@ pub(super) fn regex(payload: &Payload<'_>) -> Result<Condition, PayloadError> {
 
 /// Lower case, each label in its ASCII form (RFC 5891 without its tables: letters are lowered,
 /// nothing else is mapped).
-fn lowered(text: &str) -> Result<Box<str>, PayloadError> {
+pub(super) fn lowered(text: &str) -> Result<Box<str>, PayloadError> {
     if text.is_empty() {
         return Err(PayloadError::Empty);
     }

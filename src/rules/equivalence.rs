@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::matcher::{Known, Truth};
+use super::set::{Behavior, NamedSet, RuleSetBuilder};
 use super::{Found, Library, RuleLine, Rules};
 use crate::metadata::{DnsMode, InboundType, Mac, Metadata, Network};
 use crate::prefix::{bits, from_bits};
@@ -255,19 +256,19 @@ proptest! {
     ) {
         // A `no-resolve` line of a list meets the address that a line below it had resolved, since
         // the list is walked anew then; inline it has been passed for good.
-        let plain = |with: &'static str| if with == ",no-resolve" { "" } else { with };
-        let (outer, with) = (&condition.0, plain(condition.1));
+        let plain = |text: &str| text.replace(",no-resolve", "");
+        let (outer, with) = (plain(&condition.0), plain(condition.1));
         let list: Vec<_> = inner
             .iter()
-            .map(|((rule, with), target)| format!("{rule},{target}{}", plain(with)))
+            .map(|((rule, with), target)| format!("{},{target}{}", plain(rule), plain(with)))
             .collect();
         let mut library = Library::default();
         let list = list.iter().map(|line| RuleLine::parse(line).unwrap());
         library.add_list("list", Arc::new(Rules::compile(list)));
         let called = ["SUB-RULE,({},list".replace("{}", &format!("{outer}{with})")), "MATCH,end".into()];
         let called = Rules::compile(called.iter().map(|l| RuleLine::parse_in(l, &library).unwrap()));
-        let inline = inner.iter().map(|((rule, with), target)| {
-            format!("AND,(({outer}{}),({rule}{})),{target}", plain(condition.1), plain(with))
+        let inline = inner.iter().map(|((rule, inner_with), target)| {
+            format!("AND,(({outer}{with}),({}{})),{target}", plain(rule), plain(inner_with))
         });
         let inline: Vec<_> = inline.chain(["MATCH,end".into()]).collect();
         let inline = Rules::compile(inline.iter().map(|l| RuleLine::parse(l).unwrap()));
@@ -289,6 +290,49 @@ proptest! {
         for name in ["a", "b.a", "org"] {
             let certain = called.certainly_direct(name, &|i| called.leads_only(i, &|t| t != "proxy"));
             prop_assert!(!certain || inline.certainly_direct(name, &|i| inline.leads_only(i, &|t| t != "proxy")));
+        }
+    }
+
+    #[test]
+    fn a_rule_set_decides_as_its_entries_inline(
+        before in vec(condition(), 0..3), entries in vec(condition(), 1..8),
+        flows in vec((flow(), option::of(address())), 12), names in vec(name(), 6),
+    ) {
+        let line = |(rule, with): &(String, &str), target| format!("{rule},{target}{with}");
+        let parse = |text: &String| RuleLine::parse(text).unwrap();
+        let head: Vec<_> = before.iter().map(|rule| line(rule, "proxy")).collect();
+        let set = Arc::new(NamedSet::new("set", Behavior::Classical));
+        let mut builder = RuleSetBuilder::new(Behavior::Classical);
+        for (rule, with) in &entries {
+            builder.push(&format!("{rule}{with}")).unwrap();
+        }
+        set.replace(Arc::new(builder.finish()));
+        let mut library = Library::default();
+        library.add_set(set);
+        let by_set = ["RULE-SET,set,DIRECT", "MATCH,proxy"];
+        let by_set = by_set.map(|line| RuleLine::parse_in(line, &library).unwrap());
+        let by_set: Vec<_> = head.iter().map(parse).chain(by_set).collect();
+        let inline = entries.iter().map(|rule| line(rule, "DIRECT"));
+        let inline: Vec<_> = head.iter().cloned().chain(inline).chain(["MATCH,proxy".into()]).collect();
+        let inline: Vec<_> = inline.iter().map(parse).collect();
+        for (flow, answer) in flows {
+            // An entry with `no-resolve` is asked again once another entry had the name resolved.
+            let passes = |(rule, with): &(String, &str)| format!("{rule}{with}").contains("no-resolve");
+            let known = flow.destination_ip.is_some() || !entries.iter().any(passes);
+            let same = || (ends_direct(&by_set, flow.clone(), answer), ends_direct(&inline, flow.clone(), answer));
+            let (set, inline) = same();
+            prop_assert!(!known || set == inline, "{:?}", flow);
+        }
+        let (by_set, inline) = (Rules::compile(by_set), (Rules::compile(inline.clone()), inline));
+        for name in names {
+            let certain = by_set.certainly_direct(&name, &|i| i == head.len());
+            prop_assert!(!certain || inline.0.certainly_direct(&name, &is_direct(&inline.1)), "{}", name);
+        }
+        for (v4, names_may_appear) in [(true, true), (true, false), (false, true), (false, false)] {
+            prop_assert_eq!(
+                by_set.certainly_direct_ranges(v4, names_may_appear, &|i| i == head.len()),
+                inline.0.certainly_direct_ranges(v4, names_may_appear, &is_direct(&inline.1))
+            );
         }
     }
 

@@ -33,6 +33,17 @@ impl Intervals {
         })
     }
 
+    /// The union of intervals in any order.
+    #[must_use]
+    pub fn of(mut all: Vec<(u128, u128)>) -> Self {
+        all.sort_unstable();
+        let mut sum = Self::none();
+        for (first, last) in all {
+            sum.push(first, last);
+        }
+        sum
+    }
+
     /// The intervals in order.
     pub fn iter(&self) -> impl Iterator<Item = (u128, u128)> + '_ {
         self.0.iter().copied()
@@ -41,13 +52,7 @@ impl Intervals {
     /// What is in either.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        let mut both: Vec<_> = self.iter().chain(other.iter()).collect();
-        both.sort_unstable();
-        let mut sum = Self::none();
-        for (first, last) in both {
-            sum.push(first, last);
-        }
-        sum
+        Self::of(self.iter().chain(other.iter()).collect())
     }
 
     /// Adds an interval that starts at none of the earlier ones' left.

@@ -13,7 +13,7 @@ use crate::prefix::{self, Prefix};
 
 /// Which address a rule tests.
 #[derive(Clone, Copy, Debug)]
-enum Side {
+pub(super) enum Side {
     /// The destination; `resolve`: have it looked up when it is not known.
     Destination { resolve: bool },
     /// The source.
@@ -21,7 +21,7 @@ enum Side {
 }
 
 impl Side {
-    fn of(payload: &Payload<'_>) -> Self {
+    pub fn of(payload: &Payload<'_>) -> Self {
         if payload.source {
             Self::Source
         } else {
@@ -31,7 +31,7 @@ impl Side {
         }
     }
 
-    fn ask(self, known: &Known<'_>, question: impl FnOnce(IpAddr) -> bool) -> Truth {
+    pub fn ask(self, known: &Known<'_>, question: impl FnOnce(IpAddr) -> bool) -> Truth {
         match (self, known.destination()) {
             (Self::Source, _) => known.ask(|m| question(m.source.ip().to_canonical())),
             // Nothing but the name is known: even `no-resolve` may find an address, which the

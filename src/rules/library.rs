@@ -1,15 +1,18 @@
-//! What a line may refer to by its name: the lists of `sub-rules:`.
+//! What a line may refer to by its name: the lists of `sub-rules:` and the sets of
+//! rule providers.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::Rules;
+use super::set::NamedSet;
 
 /// The named things of one configuration. Filled before the lines that refer to them are parsed.
 #[derive(Clone, Default)]
 pub struct Library {
     lists: HashMap<Box<str>, Arc<Rules>>,
+    sets: HashMap<Box<str>, Arc<NamedSet>>,
 }
 
 impl Library {
@@ -23,10 +26,24 @@ impl Library {
     pub fn list(&self, name: &str) -> Option<&Arc<Rules>> {
         self.lists.get(name)
     }
+
+    /// Adds the set of a rule provider.
+    pub fn add_set(&mut self, set: Arc<NamedSet>) {
+        self.sets.insert(set.name().into(), set);
+    }
+
+    /// The set of the rule provider with this name.
+    #[must_use]
+    pub fn set(&self, name: &str) -> Option<&Arc<NamedSet>> {
+        self.sets.get(name)
+    }
 }
 
 impl fmt::Debug for Library {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.lists.keys()).finish()
+        f.debug_list()
+            .entries(self.lists.keys())
+            .entries(self.sets.keys())
+            .finish()
     }
 }

@@ -76,6 +76,16 @@ impl RuleLine {
         })
     }
 
+    /// A condition that leads nowhere: an entry of a rule set.
+    pub(super) fn without_target(condition: Condition) -> Self {
+        Self {
+            kind: condition.kind,
+            payload: condition.payload,
+            target: Box::default(),
+            matcher: condition.matcher,
+        }
+    }
+
     /// Whether the target is a list of `sub-rules:`.
     #[must_use]
     pub fn leads_to_list(&self) -> bool {

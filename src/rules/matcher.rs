@@ -143,6 +143,19 @@ pub struct Bounds {
     pub possible: Intervals,
 }
 
+impl Bounds {
+    /// Of what answers alike for every address.
+    #[must_use]
+    pub fn of(truth: Truth, scope: Scope) -> Self {
+        let (always, possible) = match truth {
+            Truth::No => (Intervals::none(), Intervals::none()),
+            Truth::Unknown => (Intervals::none(), Intervals::all(scope.v4)),
+            Truth::Yes => (Intervals::all(scope.v4), Intervals::all(scope.v4)),
+        };
+        Self { always, possible }
+    }
+}
+
 /// Flows whose name and all else but the address is left open.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
@@ -174,12 +187,7 @@ pub trait Matcher: fmt::Debug + Send + Sync {
 
     /// For which addresses it holds when only the address is known.
     fn bounds(&self, scope: Scope) -> Bounds {
-        let (always, possible) = match self.truth(&scope.known()) {
-            Truth::No => (Intervals::none(), Intervals::none()),
-            Truth::Unknown => (Intervals::none(), Intervals::all(scope.v4)),
-            Truth::Yes => (Intervals::all(scope.v4), Intervals::all(scope.v4)),
-        };
-        Bounds { always, possible }
+        Bounds::of(self.truth(&scope.known()), scope)
     }
 
     /// Whether it asks for the client's Ethernet address.

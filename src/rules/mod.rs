@@ -28,6 +28,8 @@ mod network;
 mod port;
 mod punycode;
 mod rule_error;
+mod rule_set;
+pub mod set;
 mod source_mac;
 mod sub_rule;
 
@@ -99,6 +101,7 @@ pub const RULE_TYPES: &[RuleType] = &[
     RuleType::new("NETWORK", Form::Plain, network::network),
     RuleType::new("NOT", Form::Greedy, logic::not),
     RuleType::new("OR", Form::Greedy, logic::or),
+    RuleType::new("RULE-SET", Form::Plain, rule_set::rule_set),
     RuleType::new("SRC-IP-CIDR", Form::Plain, ip::source_cidr),
     RuleType::new("SRC-IP-SUFFIX", Form::Plain, ip::source_suffix),
     RuleType::new("SRC-MAC", Form::Plain, source_mac::source_mac),

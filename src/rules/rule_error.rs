@@ -82,6 +82,12 @@ pub enum PayloadError {
     NotAPart(&'static str),
     /// SUB-RULE: no list of `sub-rules:` has this name.
     NoList(Box<str>),
+    /// RULE-SET: no rule provider has this name.
+    NoSet,
+    /// Not a domain wildcard.
+    Pattern,
+    /// The set has 4 GiB of names.
+    SetFull,
     /// A part is no rule itself.
     Part(Box<RuleError>),
 }
@@ -110,6 +116,11 @@ impl fmt::Display for PayloadError {
             Self::TooDeep => f.write_str("nested too deeply"),
             Self::NotAPart(kind) => write!(f, "{kind} cannot be a part"),
             Self::NoList(name) => write!(f, "no list of sub-rules is named {name:?}"),
+            Self::NoSet => f.write_str("no rule provider has this name"),
+            Self::Pattern => {
+                f.write_str("expected a domain name or wildcard (a.b, *.b, .b, +.b)")
+            }
+            Self::SetFull => f.write_str("the set is full"),
             Self::Part(why) => why.fmt(f),
         }
     }

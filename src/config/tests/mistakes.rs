@@ -1,6 +1,6 @@
 //! Every kind of mistake, by its whole message; `^` and `§` mark the place ([`wrong`]).
 
-use super::{good, wrong};
+use super::{good, warnings, wrong};
 use crate::config::BUILTIN_NAMES;
 use crate::netfilter::options::Mark;
 use crate::rules::RuleLine;
@@ -401,6 +401,54 @@ fn rule_mistakes() {
     for name in BUILTIN_NAMES {
         good(&format!("rules: ['MATCH,{name}']"));
     }
+}
+
+#[test]
+fn rule_provider_mistakes() {
+    let providers = |entry: &str| format!("rule-providers:\n  ads: {entry}\n");
+    for (entry, message) in [
+        (
+            "^x",
+            "rule-providers.ads: expected a mapping, found a single value",
+        ),
+        (
+            "^{type: inline}",
+            "rule-providers.ads.behavior: required key is missing",
+        ),
+        (
+            "{type: inline, behavior: ^names}",
+            "rule-providers.ads.behavior: unknown behavior `names`",
+        ),
+        (
+            "{type: ^carrier, behavior: domain}",
+            "rule-providers.ads.type: unknown provider type `carrier`",
+        ),
+        (
+            "{type: file, behavior: domain, path: a, format: ^csv}",
+            "rule-providers.ads.format: unknown format `csv`",
+        ),
+        (
+            "^{type: file, behavior: domain}",
+            "rule-providers.ads.path: required key is missing",
+        ),
+        (
+            "^{type: inline, behavior: domain}",
+            "rule-providers.ads.payload: required key is missing",
+        ),
+    ] {
+        wrong(&providers(entry), message);
+    }
+    let text = providers("{type: inline, behavior: domain, payload: [a.org, 'b c']}");
+    assert_eq!(
+        warnings(&text),
+        ["2:58: rule-providers.ads.payload[1]: `b c` ignored: \
+          expected a domain name or wildcard (a.b, *.b, .b, +.b)"]
+    );
+    wrong(
+        "rules: [^'RULE-SET,gone,DIRECT']",
+        "rules[0]: RULE-SET \"gone\": no rule provider has this name",
+    );
+    good(&format!("{text}rules: ['RULE-SET,ads,REJECT']"));
 }
 
 #[test]

@@ -71,6 +71,7 @@ pub const ROUTES: &[Route] = &[
         Answer::Later(delay::provider_member),
     ),
     Route::once(Get, "/providers/rules/", Secret, providers::rules),
+    Route::once(Put, "/providers/rules/{}", Secret, providers::refresh).slow(),
     Route::once(Post, "/cache/fakeip/flush", Secret, cache::flush_fake_ip),
     Route::once(Post, "/cache/dns/flush", Secret, cache::flush_dns),
     Route::once(Get, "/dns/query", Secret, dns::query).slow(),

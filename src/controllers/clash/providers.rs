@@ -1,4 +1,4 @@
-//! `/providers/proxies` and `/providers/rules`, as far as a configuration without providers has them.
+//! `/providers/proxies`, as far as a configuration without them has any, and `/providers/rules`.
 //!
 //! mihomo shows what the file itself lists as providers of vehicle `Compatible`: `default` with
 //! every outbound, and one per group with its members. Dashboards read a group's members there.
@@ -6,13 +6,21 @@
 use super::proxies::{is_group, one, write_outbound};
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
+use crate::controllers::http::time::rfc3339;
 use crate::controllers::http::{Request, Response};
 use crate::outbound::group::{Member, Testing};
 use crate::outbound::registry::Registry;
 use crate::outbound::{Kind, Outbound};
+use crate::platform::clock;
+use crate::provider::options::Source;
+use crate::provider::rule::RuleProvider;
+use crate::rules::set::Behavior;
 
 /// The provider of everything that the file lists.
 const DEFAULT: &str = "default";
+
+/// Go's zero time: nothing was loaded yet.
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// The pseudo providers.
 pub(super) fn proxies(context: &Context, _: &Request<'_>) -> Response {
@@ -58,10 +66,13 @@ pub(super) fn member(context: &Context, request: &Request<'_>) -> Response {
     find_member(&routing.outbounds, request).map_or_else(Response::resource_not_found, one)
 }
 
-/// Rule providers: none are configured yet.
-pub(super) fn rules(_: &Context, _: &Request<'_>) -> Response {
+/// Every rule provider by name (clash-api.md 1.10).
+pub(super) fn rules(context: &Context, _: &Request<'_>) -> Response {
     let mut json = Json::new();
     json.open_object().key("providers").open_object();
+    for provider in context.control.rule_providers().iter() {
+        write_rule_provider(&mut json, provider);
+    }
     json.close_object().close_object();
     Response::json(json)
 }
@@ -96,6 +107,50 @@ fn members<'a>(outbounds: &'a Registry, provider: &str) -> Vec<&'a Member> {
         .collect()
 }
 
+/// Loads a rule provider anew.
+pub(super) fn refresh(context: &Context, request: &Request<'_>) -> Response {
+    let providers = context.control.rule_providers();
+    let name = request.parameter(0);
+    let Some(provider) = providers.iter().find(|provider| provider.name() == name) else {
+        return Response::resource_not_found();
+    };
+    match context.control.refresh_provider(provider) {
+        Ok(()) => Response::no_content(),
+        Err(why) => Response::error(503, &why.to_string()),
+    }
+}
+
+fn write_rule_provider(json: &mut Json, provider: &RuleProvider) {
+    let options = provider.options();
+    let behavior = match options.set.behavior() {
+        Behavior::Domain => "Domain",
+        Behavior::IpCidr => "IPCIDR",
+        Behavior::Classical => "Classical",
+    };
+    let inline = match &options.source {
+        Source::Inline(entries) => Some(entries),
+        Source::File(_) => None,
+    };
+    let format = inline.map_or(options.format.as_str(), |_| "");
+    let updated = provider.updated().map_or_else(
+        || NEVER.to_owned(),
+        |time| rfc3339(time, clock::local_offset(time)),
+    );
+    let count = options.set.loaded().map_or(0, |set| set.entries());
+    json.key(provider.name()).open_object();
+    json.key("behavior").string(behavior);
+    json.key("format").string(format);
+    json.key("name").string(provider.name());
+    if let Some(entries) = inline {
+        json.key("payload").strings(entries.iter());
+    }
+    json.key("ruleCount").plain(count);
+    json.key("type").string("Rule");
+    json.key("updatedAt").string(&updated);
+    json.key("vehicleType").string(options.source.vehicle());
+    json.close_object();
+}
+
 /// DIRECT, REJECT and what the file names; not the other built-ins, nor GLOBAL made of all.
 fn is_listed(outbound: &dyn Outbound) -> bool {
     let built_in = matches!(
@@ -119,6 +174,6 @@ fn write_provider(json: &mut Json, outbounds: &Registry, name: &str) {
     json.key("testUrl")
         .string(shown(|testing| &testing.url).unwrap_or_default());
     json.key("type").string("Proxy");
-    json.key("updatedAt").string("0001-01-01T00:00:00Z");
+    json.key("updatedAt").string(NEVER);
     json.key("vehicleType").string("Compatible").close_object();
 }

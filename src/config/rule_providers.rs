@@ -1,0 +1,104 @@
+//! `rule-providers:` (clash-api.md 3.11), read in weak style as mihomo does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::decode::Cursor;
+use super::error::{ConfigError, Excerpt, Ignored, Reason, Warnings};
+use super::section::Section;
+use crate::provider::options::{Format, RuleProviderOptions, Source};
+use crate::rules::set::{Behavior, NamedSet, RuleSetBuilder};
+
+/// Keys of mihomo's that are not served yet.
+const OTHER_KEYS: &[&str] = &["path-in-bundle"];
+
+/// The section, in the order of the file.
+pub(super) fn decode(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<Vec<RuleProviderOptions>, ConfigError> {
+    let Some(providers) = section.take("rule-providers") else {
+        return Ok(Vec::new());
+    };
+    providers
+        .entries()?
+        .map(|(name, entry)| provider(name, &entry.weak(), warnings))
+        .collect()
+}
+
+fn provider(
+    name: &str,
+    entry: &Cursor<'_>,
+    warnings: &mut Warnings,
+) -> Result<RuleProviderOptions, ConfigError> {
+    let mut section = entry.section()?;
+    let behavior_at = section.require("behavior")?;
+    let behavior = match behavior_at.text()? {
+        "domain" => Behavior::Domain,
+        "ipcidr" => Behavior::IpCidr,
+        "classical" => Behavior::Classical,
+        other => return Err(behavior_at.fail(Reason::Unknown("behavior", Excerpt::of(other)))),
+    };
+    let format = match section.take("format") {
+        Some(at) => format(&at)?,
+        None => Format::default(),
+    };
+    let set = Arc::new(NamedSet::new(name, behavior));
+    let kind = section.require("type")?;
+    let source = match kind.text()? {
+        "inline" => {
+            let payload = section.require("payload")?;
+            Source::Inline(fill(&set, &payload, warnings)?)
+        }
+        "file" => Source::File(PathBuf::from(section.require("path")?.text()?)),
+        "http" => return Err(kind.fail(Reason::NotImplemented(Excerpt::of("http")))),
+        other => return Err(kind.fail(Reason::Unknown("provider type", Excerpt::of(other)))),
+    };
+    let options = RuleProviderOptions {
+        set,
+        source,
+        format,
+        interval: Duration::from_secs(section.number("interval", 0)?.into()),
+        size_limit: section.number("size-limit", 0)?.into(),
+    };
+    // Keys of the other types mean nothing here, as in mihomo.
+    for key in ["payload", "path", "url", "proxy", "header"] {
+        section.take(key);
+    }
+    section.not_implemented(OTHER_KEYS, warnings);
+    section.finish(warnings);
+    Ok(options)
+}
+
+fn format(at: &Cursor<'_>) -> Result<Format, ConfigError> {
+    let text = at.text()?;
+    match Format::parse(text) {
+        Some(format) => Ok(format),
+        None if text == "mrs" => Err(at.fail(Reason::NotImplemented(Excerpt::of(text)))),
+        None => Err(at.fail(Reason::Unknown("format", Excerpt::of(text)))),
+    }
+}
+
+/// Compiles the entries that stand in the file itself; those that are none are passed over, as in
+/// mihomo, and reported.
+fn fill(
+    set: &NamedSet,
+    payload: &Cursor<'_>,
+    warnings: &mut Warnings,
+) -> Result<Arc<[Box<str>]>, ConfigError> {
+    let mut builder = RuleSetBuilder::new(set.behavior());
+    let mut entries = Vec::new();
+    for item in payload.items()? {
+        let text = item.text()?;
+        match builder.push(text.trim()) {
+            Ok(()) => entries.push(text.trim().into()),
+            Err(why) => warnings.note(
+                &item,
+                Ignored::Entry(Excerpt::of(text), Excerpt::of(&why.to_string())),
+            ),
+        }
+    }
+    set.replace(Arc::new(builder.finish()));
+    Ok(entries.into())
+}

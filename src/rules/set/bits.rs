@@ -1,0 +1,125 @@
+//! Bits in an array, with what a succinct trie asks of them: how many ones there are, and where the
+//! nth is.
+
+/// Words per counted block: 512 bits, one count each.
+const BLOCK: usize = 8;
+
+/// The bits. Word by word, the lowest bit first.
+pub(super) struct Bits {
+    words: Box<[u64]>,
+    /// Ones before each block, and in all.
+    counts: Box<[u32]>,
+}
+
+impl Bits {
+    /// Counts the ones. `None`: more than 32 bits can count.
+    pub fn new(words: Vec<u64>) -> Option<Self> {
+        let mut counts = vec![0];
+        let mut ones = 0u32;
+        for block in words.chunks(BLOCK) {
+            for word in block {
+                ones = ones.checked_add(word.count_ones())?;
+            }
+            counts.push(ones);
+        }
+        Some(Self {
+            words: words.into(),
+            counts: counts.into(),
+        })
+    }
+
+    /// Whether bit `index` is set; `None` behind the end.
+    pub fn get(&self, index: usize) -> Option<bool> {
+        let word = self.words.get(index / 64)?;
+        Some(word >> (index % 64) & 1 == 1)
+    }
+
+    /// How many are set.
+    pub fn ones(&self) -> usize {
+        self.counts.last().map_or(0, |ones| *ones as usize)
+    }
+
+    /// Where the `rank`th one is, from 0.
+    pub fn select(&self, rank: usize) -> Option<usize> {
+        let rank = u32::try_from(rank).ok()?;
+        let block = self
+            .counts
+            .partition_point(|ones| *ones <= rank)
+            .checked_sub(1)?;
+        let mut left = rank - self.counts.get(block)?;
+        let words = self.words.iter().enumerate().skip(block * BLOCK);
+        for (index, word) in words.take(BLOCK) {
+            let ones = word.count_ones();
+            if left < ones {
+                let mut word = *word;
+                for _ in 0..left {
+                    word &= word - 1;
+                }
+                return Some(index * 64 + word.trailing_zeros() as usize);
+            }
+            left -= ones;
+        }
+        None
+    }
+
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.words.len() * 8 + self.counts.len() * 4
+    }
+
+    #[cfg(test)]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+}
+
+/// Bits on their way, one after the other.
+#[derive(Default)]
+pub(super) struct BitsBuilder {
+    words: Vec<u64>,
+    count: usize,
+}
+
+impl BitsBuilder {
+    pub fn push(&mut self, bit: bool) {
+        if self.count.is_multiple_of(64) {
+            self.words.push(0);
+        }
+        if let Some(word) = self.words.last_mut() {
+            *word |= u64::from(bit) << (self.count % 64);
+        }
+        self.count += 1;
+    }
+
+    /// The bits. Their text is bounded by 4 GiB, so their ones are too.
+    pub fn finish(self) -> Bits {
+        Bits::new(self.words).unwrap_or(Bits {
+            words: Box::default(),
+            counts: Box::default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn select_finds_every_one(bits in proptest::collection::vec(proptest::bool::weighted(0.3), 0..1500)) {
+            let mut builder = BitsBuilder::default();
+            for bit in &bits {
+                builder.push(*bit);
+            }
+            let built = builder.finish();
+            let places: Vec<_> = (0..bits.len()).filter(|i| bits[*i]).collect();
+            prop_assert_eq!(built.ones(), places.len());
+            for (rank, place) in places.iter().enumerate() {
+                prop_assert_eq!(built.select(rank), Some(*place));
+                prop_assert_eq!(built.get(*place), Some(true));
+            }
+            prop_assert_eq!(built.select(places.len()), None);
+        }
+    }
+}

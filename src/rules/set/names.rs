@@ -1,0 +1,339 @@
+//! A set of domain wildcards as a succinct trie: about eleven bytes a name.
+//!
+//! The keys are the names backwards, byte by byte; `+` for "and everything below" and `*` for one
+//! label are bytes of the keys like any other (`+.b.c` is two keys: `c.b`, and `c.b.+` for what is
+//! below). Nodes are numbered breadth first. Three arrays hold everything, in the layout of
+//! mihomo's mrs format (clash-api.md 3.11), which is read into them as it stands:
+//!
+//! - `labels`: the byte that leads to node 1, 2, …, in order;
+//! - `shape`: for each node a 0 for each child, then a 1;
+//! - `leaves`: for each node whether a key ends there.
+//!
+//! Pure and immutable. A look-up allocates nothing unless it meets a `*`.
+
+use super::bits::{Bits, BitsBuilder};
+use crate::rules::PayloadError;
+use crate::rules::domain::lowered;
+
+/// Bytes of a name (RFC 1035 section 2.3.4), and the wildcard before it.
+const PATTERN_MAX: usize = 255;
+
+/// The set.
+pub struct NameSet {
+    leaves: Bits,
+    shape: Bits,
+    labels: Box<[u8]>,
+}
+
+/// Where a search may go on from a node.
+enum Step {
+    /// A key takes whatever is left.
+    Found,
+    Child(usize),
+    Nowhere,
+}
+
+impl NameSet {
+    /// Takes the arrays as a file has them. `None`: they are no trie.
+    #[must_use]
+    pub fn from_parts(leaves: Vec<u64>, shape: Vec<u64>, labels: Vec<u8>) -> Option<Self> {
+        let nodes = labels.len().checked_add(1)?;
+        let (leaves, shape) = (Bits::new(leaves)?, Bits::new(shape)?);
+        // Every node ends once and is led to once, by a node before it: so no walk meets a node
+        // twice, and a search costs at most a walk of the whole.
+        let (mut ended, mut led) = (0, 0);
+        while ended < nodes {
+            if shape.get(ended + led)? {
+                ended += 1;
+                if led < ended.min(nodes - 1) {
+                    return None;
+                }
+            } else {
+                led += 1;
+                if led >= nodes {
+                    return None;
+                }
+            }
+        }
+        (shape.ones() == nodes).then_some(Self {
+            leaves,
+            shape,
+            labels: labels.into(),
+        })
+    }
+
+    /// Whether some pattern matches `name`, which is in lower case without the final dot.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        let name = name.as_bytes();
+        // Stars that were passed by: the node behind and how much of the name it leaves done.
+        let mut stars: Vec<(usize, usize)> = Vec::new();
+        let (mut node, mut done) = (0, 0);
+        if name.is_empty() {
+            return false;
+        }
+        loop {
+            if done == name.len() {
+                if self.leaves.get(node).unwrap_or(false) {
+                    return true;
+                }
+            } else {
+                match self.step(node, name, done, &mut stars) {
+                    Step::Found => return true,
+                    Step::Child(child) => {
+                        (node, done) = (child, done + 1);
+                        continue;
+                    }
+                    Step::Nowhere => {}
+                }
+            }
+            match stars.pop() {
+                Some(star) => (node, done) = star,
+                None => return false,
+            }
+        }
+    }
+
+    fn step(&self, node: usize, name: &[u8], done: usize, stars: &mut Vec<(usize, usize)>) -> Step {
+        let left = name.get(..name.len() - done).unwrap_or_default();
+        let Some((wanted, _)) = left.split_last() else {
+            return Step::Nowhere;
+        };
+        let mut at = match node.checked_sub(1) {
+            None => 0,
+            Some(before) => self.shape.select(before).map_or(usize::MAX, |end| end + 1),
+        };
+        let mut next = Step::Nowhere;
+        while self.shape.get(at) == Some(false) {
+            // Before this place stand `node` ends and as many children as the difference.
+            let child = at - node + 1;
+            match self.labels.get(child - 1) {
+                Some(b'+') => return Step::Found,
+                Some(b'*') => {
+                    let label = left.iter().rev().take_while(|byte| **byte != b'.').count();
+                    if label > 0 {
+                        stars.push((child, done + label));
+                    }
+                }
+                Some(label) if label == wanted => next = Step::Child(child),
+                Some(_) | None => {}
+            }
+            at += 1;
+        }
+        next
+    }
+}
+
+/// Collects patterns; the text is kept backwards in one buffer until the set is made.
+#[derive(Default)]
+pub struct NameSetBuilder {
+    text: Vec<u8>,
+    /// Where each key begins and ends.
+    keys: Vec<(u32, u32)>,
+}
+
+impl NameSetBuilder {
+    /// Adds a pattern: `a.b`, `*.b`, `+.b`, `.b`.
+    ///
+    /// # Errors
+    /// [`PayloadError::Pattern`]: it is none; [`PayloadError::SetFull`].
+    pub fn push(&mut self, pattern: &str) -> Result<(), PayloadError> {
+        let (name, itself, below) = match pattern.strip_prefix("+.") {
+            Some(name) => (name, true, true),
+            None => match pattern.strip_prefix('.') {
+                Some(name) => (name, false, true),
+                None => (pattern, true, false),
+            },
+        };
+        let mut whole = String::new();
+        for label in name.split('.') {
+            if !whole.is_empty() {
+                whole.push('.');
+            }
+            let plain = |b: u8| !b.is_ascii_control() && !b" *+/:,\\".contains(&b);
+            if label != "*" && (label.is_empty() || !label.bytes().all(plain)) {
+                return Err(PayloadError::Pattern);
+            }
+            if label == "*" {
+                whole.push('*');
+            } else {
+                whole.push_str(&lowered(label)?);
+            }
+        }
+        if whole.len() > PATTERN_MAX {
+            return Err(PayloadError::Pattern);
+        }
+        if itself {
+            self.push_key(whole.bytes().rev())?;
+        }
+        if below {
+            self.push_key(whole.bytes().rev().chain(*b".+"))?;
+        }
+        Ok(())
+    }
+
+    fn push_key(&mut self, key: impl Iterator<Item = u8>) -> Result<(), PayloadError> {
+        let full = |_| PayloadError::SetFull;
+        let start = u32::try_from(self.text.len()).map_err(full)?;
+        self.text.extend(key);
+        let end = u32::try_from(self.text.len()).map_err(full)?;
+        self.keys.push((start, end));
+        Ok(())
+    }
+
+    /// The set.
+    #[must_use]
+    pub fn finish(self) -> NameSet {
+        let Self { text, mut keys } = self;
+        let key = |(start, end): (u32, u32)| text.get(start as usize..end as usize);
+        keys.sort_unstable_by(|a, b| key(*a).cmp(&key(*b)));
+        keys.dedup_by(|a, b| key(*a) == key(*b));
+        let (mut leaves, mut shape) = (BitsBuilder::default(), BitsBuilder::default());
+        let mut labels = Vec::new();
+        // The nodes of one depth, each with the keys below it, which stand together.
+        let mut level = vec![(0, keys.len())];
+        for depth in 0.. {
+            let byte = |index: usize| key(*keys.get(index)?)?.get(depth).copied();
+            let mut next = Vec::new();
+            for (mut first, end) in level {
+                // Of keys with the same beginning the one that ends here is the first.
+                let leaf = first < end && byte(first).is_none();
+                first += usize::from(leaf);
+                leaves.push(leaf);
+                while let Some(label) = byte(first).filter(|_| first < end) {
+                    let others = (first..end).take_while(|index| byte(*index) == Some(label));
+                    let behind = first + others.count();
+                    labels.push(label);
+                    shape.push(false);
+                    next.push((first, behind));
+                    first = behind;
+                }
+                shape.push(true);
+            }
+            if next.is_empty() {
+                break;
+            }
+            level = next;
+        }
+        NameSet {
+            leaves: leaves.finish(),
+            shape: shape.finish(),
+            labels: labels.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn set(patterns: &[&str]) -> NameSet {
+        let mut builder = NameSetBuilder::default();
+        for pattern in patterns {
+            builder.push(pattern).unwrap();
+        }
+        builder.finish()
+    }
+
+    #[test]
+    fn each_form_matches_what_the_syntax_says() {
+        let has = |pattern: &str, name: &str| set(&[pattern]).contains(name);
+        for (pattern, yes, no) in [
+            (
+                "a.b.c",
+                &["a.b.c"][..],
+                &["x.a.b.c", "b.c", "xa.b.c", ""][..],
+            ),
+            ("*.b.c", &["a.b.c", "abc.b.c"], &["b.c", "x.a.b.c", ".b.c"]),
+            ("a.*.c", &["a.x.c"], &["a.c", "a.x.y.c"]),
+            ("+.b.c", &["b.c", "a.b.c", "x.y.b.c"], &["xb.c", "c"]),
+            (".b.c", &["a.b.c", "x.y.b.c"], &["b.c", "xb.c"]),
+            ("*", &["router"], &["router.lan", ""]),
+            ("Bücher.DE", &["xn--bcher-kva.de"], &["bücher.de"]),
+        ] {
+            for name in yes {
+                assert!(has(pattern, name), "{pattern} {name}");
+            }
+            for name in no {
+                assert!(!has(pattern, name), "{pattern} {name}");
+            }
+        }
+        assert!(!set(&[]).contains("a"));
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_refused() {
+        for bad in [
+            "", ".", "+.", "a..b", "a.b.", "+", "a*.b", "+.+.a", "a b", "a/b",
+        ] {
+            assert_eq!(
+                NameSetBuilder::default().push(bad),
+                Err(PayloadError::Pattern),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_names_take_little() {
+        let mut builder = NameSetBuilder::default();
+        for i in 0..20_000u32 {
+            let word = i.wrapping_mul(0x9e37_79b9);
+            builder.push(&format!("+.{word:x}.example.org")).unwrap();
+        }
+        let set = builder.finish();
+        let bytes = set.labels.len() + set.leaves.bytes() + set.shape.bytes();
+        assert!(bytes < 20_000 * 16, "{bytes}");
+        assert!(set.contains("a.9e3779b9.example.org"));
+        assert!(!set.contains("example.org"));
+    }
+
+    /// Whether `pattern` matches, read off the syntax.
+    fn obvious(pattern: &str, name: &str) -> bool {
+        let (bare, itself, below) = match (pattern.strip_prefix("+."), pattern.strip_prefix('.')) {
+            (Some(bare), _) => (bare, true, true),
+            (None, Some(bare)) => (bare, false, true),
+            _ => (pattern, true, false),
+        };
+        let (ours, theirs): (Vec<_>, Vec<_>) =
+            (bare.rsplit('.').collect(), name.rsplit('.').collect());
+        ours.len() <= theirs.len()
+            && ours.iter().zip(&theirs).all(|(o, t)| *o == "*" || o == t)
+            && if ours.len() == theirs.len() {
+                itself
+            } else {
+                below
+            }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_walk_and_survives_its_own_parts(
+            patterns in proptest::collection::vec("(\\+\\.|\\.)?([ab]{1,2}|\\*)(\\.([ab]{1,2}|\\*)){0,3}", 0..12),
+            names in proptest::collection::vec("[abc]{1,2}(\\.[abc]{1,2}){0,4}", 8),
+        ) {
+            let patterns: Vec<_> = patterns.iter().map(String::as_str).collect();
+            let built = set(&patterns);
+            let parts = (built.leaves.words().to_vec(), built.shape.words().to_vec());
+            let again = NameSet::from_parts(parts.0, parts.1, built.labels.to_vec()).unwrap();
+            for name in names {
+                let want = patterns.iter().any(|pattern| obvious(pattern, &name));
+                prop_assert_eq!(built.contains(&name), want, "{}", name);
+                prop_assert_eq!(again.contains(&name), want, "{}", name);
+            }
+        }
+
+        #[test]
+        fn no_parts_panic_or_hang(
+            leaves in proptest::collection::vec(any::<u64>(), 0..3),
+            shape in proptest::collection::vec(any::<u64>(), 0..3),
+            labels in "[ab.*+]{0,70}",
+            name in "[ab.]{0,20}",
+        ) {
+            if let Some(set) = NameSet::from_parts(leaves, shape, labels.into()) {
+                let _ = set.contains(&name);
+            }
+        }
+    }
+}
