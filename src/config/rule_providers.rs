@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use md5::Digest;
+
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Ignored, Reason, Warnings};
 use super::section::Section;
-use crate::provider::options::{Format, RuleProviderOptions, Source};
+use crate::provider::options::{Download, Format, RuleProviderOptions, Source};
+use crate::provider::url::Url;
 use crate::rules::set::{Behavior, NamedSet, RuleSetBuilder};
 
 /// Keys of mihomo's that are not served yet.
@@ -52,7 +55,7 @@ fn provider(
             Source::Inline(fill(&set, &payload, warnings)?)
         }
         "file" => Source::File(PathBuf::from(section.require("path")?.text()?)),
-        "http" => return Err(kind.fail(Reason::NotImplemented(Excerpt::of("http")))),
+        "http" => Source::Http(Box::new(download(&mut section)?)),
         other => return Err(kind.fail(Reason::Unknown("provider type", Excerpt::of(other)))),
     };
     let options = RuleProviderOptions {
@@ -69,6 +72,45 @@ fn provider(
     section.not_implemented(OTHER_KEYS, warnings);
     section.finish(warnings);
     Ok(options)
+}
+
+fn download(section: &mut Section<'_>) -> Result<Download, ConfigError> {
+    let url_at = section.require("url")?;
+    let address = url_at.text()?;
+    // Not quoted in the message: the address may hold a token.
+    let url = Url::parse(address);
+    let url = url.ok_or_else(|| url_at.fail(Reason::SecretValue("an http or https address")))?;
+    let mut fields = Vec::new();
+    if let Some(header) = section.take("header") {
+        for (name, values) in header.entries()? {
+            for value in values.items()? {
+                fields.push((
+                    field_text(name, &value)?,
+                    field_text(value.text()?, &value)?,
+                ));
+            }
+        }
+    }
+    let hash = md5::Md5::digest(address.as_bytes());
+    Ok(Download {
+        url,
+        path: section.text("path")?.map(|path| PathBuf::from(&*path)),
+        hash: hash
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+            .into(),
+        proxy: section.text("proxy")?,
+        fields,
+    })
+}
+
+/// Text that can stand in a field of a request without ending it.
+fn field_text(text: &str, at: &Cursor<'_>) -> Result<Box<str>, ConfigError> {
+    if text.chars().any(char::is_control) {
+        return Err(at.fail(Reason::SecretValue("text without control characters")));
+    }
+    Ok(text.into())
 }
 
 fn format(at: &Cursor<'_>) -> Result<Format, ConfigError> {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::Config;
 use super::decode::{Cursor, Step};
 use super::error::{ConfigError, Excerpt, Reason};
+use crate::provider::options::Source;
 
 /// The outbounds that exist without being configured.
 pub const BUILTIN_NAMES: [&str; 6] = [
@@ -39,6 +40,20 @@ pub(super) fn check(config: &Config, root: &Cursor<'_>) -> Result<(), ConfigErro
             let steps = [Step::Key("sub-rules"), Step::Key(list), Step::Item(index)];
             let reason = Reason::UnknownName(Excerpt::of(target));
             return Err(root.fail_at(&steps, reason));
+        }
+    }
+    for provider in &config.rule_providers {
+        if let Source::Http(download) = &provider.source
+            && let Some(proxy) = &download.proxy
+            && !names.is_target(proxy)
+        {
+            let name = provider.set.name();
+            let steps = [
+                Step::Key("rule-providers"),
+                Step::Key(name),
+                Step::Key("proxy"),
+            ];
+            return Err(root.fail_at(&steps, Reason::UnknownName(Excerpt::of(proxy))));
         }
     }
     let mut listeners = HashSet::new();

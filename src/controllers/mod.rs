@@ -80,7 +80,7 @@ pub trait Control: Send + Sync {
     ///
     /// # Errors
     /// What is wrong with its source; its set is as it was.
-    fn refresh_provider(&self, provider: &RuleProvider) -> Result<(), Cause> {
+    fn refresh_provider(&self, provider: &Arc<RuleProvider>) -> Result<(), Cause> {
         let _loaded = provider.load()?;
         Ok(())
     }

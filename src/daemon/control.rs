@@ -143,8 +143,16 @@ impl Control for Door {
         self.providers.list()
     }
 
-    fn refresh_provider(&self, provider: &RuleProvider) -> Result<(), Cause> {
-        Ok(self.providers.refresh(provider)?)
+    fn refresh_provider(&self, provider: &Arc<RuleProvider>) -> Result<(), Cause> {
+        let (reply, answer) = sync_channel(1);
+        let (providers, provider) = (Arc::clone(&self.providers), Arc::clone(provider));
+        self.runtime.spawn(async move {
+            let _gone = reply.send(providers.refresh(&provider).await);
+        });
+        match answer.recv_timeout(PATIENCE) {
+            Ok(done) => Ok(done?),
+            Err(_) => Err("the download takes long; it goes on".into()),
+        }
     }
 
     fn dns_query(&self, name: &str, kind: u16) -> Result<DnsAnswer, DnsQueryError> {

@@ -173,9 +173,8 @@ impl Instance {
         let server = build::dns_server(&config, &mut tables, &ties)?;
         let dns = Arc::new(Current::new(server));
         let routing = build::routing(&mut config, dns.clone(), mark, &selected, None)?;
-        let loaded = Providers::load(&config, &directory).await;
-        let providers = Arc::new(Providers::default());
-        let following = providers.replace(loaded);
+        let loaded = Providers::load(&config, &directory).await?;
+        let providers = Arc::new(Providers::new(Arc::clone(&tunnel_known)));
         let workers = Arc::new(Workers::start()?);
         let devices = Neighbours::watch().await.ok().map(Arc::new);
         let tunnel = Tunnel::new(
@@ -187,6 +186,8 @@ impl Instance {
             ),
         );
         let _first = tunnel_known.set(Arc::downgrade(&tunnel));
+        // From here on downloads have a way.
+        let following = providers.replace(loaded);
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let door = Arc::new(Door {
             tunnel: Arc::clone(&tunnel),
@@ -451,7 +452,7 @@ impl Instance {
             Some(&self.tunnel.routing().outbounds),
         )?;
 
-        let providers = Providers::load(&config, &self.directory).await;
+        let providers = Providers::load(&config, &self.directory).await?;
 
         // From here on nothing is refused any more.
         let old = std::mem::replace(&mut self.config, config);

@@ -85,11 +85,7 @@ pub fn read(
     behavior: Behavior,
     size_limit: u64,
 ) -> Result<Entries, ReadError> {
-    let most = if size_limit == 0 {
-        SOURCE_MAX
-    } else {
-        size_limit
-    };
+    let most = size_max(size_limit);
     let mut source = source.take(most.saturating_add(1));
     let mut builder = RuleSetBuilder::new(behavior);
     let (mut skipped, mut first_skipped, mut taken) = (0, None, 0usize);
@@ -150,6 +146,16 @@ pub fn read(
         skipped,
         first_skipped,
     })
+}
+
+/// Bytes that a source may have under this `size-limit`.
+#[must_use]
+pub fn size_max(size_limit: u64) -> u64 {
+    if size_limit == 0 {
+        SOURCE_MAX
+    } else {
+        size_limit
+    }
 }
 
 fn skip_line(source: &mut impl BufRead) -> io::Result<()> {

@@ -1,9 +1,11 @@
 //! `rule-providers:` as the configuration has it (clash-api.md 3.11).
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::url::Url;
 use crate::rules::set::NamedSet;
 
 /// One entry of `rule-providers:`.
@@ -28,6 +30,30 @@ pub enum Source {
     Inline(Arc<[Box<str>]>),
     /// A file, relative to the working directory.
     File(PathBuf),
+    /// A server.
+    Http(Box<Download>),
+}
+
+/// Where a provider's entries are fetched from, and to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Download {
+    /// `url`.
+    pub url: Url,
+    /// `path`; made of the address when `None`.
+    pub path: Option<PathBuf>,
+    /// The MD5 of the address, hexadecimal: the name of the copy, as in mihomo.
+    pub hash: Box<str>,
+    /// `proxy`: the outbound to go through; by the rules when `None`.
+    pub proxy: Option<Box<str>>,
+    /// `header`.
+    pub fields: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Addresses and fields may hold secrets: the server is all that is shown.
+impl fmt::Debug for Download {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Download({})", self.url.endpoint)
+    }
 }
 
 impl Source {
@@ -37,6 +63,7 @@ impl Source {
         match self {
             Self::Inline(_) => "Inline",
             Self::File(_) => "File",
+            Self::Http(_) => "HTTP",
         }
     }
 }

@@ -49,6 +49,8 @@ impl std::fmt::Display for Refusal {
     }
 }
 
+impl std::error::Error for Refusal {}
+
 impl Dispatch for Tunnel {
     fn stream(&self, metadata: Metadata, client: Stream) -> BoxFuture<'_, ()> {
         Box::pin(self.serve_stream(metadata, client))
@@ -120,6 +122,20 @@ impl Tunnel {
                 connection.metadata.destination()
             );
         }
+    }
+
+    /// Opens a stream of the daemon's own (a download) by the listener's proxy, the mode or the rules.
+    /// It is not among the connections.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn open(&self, mut metadata: Metadata) -> Result<Stream, Refusal> {
+        let routing = self.routing();
+        let decision = self.decide(&routing, &*self.names, &mut metadata).await?;
+        log_decision(&routing, &metadata, &decision);
+        drop(routing);
+        let opened = decision.node.connect(&metadata).await;
+        opened.map_err(Refusal::Failed)
     }
 
     /// Everything before the relay; boxed by the caller, so that its memory is given back then.

@@ -1,6 +1,7 @@
 """Rule providers and sub-rules in a live router: what a set says decides, and what it says next."""
 
 import pathlib
+import sys
 import tempfile
 
 from lab import DIRECT, PROXIED, REJECTED, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, SOCKS5, SOCKSED, Daemon, LabTest, config, wait_for
@@ -83,3 +84,104 @@ class RuleSets(LabTest):
             self.nets.write_text(before)
             self.assertEqual(self.daemon.api("PUT", "/providers/rules/nets")[0], 204)
         self.assertEqual(self.daemon.api("PUT", "/providers/rules/nobody")[0], 404)
+
+
+# Answers GET /NAME with the file NAME of its directory, by ETag; notes who asked, and what was said.
+SERVER = """
+import hashlib, http.server, pathlib, sys
+directory = pathlib.Path(sys.argv[1])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        path = directory / self.path.strip('/')
+        if not path.exists():
+            return self.say(404, b'')
+        body = path.read_bytes()
+        etag = '"' + hashlib.sha1(body).hexdigest() + '"'
+        if self.headers['If-None-Match'] == etag:
+            return self.say(304, b'')
+        cut = path.name.startswith('cut')
+        self.say(200, body, ('ETag', etag), length=len(body) + cut)
+    def say(self, status, body, *fields, length=None):
+        with (directory / 'asked').open('a') as asked:
+            asked.write(f'{self.client_address[0]} {self.path} {status}\\n')
+        self.send_response(status)
+        for name, value in fields:
+            self.send_header(name, value)
+        self.send_header('Content-Length', str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(('0.0.0.0', 8000), Handler).serve_forever()
+"""
+
+FETCHED = f"""
+rule-providers:
+  fetched: {{type: http, behavior: domain, format: text, url: 'http://{DIRECT}:8000/names', path: rules/fetched.txt, proxy: ss, interval: 3600}}
+  cut: {{type: http, behavior: domain, format: text, url: 'http://www.direct.test:8000/cut'}}
+  gone: {{type: http, behavior: domain, url: 'http://{DIRECT}:8000/gone'}}
+rules:
+"""
+
+FETCHED_RULES = """
+  - RULE-SET,gone,REJECT
+  - RULE-SET,cut,REJECT
+  - RULE-SET,fetched,Pick
+  - MATCH,DIRECT
+"""
+
+
+class Downloads(LabTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.served = pathlib.Path(tempfile.mkdtemp(dir=cls.lab.directory))
+        (cls.served / "names").write_text("+.proxied.test\n")
+        (cls.served / "cut").write_text("+.test\n")
+        cls.lab.spawn("wan", sys.executable, "-c", SERVER, str(cls.served))
+        wait_for("the server", lambda: ":8000" in cls.lab.ns("wan", "ss", "-lnt"))
+        cls.text = config("  offload: true", FETCHED_RULES, swap={"rules:\n": FETCHED})
+        cls.daemon = Daemon(cls.lab, cls.text).start()
+        cls.copy = cls.daemon.directory / "rules/fetched.txt"
+
+    def asked(self, what):
+        notes = self.served / "asked"
+        return [line for line in notes.read_text().splitlines() if what in line] if notes.exists() else []
+
+    def seen(self, host):
+        address = self.lab.dig("lan1", ROUTER_LAN, host)
+        answer = address and self.lab.curl("lan1", f"http://{host}/", "--resolve", f"{host}:80:{address[0]}")
+        return answer and answer["client"]
+
+    def test_a_set_is_fetched_kept_and_asked_for_by_its_tag(self):
+        wait_for("the set", lambda: self.daemon.said("rule provider fetched: fetched"))
+        wait_for("its rule", lambda: self.seen("proxied.test") == SHADOWSOCKS)
+        self.assertEqual(self.asked("/names"), [f"{SHADOWSOCKS} /names 200"])
+        self.assertEqual(self.copy.read_text(), "+.proxied.test\n")
+        put = lambda: self.daemon.api("PUT", "/providers/rules/fetched")[0]
+        self.assertEqual(put(), 204)
+        self.assertEqual(self.asked("/names")[-1], f"{SHADOWSOCKS} /names 304")
+        (self.served / "names").write_text("+.direct.test\n")
+        self.assertEqual(put(), 204)
+        wait_for("the new set", lambda: self.seen("direct.test") == SHADOWSOCKS)
+        self.assertEqual(self.seen("proxied.test"), ROUTER_WAN)
+        (self.served / "names").write_text("<!DOCTYPE html>\n")
+        self.assertEqual(put(), 503)
+        self.assertEqual(self.copy.read_text(), "+.direct.test\n")
+        self.assertEqual(self.seen("direct.test"), SHADOWSOCKS)
+        # A new start has the copy before it has any network, and does not ask again within the hour.
+        self.assertEqual(self.daemon.stop(), 0)
+        before = len(self.asked("/names"))
+        type(self).daemon = Daemon(self.lab, self.text, self.daemon.directory).start()
+        self.assertEqual(self.daemon.api("GET", "/providers/rules")[1]["providers"]["fetched"]["ruleCount"], 1)
+        self.assertEqual(self.seen("direct.test"), SHADOWSOCKS)
+        self.assertEqual(len(self.asked("/names")), before)
+
+    def test_a_download_that_is_cut_or_missing_is_no_set(self):
+        wait_for("the failures", lambda: self.daemon.said("rule provider cut: unexpected end of file; its rules match nothing"))
+        wait_for("the failures", lambda: self.daemon.said("rule provider gone: the server answers 404; its rules match nothing"))
+        providers = self.daemon.api("GET", "/providers/rules")[1]["providers"]
+        self.assertEqual((providers["cut"]["ruleCount"], providers["cut"]["vehicleType"]), (0, "HTTP"))
+        self.assertEqual(providers["cut"]["updatedAt"], "0001-01-01T00:00:00Z")
+        self.assertTrue(self.asked("/cut")[0].startswith(ROUTER_WAN))
+        self.assertFalse(list((self.daemon.directory / "rules").glob("*.new")))

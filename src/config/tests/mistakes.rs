@@ -428,6 +428,14 @@ fn rule_provider_mistakes() {
             "rule-providers.ads.format: unknown format `csv`",
         ),
         (
+            "{type: http, behavior: domain, url: ^'ftp://a.org/'}",
+            "rule-providers.ads.url: expected an http or https address",
+        ),
+        (
+            "{type: http, behavior: domain, url: 'https://a.org/', proxy: ^nobody}",
+            "rule-providers.ads.proxy: no proxy or group is named `nobody`",
+        ),
+        (
             "^{type: file, behavior: domain}",
             "rule-providers.ads.path: required key is missing",
         ),

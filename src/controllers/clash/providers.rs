@@ -129,7 +129,7 @@ fn write_rule_provider(json: &mut Json, provider: &RuleProvider) {
     };
     let inline = match &options.source {
         Source::Inline(entries) => Some(entries),
-        Source::File(_) => None,
+        Source::File(_) | Source::Http(_) => None,
     };
     let format = inline.map_or(options.format.as_str(), |_| "");
     let updated = provider.updated().map_or_else(

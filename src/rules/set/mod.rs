@@ -40,7 +40,7 @@ pub struct RuleSet {
 pub(super) enum Content {
     Names(NameSet),
     Addresses(AddressSet),
-    Classical(Rules),
+    Classical(Box<Rules>),
 }
 
 impl RuleSet {
@@ -133,7 +133,7 @@ impl RuleSetBuilder {
             content: match self.draft {
                 Draft::Names(names) => Content::Names(names.finish()),
                 Draft::Addresses(addresses) => Content::Addresses(addresses.finish()),
-                Draft::Classical(rules) => Content::Classical(rules.finish()),
+                Draft::Classical(rules) => Content::Classical(Box::new(rules.finish())),
             },
             entries: self.entries,
         }
