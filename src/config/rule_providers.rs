@@ -44,7 +44,7 @@ fn provider(
         other => return Err(behavior_at.fail(Reason::Unknown("behavior", Excerpt::of(other)))),
     };
     let format = match section.take("format") {
-        Some(at) => format(&at)?,
+        Some(at) => format(&at, behavior)?,
         None => Format::default(),
     };
     let set = Arc::new(NamedSet::new(name, behavior));
@@ -113,11 +113,13 @@ fn field_text(text: &str, at: &Cursor<'_>) -> Result<Box<str>, ConfigError> {
     Ok(text.into())
 }
 
-fn format(at: &Cursor<'_>) -> Result<Format, ConfigError> {
+fn format(at: &Cursor<'_>, behavior: Behavior) -> Result<Format, ConfigError> {
     let text = at.text()?;
     match Format::parse(text) {
+        Some(Format::Mrs) if behavior == Behavior::Classical => {
+            Err(at.expected("yaml or text, since mrs holds no classical rules"))
+        }
         Some(format) => Ok(format),
-        None if text == "mrs" => Err(at.fail(Reason::NotImplemented(Excerpt::of(text)))),
         None => Err(at.fail(Reason::Unknown("format", Excerpt::of(text)))),
     }
 }

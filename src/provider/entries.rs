@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
+use super::mrs;
 use super::options::Format;
 use crate::rules::set::{Behavior, EntryError, RuleSet, RuleSetBuilder};
 
@@ -52,6 +53,10 @@ pub enum ReadError {
     TooLarge(u64),
     /// YAML without `payload:` or `rules:`.
     NoPayload,
+    /// Not an mrs file, or one of another version.
+    NotMrs,
+    /// An mrs file for another behavior.
+    OtherBehavior,
     /// It has lines, and none of them is an entry.
     NothingUsable,
 }
@@ -62,6 +67,8 @@ impl fmt::Display for ReadError {
             Self::Io(error) => error.fmt(f),
             Self::TooLarge(most) => write!(f, "larger than {most} bytes"),
             Self::NoPayload => f.write_str("no payload: in it"),
+            Self::NotMrs => f.write_str("not an mrs file"),
+            Self::OtherBehavior => f.write_str("an mrs file of another behavior"),
             Self::NothingUsable => f.write_str("no entry in it can be used"),
         }
     }
@@ -86,6 +93,13 @@ pub fn read(
     size_limit: u64,
 ) -> Result<Entries, ReadError> {
     let most = size_max(size_limit);
+    if format == Format::Mrs {
+        return Ok(Entries {
+            set: mrs::read(source, behavior, most)?,
+            skipped: 0,
+            first_skipped: None,
+        });
+    }
     let mut source = source.take(most.saturating_add(1));
     let mut builder = RuleSetBuilder::new(behavior);
     let (mut skipped, mut first_skipped, mut taken) = (0, None, 0usize);
@@ -114,7 +128,7 @@ pub fn read(
             (None, _) => Err(SkipReason::Line),
             (Some(text), Format::Text) => Ok(text_entry(text)),
             (Some(text), Format::Yaml) if listed => Ok(yaml_entry(text)),
-            (Some(text), Format::Yaml) => {
+            (Some(text), Format::Yaml | Format::Mrs) => {
                 listed = is_header(text);
                 Ok(None)
             }

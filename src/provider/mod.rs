@@ -10,6 +10,7 @@
 pub mod entries;
 pub mod file;
 pub mod http;
+pub mod mrs;
 pub mod options;
 pub mod rule;
 pub mod url;

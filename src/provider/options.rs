@@ -76,6 +76,8 @@ pub enum Format {
     Yaml,
     /// One a line.
     Text,
+    /// mihomo's compiled form.
+    Mrs,
 }
 
 impl Format {
@@ -85,6 +87,7 @@ impl Format {
         match text {
             "yaml" => Some(Self::Yaml),
             "text" => Some(Self::Text),
+            "mrs" => Some(Self::Mrs),
             _ => None,
         }
     }
@@ -95,6 +98,7 @@ impl Format {
         match self {
             Self::Yaml => "YamlRule",
             Self::Text => "TextRule",
+            Self::Mrs => "MrsRule",
         }
     }
 }

@@ -1,0 +1,184 @@
+//! mihomo's compiled rule sets (clash-api.md 3.11): a zstd frame with the arrays of a succinct trie, or
+//! with address ranges. Reading one is unpacking; nothing is compiled again.
+//!
+//! Every length in the file is checked against what the file really has before memory is taken.
+
+use std::io::{self, Read};
+
+use ruzstd::decoding::StreamingDecoder;
+
+use super::entries::ReadError;
+use crate::prefix;
+use crate::rules::set::{AddressSetBuilder, Behavior, NameSet, RuleSet};
+
+const MAGIC: [u8; 4] = *b"MRS\x01";
+/// Of both kinds of body.
+const VERSION: u8 = 1;
+
+/// Reads a set of this behavior that unpacks to at most `most` bytes.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read(source: impl Read, behavior: Behavior, most: u64) -> Result<RuleSet, ReadError> {
+    let unpacked = StreamingDecoder::new(source).map_err(|_| ReadError::NotMrs)?;
+    let mut body = unpacked.take(most.saturating_add(1));
+    let read = read_unpacked(&mut body, behavior);
+    match read {
+        Err(_) if body.limit() == 0 => Err(ReadError::TooLarge(most)),
+        read => read,
+    }
+}
+
+fn read_unpacked(body: &mut dyn Read, behavior: Behavior) -> Result<RuleSet, ReadError> {
+    if bytes(body)? != MAGIC {
+        return Err(ReadError::NotMrs);
+    }
+    let [kind] = bytes(body)?;
+    let expected = match behavior {
+        Behavior::Domain => 0,
+        Behavior::IpCidr => 1,
+        Behavior::Classical => return Err(ReadError::NotMrs),
+    };
+    if kind != expected {
+        return Err(ReadError::OtherBehavior);
+    }
+    let entries = usize::try_from(number(body)?).map_err(|_| ReadError::NotMrs)?;
+    let extra = number(body)?;
+    io::copy(&mut Read::take(&mut *body, extra), &mut io::sink())?;
+    let [version] = bytes(body)?;
+    if version != VERSION {
+        return Err(ReadError::NotMrs);
+    }
+    match behavior {
+        Behavior::Domain => {
+            let (leaves, shape) = (words(body)?, words(body)?);
+            let mut labels = Vec::new();
+            let length = number(body)?;
+            Read::take(&mut *body, length).read_to_end(&mut labels)?;
+            if labels.len() as u64 != length {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            let names = NameSet::from_parts(leaves, shape, labels).ok_or(ReadError::NotMrs)?;
+            Ok(RuleSet::of_names(names, entries))
+        }
+        Behavior::IpCidr | Behavior::Classical => {
+            let mut addresses = AddressSetBuilder::default();
+            for _ in 0..number(body)? {
+                let (first, last) = (address(body)?, address(body)?);
+                if first.is_ipv4() == last.is_ipv4() {
+                    let (first, width) = prefix::bits(first);
+                    addresses.push_range(first, prefix::bits(last).0, width == 32);
+                }
+            }
+            Ok(RuleSet::of_addresses(addresses.finish(), entries))
+        }
+    }
+}
+
+fn bytes<const N: usize>(body: &mut dyn Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    body.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A length: 64 bits, signed and never negative.
+fn number(body: &mut dyn Read) -> Result<u64, ReadError> {
+    u64::try_from(i64::from_be_bytes(bytes(body)?)).map_err(|_| ReadError::NotMrs)
+}
+
+fn words(body: &mut dyn Read) -> Result<Vec<u64>, ReadError> {
+    let mut words = Vec::new();
+    for _ in 0..number(body)? {
+        words.push(u64::from_be_bytes(bytes(body)?));
+    }
+    words.shrink_to_fit();
+    Ok(words)
+}
+
+/// Sixteen bytes, IPv4 in its mapped form.
+fn address(body: &mut dyn Read) -> io::Result<std::net::IpAddr> {
+    Ok(std::net::IpAddr::from(bytes::<16>(body)?).to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A zstd frame (RFC 8878) of one raw block.
+    fn frame(content: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(content.len()).unwrap();
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
+        frame.extend(length.to_le_bytes());
+        frame.extend(&((length << 3) | 1).to_le_bytes()[..3]);
+        frame.extend(content);
+        frame
+    }
+
+    fn head(kind: u8, entries: i64) -> Vec<u8> {
+        let mut head = MAGIC.to_vec();
+        head.push(kind);
+        head.extend(entries.to_be_bytes());
+        head.extend(2i64.to_be_bytes());
+        head.extend(b"xx");
+        head.push(VERSION);
+        head
+    }
+
+    /// `a` and `+.b`: keys `a`, `b`, `b.+`.
+    fn names() -> Vec<u8> {
+        let mut text = head(0, 2);
+        // Nodes: root, a, b, b., b.+ ; leaves are a, b and b.+.
+        for word in [1u64, 0b10110, 1, 0b1_1010_1100] {
+            text.extend(word.to_be_bytes());
+        }
+        text.extend(4i64.to_be_bytes());
+        text.extend(b"ab.+");
+        text
+    }
+
+    #[test]
+    fn a_set_of_names_is_unpacked() {
+        let set = read(frame(&names()).as_slice(), Behavior::Domain, 1000).unwrap();
+        assert_eq!((set.entries(), set.behavior()), (2, Behavior::Domain));
+    }
+
+    #[test]
+    fn a_set_of_addresses_is_unpacked() {
+        let mut text = head(1, 2);
+        text.extend(2i64.to_be_bytes());
+        for address in [
+            "::ffff:1.0.0.0",
+            "::ffff:1.0.0.255",
+            "2001:db8::",
+            "2001:db8::ff",
+        ] {
+            text.extend(address.parse::<std::net::Ipv6Addr>().unwrap().octets());
+        }
+        let set = read(frame(&text).as_slice(), Behavior::IpCidr, 1000).unwrap();
+        assert_eq!((set.entries(), set.behavior()), (2, Behavior::IpCidr));
+        assert!(matches!(
+            read(frame(&text).as_slice(), Behavior::Domain, 1000),
+            Err(ReadError::OtherBehavior)
+        ));
+        assert!(matches!(
+            read(frame(&text).as_slice(), Behavior::IpCidr, 40),
+            Err(ReadError::TooLarge(40))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(cut in 0usize..90, at in 0usize..90, byte in any::<u8>()) {
+            let mut text = names();
+            if let Some(place) = text.get_mut(at) {
+                *place = byte;
+            }
+            text.truncate(cut.max(1));
+            for behavior in [Behavior::Domain, Behavior::IpCidr] {
+                let _ = read(frame(&text).as_slice(), behavior, 1000);
+                let _ = read(text.as_slice(), behavior, 1000);
+            }
+        }
+    }
+}
