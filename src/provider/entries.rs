@@ -55,6 +55,8 @@ pub enum ReadError {
     NoPayload,
     /// Not an mrs file, or one of another version.
     NotMrs,
+    /// An mrs file that takes too much memory to unpack.
+    Window,
     /// An mrs file for another behavior.
     OtherBehavior,
     /// It has lines, and none of them is an entry.
@@ -68,6 +70,7 @@ impl fmt::Display for ReadError {
             Self::TooLarge(most) => write!(f, "larger than {most} bytes"),
             Self::NoPayload => f.write_str("no payload: in it"),
             Self::NotMrs => f.write_str("not an mrs file"),
+            Self::Window => f.write_str("unpacking it takes too much memory"),
             Self::OtherBehavior => f.write_str("an mrs file of another behavior"),
             Self::NothingUsable => f.write_str("no entry in it can be used"),
         }

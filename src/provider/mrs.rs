@@ -15,11 +15,22 @@ const MAGIC: [u8; 4] = *b"MRS\x01";
 /// Of both kinds of body.
 const VERSION: u8 = 1;
 
+/// Bytes of a frame's header (RFC 8878 section 3.1.1), and those that it may make us keep: four times
+/// what mihomo writes.
+const HEAD_MAX: u64 = 18;
+const WINDOW_MAX: u64 = 32 * 1024 * 1024;
+
 /// Reads a set of this behavior that unpacks to at most `most` bytes.
 ///
 /// # Errors
 /// [`ReadError`].
-pub fn read(source: impl Read, behavior: Behavior, most: u64) -> Result<RuleSet, ReadError> {
+pub fn read(mut source: impl Read, behavior: Behavior, most: u64) -> Result<RuleSet, ReadError> {
+    let mut head = Vec::new();
+    source.by_ref().take(HEAD_MAX).read_to_end(&mut head)?;
+    if window(&head).ok_or(ReadError::NotMrs)? > WINDOW_MAX {
+        return Err(ReadError::Window);
+    }
+    let source = head.as_slice().chain(source);
     let unpacked = StreamingDecoder::new(source).map_err(|_| ReadError::NotMrs)?;
     let mut body = unpacked.take(most.saturating_add(1));
     let read = read_unpacked(&mut body, behavior);
@@ -27,6 +38,27 @@ pub fn read(source: impl Read, behavior: Behavior, most: u64) -> Result<RuleSet,
         Err(_) if body.limit() == 0 => Err(ReadError::TooLarge(most)),
         read => read,
     }
+}
+
+/// How much of its output a frame wants to look back on, which the decoder takes at once (RFC 8878
+/// section 3.1.1.1).
+fn window(head: &[u8]) -> Option<u64> {
+    let descriptor = *head.get(4)?;
+    let behind = head.get(5..)?;
+    if descriptor & 0x20 == 0 {
+        let byte = *behind.first()?;
+        let base = 1 << (10 + (byte >> 3));
+        return Some(base + base / 8 * u64::from(byte & 7));
+    }
+    // All of it: the size of the content stands behind the dictionary's number.
+    let dictionary = [0, 1, 2, 4].get(usize::from(descriptor & 3))?;
+    let length = [1, 2, 4, 8].get(usize::from(descriptor >> 6))?;
+    let size = behind.get(*dictionary..dictionary + length)?;
+    let size = size
+        .iter()
+        .rev()
+        .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    Some(if *length == 2 { size + 256 } else { size })
 }
 
 fn read_unpacked(body: &mut dyn Read, behavior: Behavior) -> Result<RuleSet, ReadError> {
@@ -164,6 +196,18 @@ mod tests {
         assert!(matches!(
             read(frame(&text).as_slice(), Behavior::IpCidr, 40),
             Err(ReadError::TooLarge(40))
+        ));
+    }
+
+    #[test]
+    fn a_frame_that_wants_much_memory_is_refused() {
+        assert_eq!(window(&[0, 0, 0, 0, 0x00, 0x6f]), Some(15 << 20));
+        assert_eq!(window(&[0, 0, 0, 0, 0x61, 9, 1, 1]), Some(257 + 256));
+        assert_eq!(window(&[0, 0, 0, 0, 0x60, 1]), None);
+        let hungry = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x88, 1, 0, 0];
+        assert!(matches!(
+            read(hungry.as_slice(), Behavior::Domain, 1000),
+            Err(ReadError::Window)
         ));
     }
 

@@ -238,14 +238,18 @@ impl RuleProvider {
         }
     }
 
-    /// How long its copy is good yet; `None`: for ever.
+    /// How long its copy is good yet; `None`: for ever. Never longer than the interval, even if the
+    /// copy was written while the clock ran ahead.
     #[must_use]
     pub fn good_for(&self, now: Duration) -> Option<Duration> {
         let written = self.state().written;
         match written.filter(|_| self.options.set.loaded().is_some()) {
             None => Some(Duration::ZERO),
             Some(_) if self.options.interval.is_zero() => None,
-            Some(written) => Some((written + self.options.interval).saturating_sub(now)),
+            Some(written) => {
+                let age = now.saturating_sub(written);
+                Some(self.options.interval.saturating_sub(age))
+            }
         }
     }
 
