@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -58,12 +58,14 @@ impl Connect for Way {
 /// The providers in force. Table: swapped by a reload.
 pub struct Providers {
     list: RwLock<Arc<[Arc<RuleProvider>]>>,
+    following: Mutex<Following>,
     changed: Arc<Notify>,
     way: Arc<Way>,
 }
 
 /// The tasks that follow the providers of one configuration; they end with it.
-pub struct Following(Vec<JoinHandle<()>>);
+#[derive(Default)]
+struct Following(Vec<JoinHandle<()>>);
 
 impl Drop for Following {
     fn drop(&mut self) {
@@ -78,6 +80,7 @@ impl Providers {
     pub fn new(tunnel: Arc<OnceLock<Weak<Tunnel>>>) -> Self {
         Self {
             list: RwLock::default(),
+            following: Mutex::default(),
             changed: Arc::default(),
             way: Arc::new(Way(tunnel)),
         }
@@ -113,7 +116,7 @@ impl Providers {
     }
 
     /// Puts loaded providers in the place of those before, and follows them.
-    pub fn replace(&self, list: Arc<[Arc<RuleProvider>]>) -> Following {
+    pub fn replace(&self, list: Arc<[Arc<RuleProvider>]>) {
         let tasks = list.iter().filter_map(|provider| {
             let (provider, changed) = (Arc::clone(provider), Arc::clone(&self.changed));
             match provider.options().source {
@@ -125,9 +128,13 @@ impl Providers {
                 }
             }
         });
-        let tasks = tasks.collect();
+        let following = Following(tasks.collect());
         *self.list.write().unwrap_or_else(PoisonError::into_inner) = list;
-        Following(tasks)
+        let mut before = self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *before = following;
     }
 
     /// Loads a provider anew; the supervisor hears of it.

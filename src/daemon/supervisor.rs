@@ -24,7 +24,7 @@ use super::control::{Door, Request};
 use super::kernel::{self, Kernel};
 use super::listeners::Listeners;
 use super::offload::Offload;
-use super::providers::{Following, Providers};
+use super::providers::Providers;
 use super::state;
 use super::workers::{BEAT, Workers};
 use crate::config::Config;
@@ -42,7 +42,7 @@ use crate::platform::neighbours::Neighbours;
 use crate::platform::route::Network;
 use crate::platform::{clock, memory};
 use crate::tunnel::Tunnel;
-use crate::tunnel::names::{Devices, Names, NoDevices};
+use crate::tunnel::names::{Devices, NoDevices};
 use crate::tunnel::routing::Routing;
 
 /// Requests of controllers that may wait; further ones are refused.
@@ -139,7 +139,6 @@ struct Instance {
     listeners: Listeners,
     captured: Option<Captured>,
     providers: Arc<Providers>,
-    following: Following,
     door: Arc<Door>,
     requests: mpsc::Receiver<Request>,
     gate: Option<Gate>,
@@ -177,17 +176,10 @@ impl Instance {
         let providers = Arc::new(Providers::new(Arc::clone(&tunnel_known)));
         let workers = Arc::new(Workers::start()?);
         let devices = Neighbours::watch().await.ok().map(Arc::new);
-        let tunnel = Tunnel::new(
-            routing,
-            Arc::clone(&dns) as Arc<dyn Names>,
-            devices.clone().map_or_else(
-                || Arc::new(NoDevices) as Arc<dyn Devices>,
-                |devices| devices as Arc<dyn Devices>,
-            ),
-        );
+        let tunnel = Tunnel::new(routing, dns.clone(), watched(devices.clone()));
         let _first = tunnel_known.set(Arc::downgrade(&tunnel));
         // From here on downloads have a way.
-        let following = providers.replace(loaded);
+        providers.replace(loaded);
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let door = Arc::new(Door {
             tunnel: Arc::clone(&tunnel),
@@ -217,7 +209,6 @@ impl Instance {
             offload,
             captured: None,
             providers,
-            following,
             door,
             requests,
             gate: None,
@@ -465,7 +456,7 @@ impl Instance {
         self.dns.replace(server);
         self.tunnel.replace_routing(routing);
         self.follow_groups();
-        self.following = self.providers.replace(providers);
+        self.providers.replace(providers);
         self.logger.set_level(level(&self.config));
         self.follow_listeners();
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
@@ -704,6 +695,14 @@ enum Event {
     Network,
     Sets,
     Request(Request),
+}
+
+/// Who asks the neighbour table for devices, where the kernel lets us watch it.
+fn watched(devices: Option<Arc<Neighbours>>) -> Arc<dyn Devices> {
+    match devices {
+        Some(devices) => devices,
+        None => Arc::new(NoDevices),
+    }
 }
 
 /// Keeps policy routing in place; done when the network has changed.

@@ -112,7 +112,7 @@ mod tests {
             prefixes.iter().for_each(|prefix| builder.push(*prefix));
             let set = builder.finish();
             for (pick, noise, keep) in picks {
-                let base = prefixes.get(pick).map_or(0, |prefix| prefix.range().0 as u32);
+                let base = prefixes.get(pick).map_or(0, |prefix| u32::try_from(prefix.range().0).unwrap());
                 let ip = IpAddr::V4((base ^ noise.checked_shr(keep).unwrap_or(0)).into());
                 prop_assert_eq!(set.contains(ip), prefixes.iter().any(|prefix| prefix.contains(ip)));
             }
