@@ -1,0 +1,346 @@
+//! The life of a running instance: start in stages, serve, change, stop from the edge inwards.
+//!
+//! Start: build everything (every configuration error shows here), bind, serve, capture last. Stop:
+//! capture first, so that a stopped headgate never swallows traffic. In between one task owns what
+//! changes; requests of controllers and signals come to it one after the other. `capture`, `reload` and
+//! `patch` are its larger acts.
+
+mod capture;
+mod patch;
+mod reload;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, interval_at};
+
+use super::Failure;
+use super::build::{self, DnsTables, DnsTies};
+use super::checks::Checks;
+use super::command::{self, Command, Loaded};
+use super::control::{Door, Request};
+use super::kernel::{self, Kernel};
+use super::listeners::Listeners;
+use super::offload::Offload;
+use super::providers::Providers;
+use super::state;
+use super::workers::Workers;
+use crate::config::Config;
+use crate::controllers::gate::Gate;
+use crate::controllers::{Control, ReloadSource};
+use crate::dns::current::Current;
+use crate::mqtt;
+use crate::netfilter::apply;
+use crate::netfilter::options::Fail;
+use crate::platform::logger::{self, Level, Logger};
+use crate::platform::neighbours::Neighbours;
+use crate::platform::route::Network;
+use crate::platform::{clock, memory};
+use crate::tunnel::Tunnel;
+use crate::tunnel::names::{Devices, NoDevices};
+use capture::{Captured, watch_kernel};
+use reload::{log_reload, mark_of, settle_offload};
+
+/// Requests of controllers that may wait; further ones are refused.
+const REQUESTS_MAX: usize = 8;
+
+/// How often the fake-ip file is put in order.
+const PERSIST_EVERY: Duration = Duration::from_secs(60);
+
+/// When the memory that starting took is given back.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// `headgate run`.
+///
+/// # Errors
+/// Whatever keeps it from starting.
+pub fn run(command: &Command) -> Result<(), Failure> {
+    let began = clock::now();
+    let mut loaded = command::load(command)?;
+    let directory = command.directory();
+    let logger = logger::install(level(&loaded.config));
+    for warning in &loaded.warnings {
+        log::warn!("{}:{warning}", loaded.origin);
+    }
+    if loaded.config.controller.secret.is_empty()
+        && command.file.is_none()
+        && loaded.origin.starts_with("built-in")
+    {
+        let (secret, place) = state::secret(&directory)?;
+        loaded.config.controller.secret = secret;
+        log::info!(
+            "controller at 127.0.0.1:9090; its secret is in {}",
+            place.display()
+        );
+    }
+    let (file, _) = command.file();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut instance = Instance::start(loaded, directory, file, logger).await?;
+        let ready = format!(
+            "headgate ready in {} ms",
+            (clock::now() - began).as_millis()
+        );
+        // Whoever started it waits for this line, at whatever log level.
+        if log::log_enabled!(log::Level::Info) {
+            log::info!("{ready}");
+        } else {
+            eprintln!("{ready}");
+        }
+        instance.serve().await?;
+        instance.stop().await;
+        Ok(())
+    })
+}
+
+fn level(config: &Config) -> Level {
+    match config.general.log_level {
+        log::LevelFilter::Off => Level::Silent,
+        log::LevelFilter::Error => Level::Error,
+        log::LevelFilter::Warn => Level::Warning,
+        log::LevelFilter::Info => Level::Info,
+        log::LevelFilter::Debug | log::LevelFilter::Trace => Level::Debug,
+    }
+}
+
+/// A running instance.
+struct Instance {
+    config: Config,
+    directory: PathBuf,
+    file: PathBuf,
+    logger: &'static Logger,
+    workers: Arc<Workers>,
+    tunnel: Arc<Tunnel>,
+    tunnel_known: Arc<OnceLock<std::sync::Weak<Tunnel>>>,
+    dns: Arc<Current>,
+    tables: DnsTables,
+    kernel: Arc<Kernel>,
+    offload: Arc<Offload>,
+    listeners: Listeners,
+    captured: Option<Captured>,
+    providers: Arc<Providers>,
+    door: Arc<Door>,
+    requests: mpsc::Receiver<Request>,
+    gate: Option<Gate>,
+    checks: Checks,
+    mqtt: Option<mqtt::handle::Handle>,
+    _devices: Option<Arc<Neighbours>>,
+}
+
+impl Instance {
+    async fn start(
+        loaded: Loaded,
+        directory: PathBuf,
+        file: PathBuf,
+        logger: &'static Logger,
+    ) -> Result<Self, Failure> {
+        let mut config = loaded.config;
+        settle_offload(&mut config);
+        let mark = mark_of(&config);
+        let kernel = Arc::new(Kernel::default());
+        let tunnel_known = Arc::new(OnceLock::new());
+        let offload = Arc::new(Offload::new(Arc::clone(&tunnel_known), Arc::clone(&kernel)));
+        let kept = config.general.store_selected.then_some(&directory);
+        let selected = kept.map_or_else(Default::default, |place| state::load_selected(place));
+        let mut tables = DnsTables::default();
+        let ties = DnsTies {
+            directory: &directory,
+            own_mark: mark,
+            tunnel: &tunnel_known,
+            offload: &offload,
+        };
+        let server = build::dns_server(&config, &mut tables, &ties)?;
+        let dns = Arc::new(Current::new(server));
+        let routing = build::routing(&mut config, dns.clone(), mark, &selected, None)?;
+        let loaded = Providers::load(&config, &directory).await?;
+        let providers = Arc::new(Providers::new(Arc::clone(&tunnel_known)));
+        let workers = Arc::new(Workers::start()?);
+        let devices = Neighbours::watch().await.ok().map(Arc::new);
+        let tunnel = Tunnel::new(routing, dns.clone(), watched(devices.clone()));
+        let _first = tunnel_known.set(Arc::downgrade(&tunnel));
+        // From here on downloads have a way.
+        providers.replace(loaded);
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let door = Arc::new(Door {
+            tunnel: Arc::clone(&tunnel),
+            logger,
+            directory: directory.clone(),
+            file: file.clone(),
+            general: Arc::default(),
+            dns: Arc::clone(&dns),
+            offload: Arc::clone(&offload),
+            providers: Arc::clone(&providers),
+            requests: sender,
+            runtime: tokio::runtime::Handle::current(),
+            selected: Arc::new(Mutex::new((selected, config.general.store_selected))),
+        });
+        let mut instance = Self {
+            config,
+            directory,
+            file,
+            logger,
+            listeners: Listeners::new(workers.clone(), tunnel.clone(), dns.clone(), mark),
+            workers,
+            tunnel,
+            tunnel_known,
+            dns,
+            tables,
+            kernel,
+            offload,
+            captured: None,
+            providers,
+            door,
+            requests,
+            gate: None,
+            checks: Checks::default(),
+            mqtt: None,
+            _devices: devices,
+        };
+        instance.open().await?;
+        Ok(instance)
+    }
+
+    /// Binds and serves, and captures last.
+    async fn open(&mut self) -> Result<(), Failure> {
+        let place = if self.config.transparent.enable {
+            Some(kernel::only_instance()?)
+        } else {
+            None
+        };
+        let tproxy = place.is_some() && apply::has_tproxy()?;
+        if place.is_some() {
+            apply::hold(
+                &self.config.transparent,
+                &kernel::facts(&self.config, None, &Network::default()),
+            )?;
+        }
+        let failed = self.listeners.follow(&self.config.inbound, place.is_some());
+        if let Some((address, error)) = failed.into_iter().next() {
+            return Err(format!("{address}: {error}").into());
+        }
+        let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
+        self.listeners.serve_dns(listen)?;
+        self.gate = Some(Gate::start(
+            &self.config.controller,
+            Arc::clone(&self.door) as Arc<dyn Control>,
+        )?);
+        if self.config.mqtt.enable {
+            let started = mqtt::handle::Handle::start(&self.config.mqtt);
+            let started = started.map_err(|(at, error)| format!("{at}: {error}"))?;
+            self.mqtt = Some(started);
+        }
+        if let Some(place) = place {
+            self.capture(place, tproxy).await?;
+        }
+        self.follow_groups();
+        self.show_general();
+        Ok(())
+    }
+
+    /// Serves until told to stop.
+    async fn serve(&mut self) -> Result<(), Failure> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        // Not at once: nothing is new yet, and the free pages are those of the start.
+        let mut persist = interval_at(Instant::now() + SETTLED, PERSIST_EVERY);
+        loop {
+            let event = tokio::select! {
+                _ = terminate.recv() => Event::Stop,
+                _ = interrupt.recv() => Event::Stop,
+                _ = hangup.recv() => Event::Reload,
+                _ = persist.tick() => Event::Persist,
+                Some(request) = self.requests.recv() => Event::Request(request),
+                () = watch_kernel(&mut self.captured) => Event::Network,
+                () = self.providers.changed() => Event::Sets,
+            };
+            match event {
+                Event::Stop => return Ok(()),
+                Event::Reload => {
+                    let done = self.reload(ReloadSource::Running, true).await;
+                    log_reload(&done);
+                    drain(&mut hangup);
+                }
+                Event::Persist => self.persist(),
+                Event::Network => self.refresh_kernel(),
+                Event::Sets => {
+                    self.offload.forget();
+                    self.refresh_kernel();
+                }
+                Event::Request(Request::Reload(source, force, reply)) => {
+                    let done = self.reload(source, force).await;
+                    log_reload(&done);
+                    let _gone = reply.send(done);
+                }
+                Event::Request(Request::Patch(patch, reply)) => {
+                    let _gone = reply.send(self.patch(*patch));
+                }
+            }
+        }
+    }
+
+    fn persist(&self) {
+        memory::collect();
+        let Some(pool) = self.tables.fake_ip.clone() else {
+            return;
+        };
+        let _task = tokio::task::spawn_blocking(move || {
+            if let Err(error) = pool.persist() {
+                log::warn!("fake-ip table: {error}");
+            }
+        });
+    }
+
+    /// Stops: capture first, the drops of `fail: closed` last.
+    async fn stop(&mut self) {
+        log::info!("stopping");
+        self.release_capture().await;
+        self.checks.stop();
+        self.gate = None;
+        self.mqtt = None;
+        self.listeners
+            .follow(&crate::inbound::options::Options::default(), false);
+        if let Err(error) = self.listeners.serve_dns(None) {
+            log::error!("{error}");
+        }
+        if let Some(pool) = &self.tables.fake_ip
+            && let Err(error) = pool.persist()
+        {
+            log::warn!("fake-ip table: {error}");
+        }
+        let closed = self.config.transparent.enable && self.config.transparent.fail == Fail::Closed;
+        if closed && let Err(error) = apply::release() {
+            log::error!("capture: {error}");
+        }
+    }
+}
+
+enum Event {
+    Stop,
+    Reload,
+    Persist,
+    Network,
+    Sets,
+    Request(Request),
+}
+
+/// Who asks the neighbour table for devices, where the kernel lets us watch it.
+fn watched(devices: Option<Arc<Neighbours>>) -> Arc<dyn Devices> {
+    match devices {
+        Some(devices) => devices,
+        None => Arc::new(NoDevices),
+    }
+}
+
+/// Signals that came during a reload asked for what it did.
+fn drain(signal: &mut Signal) {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    while signal.poll_recv(&mut context).is_ready() {}
+}

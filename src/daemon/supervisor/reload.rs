@@ -1,0 +1,157 @@
+//! From one configuration to the next: everything is built and may be refused first, then nothing is.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{Instance, level};
+use crate::config::Config;
+use crate::controllers::ReloadSource;
+use crate::daemon::build::{self, DnsTies};
+use crate::daemon::providers::Providers;
+use crate::daemon::{Failure, command, state};
+use crate::mqtt;
+use crate::netfilter::marks::own_mark;
+use crate::outbound::Resolve;
+use crate::platform::memory;
+
+impl Instance {
+    /// Replaces the configuration; the old one stays when the new one is refused.
+    pub(super) async fn reload(
+        &mut self,
+        source: ReloadSource,
+        force: bool,
+    ) -> Result<(), Failure> {
+        let loaded = match source {
+            ReloadSource::Running if self.file.exists() => command::parse(
+                &command::read_config(&self.file)?,
+                self.file.display().to_string(),
+            )?,
+            ReloadSource::Running => {
+                return Err(format!("{}: there is no such file", self.file.display()).into());
+            }
+            ReloadSource::File { path, text } => command::parse(&text, path.display().to_string())?,
+            ReloadSource::Payload(text) => command::parse(&text, "payload".into())?,
+        };
+        for warning in &loaded.warnings {
+            log::warn!("{}:{warning}", loaded.origin);
+        }
+        let mut config = loaded.config;
+        settle_offload(&mut config);
+        let mark = mark_of(&config);
+        let selected = self.choices();
+        let ties = DnsTies {
+            directory: &self.directory,
+            own_mark: mark,
+            tunnel: &self.tunnel_known,
+            offload: &self.offload,
+        };
+        let server = build::dns_server(&config, &mut self.tables, &ties)?;
+        let routing = build::routing(
+            &mut config,
+            Arc::clone(&self.dns) as Arc<dyn Resolve>,
+            mark,
+            &selected,
+            Some(&self.tunnel.routing().outbounds),
+        )?;
+
+        let providers = Providers::load(&config, &self.directory).await?;
+
+        // From here on nothing is refused any more.
+        let old = std::mem::replace(&mut self.config, config);
+        if !force {
+            let controllers = old.inbound.clone();
+            let listeners = std::mem::take(&mut self.config.inbound.listeners);
+            self.config.inbound = controllers;
+            self.config.inbound.listeners = listeners;
+        }
+        self.dns.replace(server);
+        self.tunnel.replace_routing(routing);
+        self.follow_groups();
+        self.providers.replace(providers);
+        self.logger.set_level(level(&self.config));
+        self.follow_listeners();
+        let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
+        if let Err(error) = self.listeners.serve_dns(listen) {
+            log::error!("{error}");
+        }
+        self.follow_mqtt();
+        self.follow_transparent(&old).await;
+        self.offload.forget();
+        self.show_general();
+        drop(old);
+        memory::collect();
+        Ok(())
+    }
+
+    /// Choices of the groups, those made since the start included.
+    pub(super) fn choices(&self) -> state::Selected {
+        self.door
+            .selected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
+    }
+
+    /// Tests the groups that are in force.
+    pub(super) fn follow_groups(&mut self) {
+        let outbounds = Arc::clone(&self.tunnel.routing().outbounds);
+        self.checks
+            .follow(outbounds, self.config.general.unified_delay);
+    }
+
+    pub(super) fn follow_listeners(&mut self) {
+        for (address, error) in self
+            .listeners
+            .follow(&self.config.inbound, self.config.transparent.enable)
+        {
+            log::error!("{address}: {error}");
+        }
+    }
+
+    /// Starts, changes or stops the broker; what cannot be done leaves it as it is.
+    fn follow_mqtt(&mut self) {
+        let options = &self.config.mqtt;
+        let done = match &mut self.mqtt {
+            Some(running) if options.enable => running.follow(options),
+            None if options.enable => {
+                mqtt::handle::Handle::start(options).map(|started| self.mqtt = Some(started))
+            }
+            _ => {
+                self.mqtt = None;
+                Ok(())
+            }
+        };
+        if let Err((at, error)) = done {
+            log::error!("mqtt: {at}: {error}");
+        }
+    }
+}
+
+/// Offload is sound only while DIRECT leaves as a forwarded packet does.
+pub(super) fn settle_offload(config: &mut Config) {
+    let apart = config.general.interface_name.is_some() || config.general.routing_mark != 0;
+    if config.transparent.offload && apart {
+        if config.transparent.enable {
+            log::info!(
+                "offload is off: interface-name or routing-mark sends DIRECT another way than forwarding"
+            );
+        }
+        config.transparent.offload = false;
+    }
+}
+
+/// The mark of our own sockets; none where nothing is captured, since it takes a capability.
+pub(super) fn mark_of(config: &Config) -> u32 {
+    if config.transparent.enable {
+        own_mark(&config.transparent)
+    } else {
+        0
+    }
+}
+
+pub(super) fn log_reload(done: &Result<(), Failure>) {
+    match done {
+        Ok(()) => log::info!("configuration reloaded"),
+        Err(error) => log::error!("configuration not reloaded: {error}"),
+    }
+}
