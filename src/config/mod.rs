@@ -29,6 +29,7 @@ mod sniffer;
 #[cfg(test)]
 mod tests;
 mod transparent;
+mod transport;
 mod validate;
 mod yaml;
 

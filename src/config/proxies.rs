@@ -4,6 +4,7 @@ use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::general::interface;
 use super::section::Section;
+use super::transport;
 use crate::metadata::Host;
 use crate::outbound::IpVersion;
 use crate::outbound::options::{
@@ -18,7 +19,6 @@ const OTHER_TYPES: &[&str] = &[
     "ssr",
     "vmess",
     "vless",
-    "trojan",
     "hysteria",
     "hysteria2",
     "tuic",
@@ -30,7 +30,7 @@ const OTHER_TYPES: &[&str] = &[
 ];
 
 /// Keys common to all types that are not served yet.
-const OTHER_KEYS: &[&str] = &["mptcp", "smux", "client-fingerprint"];
+const OTHER_KEYS: &[&str] = &["mptcp", "smux", "client-fingerprint", "ech-opts"];
 
 /// One entry of `proxies:`.
 pub(super) fn decode(
@@ -47,6 +47,7 @@ pub(super) fn decode(
         "http" => Protocol::Http(http(&mut section)?),
         "socks5" => Protocol::Socks5(socks5(&mut section)?),
         "ss" => Protocol::Shadowsocks(shadowsocks(&mut section, warnings)?),
+        "trojan" => Protocol::Trojan(transport::trojan(&mut section, warnings)?),
         other if OTHER_TYPES.contains(&other) => {
             return Err(kind.fail(Reason::NotImplemented(Excerpt::of(other))));
         }
@@ -88,7 +89,7 @@ fn dial(section: &mut Section<'_>) -> Result<DialOptions, ConfigError> {
     })
 }
 
-fn server(section: &mut Section<'_>) -> Result<ServerAddress, ConfigError> {
+pub(super) fn server(section: &mut Section<'_>) -> Result<ServerAddress, ConfigError> {
     Ok(ServerAddress {
         host: section
             .require("server")?
@@ -128,7 +129,7 @@ fn http(section: &mut Section<'_>) -> Result<HttpOptions, ConfigError> {
 
 /// A header that goes into a request as it is: it must not be able to end its line (RFC 9110
 /// section 5.5).
-fn header(name: &str, value: &Cursor<'_>) -> Result<(Box<str>, Box<str>), ConfigError> {
+pub(super) fn header(name: &str, value: &Cursor<'_>) -> Result<(Box<str>, Box<str>), ConfigError> {
     const EXPECTED: &str = "a header field in printable characters";
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(token) {
@@ -150,10 +151,16 @@ fn socks5(section: &mut Section<'_>) -> Result<Socks5Options, ConfigError> {
 }
 
 /// `tls` and the keys that only count with it.
-fn tls(section: &mut Section<'_>) -> Result<Option<TlsOptions>, ConfigError> {
+pub(super) fn tls(section: &mut Section<'_>) -> Result<Option<TlsOptions>, ConfigError> {
     let wanted = section.boolean("tls", false)?;
+    let options = tls_keys(section)?;
+    Ok(wanted.then_some(options))
+}
+
+/// The keys of TLS itself.
+pub(super) fn tls_keys(section: &mut Section<'_>) -> Result<TlsOptions, ConfigError> {
     let server_name = section.text("sni")?;
-    let options = TlsOptions {
+    Ok(TlsOptions {
         server_name: section.text("servername")?.or(server_name),
         skip_verify: section.boolean("skip-cert-verify", false)?,
         fingerprint: match section.take("fingerprint") {
@@ -164,8 +171,7 @@ fn tls(section: &mut Section<'_>) -> Result<Option<TlsOptions>, ConfigError> {
             None => None,
         },
         alpn: section.list("alpn", |item| item.text().map(Box::from))?,
-    };
-    Ok(wanted.then_some(options))
+    })
 }
 
 /// Sixty-four hexadecimal digits, colons between them allowed.

@@ -5,14 +5,19 @@
 //! the node and remembers the way as the chain that the APIs show.
 
 pub mod carrier;
+pub mod crypto;
 pub mod dial;
 pub mod direct;
+pub mod framed;
 pub mod group;
 pub mod health;
 pub mod http;
 pub mod http_url;
 pub mod options;
+pub mod packets;
+pub mod prelude;
 pub mod probe;
+pub mod random;
 pub mod registry;
 pub mod reject;
 pub mod scratch;
@@ -20,7 +25,10 @@ pub mod shadowsocks;
 pub mod socks5;
 pub mod socks_address;
 pub mod status_ranges;
+pub mod stream_proxy;
 pub mod tls;
+pub mod transport;
+pub mod trojan;
 
 use std::future::Future;
 use std::io;
@@ -94,6 +102,8 @@ pub enum Kind {
     Socks5,
     /// A Shadowsocks server.
     Shadowsocks,
+    /// A Trojan server.
+    Trojan,
     /// A group that a person chooses in.
     Selector,
     /// A group that takes the fastest member.
@@ -117,6 +127,7 @@ impl Kind {
             Self::Http => "Http",
             Self::Socks5 => "Socks5",
             Self::Shadowsocks => "Shadowsocks",
+            Self::Trojan => "Trojan",
             Self::Selector => "Selector",
             Self::UrlTest => "URLTest",
             Self::Fallback => "Fallback",

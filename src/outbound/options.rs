@@ -55,6 +55,8 @@ pub enum Protocol {
     Socks5(Socks5Options),
     /// `type: ss`.
     Shadowsocks(ShadowsocksOptions),
+    /// `type: trojan`.
+    Trojan(TrojanOptions),
 }
 
 /// `username` and `password`.
@@ -118,6 +120,54 @@ impl std::fmt::Debug for ShadowsocksOptions {
     }
 }
 
+/// Keys of `type: trojan`.
+#[derive(Clone)]
+pub struct TrojanOptions {
+    /// The server.
+    pub server: ServerAddress,
+    /// `password`; never shown.
+    pub password: Box<str>,
+    /// TLS, without which there is no Trojan.
+    pub tls: TlsOptions,
+    /// `network` with its own keys.
+    pub network: NetworkOptions,
+}
+
+impl std::fmt::Debug for TrojanOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TrojanOptions")
+            .field("server", &self.server)
+            .field("tls", &self.tls)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `network`: what stands between TLS and the protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NetworkOptions {
+    /// `tcp`: nothing.
+    #[default]
+    Tcp,
+    /// `ws`, `ws-opts`.
+    WebSocket(WebSocketOptions),
+}
+
+/// Keys of `ws-opts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebSocketOptions {
+    /// `path`, beginning with a slash.
+    pub path: Box<str>,
+    /// `headers`, `Host` among them.
+    pub headers: Vec<(Box<str>, Box<str>)>,
+    /// `max-early-data`: how many of the first bytes go with the request.
+    pub early_data_max: u32,
+    /// `early-data-header-name`: where they go; at the end of the path when it is empty.
+    pub early_data_header: Box<str>,
+    /// `v2ray-http-upgrade`: bytes follow the upgrade without frames.
+    pub upgrade_only: bool,
+}
+
 /// TLS towards a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
@@ -141,6 +191,7 @@ impl Protocol {
             Self::Http(_) => Kind::Http,
             Self::Socks5(_) => Kind::Socks5,
             Self::Shadowsocks(_) => Kind::Shadowsocks,
+            Self::Trojan(_) => Kind::Trojan,
         }
     }
 }

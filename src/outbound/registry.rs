@@ -16,7 +16,8 @@ use super::reject::Reject;
 use super::shadowsocks::Shadowsocks;
 use super::shadowsocks::method::MethodError;
 use super::socks5::{Socks5, Socks5Error};
-use super::{Kind, Outbound, Traits};
+use super::transport::TransportError;
+use super::{Kind, Outbound, Traits, trojan};
 use crate::metadata::Metadata;
 
 /// The outbounds that exist without being configured.
@@ -72,6 +73,8 @@ pub enum ProtocolError {
     Socks5(Socks5Error),
     /// `type: ss`.
     Shadowsocks(MethodError),
+    /// TLS or `network` of a protocol that has them.
+    Transport(TransportError),
 }
 
 impl fmt::Display for ProtocolError {
@@ -80,6 +83,7 @@ impl fmt::Display for ProtocolError {
             Self::Http(error) => error.fmt(f),
             Self::Socks5(error) => error.fmt(f),
             Self::Shadowsocks(error) => error.fmt(f),
+            Self::Transport(error) => error.fmt(f),
         }
     }
 }
@@ -417,6 +421,9 @@ fn build_proxy(
         Protocol::Shadowsocks(options) => Arc::new(
             Shadowsocks::new(node, options).map_err(|e| wrong(ProtocolError::Shadowsocks(e)))?,
         ),
+        Protocol::Trojan(options) => Arc::new(
+            trojan::outbound(node, options).map_err(|e| wrong(ProtocolError::Transport(e)))?,
+        ),
     })
 }
 
@@ -426,6 +433,7 @@ fn server_host(protocol: &Protocol) -> Option<Box<str>> {
         Protocol::Http(options) => Some(options.server.host.clone()),
         Protocol::Socks5(options) => Some(options.server.host.clone()),
         Protocol::Shadowsocks(options) => Some(options.server.host.clone()),
+        Protocol::Trojan(options) => Some(options.server.host.clone()),
     }
 }
 

@@ -55,6 +55,9 @@ impl Scratch {
         }
     }
 
+    /// Bytes of the largest buffer.
+    pub const LARGEST: usize = LARGE_BYTES;
+
     /// The largest there is: it holds any datagram.
     #[must_use]
     pub fn large() -> Self {

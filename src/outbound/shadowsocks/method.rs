@@ -7,7 +7,7 @@ use std::fmt;
 use data_encoding::BASE64;
 use md5::{Digest, Md5};
 
-use super::crypto::{
+use crate::outbound::crypto::{
     BlockKey, Cipher, Forged, KEY_MAX, Key, RestingKey, hkdf_subkey, identity_subkey,
     session_subkey,
 };

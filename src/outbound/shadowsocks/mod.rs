@@ -1,12 +1,10 @@
 //! `type: ss`: Shadowsocks with AEAD ciphers (SIP004) and of the 2022 edition (SIP022, SIP023).
 //!
 //! `method` turns `cipher` and `password` into keys; `tcp` and `packet` are the wire formats,
-//! pure; `stream` and `udp` drive them; `crypto` holds the primitives.
+//! pure; `stream` and `udp` drive them.
 
-pub mod crypto;
 pub mod method;
 pub mod packet;
-mod random;
 pub mod stream;
 pub mod tcp;
 pub mod udp;
@@ -16,7 +14,6 @@ use std::io;
 use std::sync::Arc;
 
 use self::method::{MethodError, Secret};
-use self::stream::ShadowsocksStream;
 use self::udp::ShadowsocksDatagrams;
 use super::dial::Node;
 use super::options::{ServerAddress, ShadowsocksOptions};
@@ -72,7 +69,7 @@ impl Outbound for Shadowsocks {
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
             target.shrink_to_fit();
             let carrier = self.node.dialer.connect(&self.server).await?;
-            let stream = ShadowsocksStream::new(carrier, &self.secret, target)?;
+            let stream = stream::connect(carrier, &self.secret, target)?;
             Ok(Stream::Boxed(Box::new(stream)))
         })
     }

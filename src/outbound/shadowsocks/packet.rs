@@ -7,11 +7,11 @@ use std::ops::Range;
 
 use subtle::ConstantTimeEq;
 
-use super::crypto::{Forged, Key, NONCE, XNONCE, open_x, seal_x};
 use super::method::Secret;
 use super::tcp::CLOCK_SKEW_MAX;
 use super::window::Window;
 use crate::metadata::Endpoint;
+use crate::outbound::crypto::{Forged, Key, NONCE, XNONCE, open_x, seal_x};
 use crate::outbound::scratch::{Full, Scratch};
 use crate::outbound::socks_address::{self, AddressError};
 use crate::wire::{Reader, Truncated};

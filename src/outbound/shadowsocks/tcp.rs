@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
-use super::crypto::{Forged, KEY_MAX, Nonce, RestingKey, TAG};
 use super::method::{Edition, Secret};
+use crate::outbound::crypto::{Forged, KEY_MAX, Nonce, RestingKey, TAG};
 use crate::outbound::scratch::{Full, Scratch};
 use crate::wire::{Reader, Truncated};
 
@@ -337,7 +337,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::outbound::shadowsocks::crypto::Cipher;
+    use crate::outbound::crypto::Cipher;
     use crate::outbound::shadowsocks::method::Method;
 
     const TIME: u64 = 1_700_000_000;

@@ -8,12 +8,12 @@ use std::task::{Context, Poll, ready};
 use portable_atomic::{AtomicU64, Ordering};
 use tokio::io::ReadBuf;
 
-use super::crypto::{KEY_MAX, XNONCE};
 use super::method::{Edition, Secret};
 use super::packet::{self, Numbers, PacketError, Session};
-use super::random;
 use crate::metadata::{Endpoint, Host};
 use crate::outbound::carrier::PacketCarrier;
+use crate::outbound::crypto::{KEY_MAX, XNONCE};
+use crate::outbound::random;
 use crate::outbound::scratch::Scratch;
 use crate::outbound::{BoxFuture, Datagrams, socks_address};
 use crate::platform::clock;

@@ -3,7 +3,7 @@
 #![no_main]
 
 use headgate::outbound::scratch::Scratch;
-use headgate::outbound::shadowsocks::crypto::{NONCE, seal_x};
+use headgate::outbound::crypto::{NONCE, seal_x};
 use headgate::outbound::shadowsocks::method::{Edition, METHODS, Secret};
 use headgate::outbound::shadowsocks::packet::{self, Numbers, PacketError, Session};
 use headgate::outbound::socks_address;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use headgate::outbound::carrier::Carrier;
-use headgate::outbound::shadowsocks::crypto::Nonce;
+use headgate::outbound::crypto::Nonce;
 use headgate::outbound::shadowsocks::method::{Edition, METHODS, Secret};
-use headgate::outbound::shadowsocks::stream::ShadowsocksStream;
+use headgate::outbound::shadowsocks::stream;
 use headgate::outbound::{Outbound, Stream};
 use headgate_fuzz::Input;
 use headgate_fuzz::network::{Wire, flow, pieces, run};
@@ -48,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
         };
         let target = vec![1, 192, 0, 2, 3, 0, 80];
         let carrier = Carrier::Boxed(carrier);
-        let mut stream = ShadowsocksStream::new(carrier, &secret, target).unwrap();
+        let mut stream = stream::connect(carrier, &secret, target).unwrap();
         stream.write_all(b"GET").await.unwrap();
         stream.flush().await.unwrap();
         let mut read = Vec::new();

@@ -1,4 +1,4 @@
-//! The primitives of Shadowsocks behind types that hide which library does them.
+//! The primitives of encrypting protocols behind types that hide which library does them.
 //!
 //! Pure. ChaCha20-Poly1305 is ring's everywhere. AES-GCM is ring's where it has assembly for AES
 //! instructions (x86_64: 5.6 GB/s against RustCrypto's 1.1 on 1400 bytes), and RustCrypto's on
@@ -103,19 +103,32 @@ impl Key {
     ///
     /// # Errors
     /// [`Forged`] when `data` is longer than the cipher can take (tens of gigabytes).
-    #[inline(never)]
     pub fn seal(&self, nonce: &[u8; NONCE], data: &mut [u8]) -> Result<[u8; TAG], Forged> {
+        self.seal_with(nonce, b"", data)
+    }
+
+    /// As [`Key::seal`], with associated data that the tag covers too.
+    ///
+    /// # Errors
+    /// As [`Key::seal`].
+    #[inline(never)]
+    pub fn seal_with(
+        &self,
+        nonce: &[u8; NONCE],
+        associated: &[u8],
+        data: &mut [u8],
+    ) -> Result<[u8; TAG], Forged> {
         match &self.0 {
             Inner::Ring(key) => {
                 let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
-                let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), data);
+                let tag = key.seal_in_place_separate_tag(nonce, Aad::from(associated), data);
                 tag.map_err(|_| Forged)?
                     .as_ref()
                     .try_into()
                     .map_err(|_| Forged)
             }
             #[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-            Inner::Portable(key) => key.seal(nonce, data),
+            Inner::Portable(key) => key.seal(nonce, associated, data),
         }
     }
 
@@ -123,20 +136,33 @@ impl Key {
     ///
     /// # Errors
     /// [`Forged`]; `data` is then garbage.
-    #[inline(never)]
     pub fn open<'a>(
         &self,
         nonce: &[u8; NONCE],
         data: &'a mut [u8],
     ) -> Result<&'a mut [u8], Forged> {
+        self.open_with(nonce, b"", data)
+    }
+
+    /// As [`Key::open`], with associated data that the tag covers too.
+    ///
+    /// # Errors
+    /// As [`Key::open`].
+    #[inline(never)]
+    pub fn open_with<'a>(
+        &self,
+        nonce: &[u8; NONCE],
+        associated: &[u8],
+        data: &'a mut [u8],
+    ) -> Result<&'a mut [u8], Forged> {
         match &self.0 {
             Inner::Ring(key) => {
                 let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
-                key.open_in_place(nonce, Aad::empty(), data)
+                key.open_in_place(nonce, Aad::from(associated), data)
                     .map_err(|_| Forged)
             }
             #[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-            Inner::Portable(key) => key.open(nonce, data),
+            Inner::Portable(key) => key.open(nonce, associated, data),
         }
     }
 }
@@ -206,12 +232,13 @@ mod portable {
         pub(super) fn seal(
             &self,
             nonce: &[u8; NONCE],
+            associated: &[u8],
             data: &mut [u8],
         ) -> Result<[u8; TAG], Forged> {
             let nonce = nonce.into();
             let tag = match self {
-                Self::Aes128(key) => key.encrypt_inout_detached(nonce, b"", data.into()),
-                Self::Aes256(key) => key.encrypt_inout_detached(nonce, b"", data.into()),
+                Self::Aes128(key) => key.encrypt_inout_detached(nonce, associated, data.into()),
+                Self::Aes256(key) => key.encrypt_inout_detached(nonce, associated, data.into()),
             };
             tag.map(Into::into).map_err(|_| Forged)
         }
@@ -220,6 +247,7 @@ mod portable {
         pub(super) fn open<'a>(
             &self,
             nonce: &[u8; NONCE],
+            associated: &[u8],
             data: &'a mut [u8],
         ) -> Result<&'a mut [u8], Forged> {
             let nonce = nonce.into();
@@ -227,10 +255,10 @@ mod portable {
             let tag = (&*tag).into();
             match self {
                 Self::Aes128(key) => {
-                    key.decrypt_inout_detached(nonce, b"", (&mut *text).into(), tag)
+                    key.decrypt_inout_detached(nonce, associated, (&mut *text).into(), tag)
                 }
                 Self::Aes256(key) => {
-                    key.decrypt_inout_detached(nonce, b"", (&mut *text).into(), tag)
+                    key.decrypt_inout_detached(nonce, associated, (&mut *text).into(), tag)
                 }
             }
             .map_err(|_| Forged)?;
@@ -375,14 +403,20 @@ mod tests {
             let portable = Key(Inner::Portable(portable::AesGcm::new(&bytes).unwrap()));
             let nonce = [7; NONCE];
             let mut sealed = b"some text".to_vec();
-            let tag = ring.seal(&nonce, &mut sealed).unwrap();
+            let tag = ring.seal_with(&nonce, b"more", &mut sealed).unwrap();
             let mut again = b"some text".to_vec();
-            assert_eq!(portable.seal(&nonce, &mut again), Ok(tag));
+            assert_eq!(portable.seal_with(&nonce, b"more", &mut again), Ok(tag));
             assert_eq!(sealed, again);
             sealed.extend_from_slice(&tag);
             let mut copy = sealed.clone();
-            assert_eq!(portable.open(&nonce, &mut sealed).unwrap(), b"some text");
-            assert_eq!(ring.open(&nonce, &mut copy).unwrap(), b"some text");
+            assert_eq!(
+                portable.open_with(&nonce, b"more", &mut sealed).unwrap(),
+                b"some text"
+            );
+            assert_eq!(
+                ring.open_with(&nonce, b"more", &mut copy).unwrap(),
+                b"some text"
+            );
         }
     }
 

@@ -1,0 +1,135 @@
+//! `network` with its `…-opts`, and the proxies that have it (clash-api.md 3.8): Trojan.
+
+use super::decode::Cursor;
+use super::error::{ConfigError, Excerpt, Reason, Warnings};
+use super::proxies::{header, server, tls_keys};
+use super::section::Section;
+use crate::outbound::options::{NetworkOptions, TrojanOptions, WebSocketOptions};
+
+/// Values of `network` that mihomo knows and headgate does not.
+const OTHER_NETWORKS: &[&str] = &["http", "h2", "grpc", "xhttp"];
+
+/// `type: trojan`.
+pub(super) fn trojan(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<TrojanOptions, ConfigError> {
+    let options = TrojanOptions {
+        server: server(section)?,
+        password: section.require("password")?.text()?.into(),
+        tls: tls_keys(section)?,
+        network: network(section, warnings)?,
+    };
+    // TLS is not a choice here; mihomo ignores the key too.
+    let _always = section.take("tls");
+    for key in ["ss-opts", "reality-opts"] {
+        refuse(section, key)?;
+    }
+    Ok(options)
+}
+
+/// Refuses a key without which the server would not understand a byte.
+fn refuse(section: &mut Section<'_>, key: &'static str) -> Result<(), ConfigError> {
+    match section.take(key) {
+        Some(value) => Err(value.fail(Reason::NotImplemented(Excerpt::of(key)))),
+        None => Ok(()),
+    }
+}
+
+/// `network` and the options that belong to it; those of other networks mean nothing.
+pub(super) fn network(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<NetworkOptions, ConfigError> {
+    let websocket = section.take("ws-opts");
+    let others = ["http-opts", "h2-opts", "grpc-opts", "xhttp-opts"];
+    let network = section.take("network");
+    for key in others {
+        let _of_another = section.take(key);
+    }
+    let Some(network) = network else {
+        return Ok(NetworkOptions::Tcp);
+    };
+    match network.text()? {
+        "tcp" => Ok(NetworkOptions::Tcp),
+        "ws" => match websocket {
+            Some(options) => Ok(NetworkOptions::WebSocket(web_socket(&options, warnings)?)),
+            None => Ok(NetworkOptions::WebSocket(WebSocketOptions {
+                path: "/".into(),
+                ..WebSocketOptions::default()
+            })),
+        },
+        other if OTHER_NETWORKS.contains(&other) => {
+            Err(network.fail(Reason::NotImplemented(Excerpt::of(other))))
+        }
+        other => Err(network.fail(Reason::Unknown("network", Excerpt::of(other)))),
+    }
+}
+
+fn web_socket(at: &Cursor<'_>, warnings: &mut Warnings) -> Result<WebSocketOptions, ConfigError> {
+    const PATH: &str = "a path that begins with a slash";
+    let mut section = at.section()?;
+    let mut options = WebSocketOptions {
+        path: match section.take("path") {
+            Some(path) => path.parse(PATH, |text| {
+                let graphic = text.bytes().all(|b| b.is_ascii_graphic());
+                (graphic && text.starts_with('/')).then(|| text.into())
+            })?,
+            None => "/".into(),
+        },
+        headers: match section.take("headers") {
+            Some(headers) => headers
+                .entries()?
+                .map(|(name, value)| header(name, &value))
+                .collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        },
+        early_data_max: match section.take("max-early-data") {
+            Some(most) => most.integer(0..=8192, "a number of bytes (0 to 8192)")?,
+            None => 0,
+        },
+        early_data_header: section.text("early-data-header-name")?.unwrap_or_default(),
+        upgrade_only: section.boolean("v2ray-http-upgrade", false)?,
+    };
+    // Xray's way to say both: `?ed=2048` in the path, which is not sent.
+    if let Some((path, early)) = early_data_of(&options.path) {
+        options.path = path;
+        if options.early_data_max == 0 {
+            options.early_data_max = early;
+            options.early_data_header = "Sec-WebSocket-Protocol".into();
+        }
+    }
+    section.not_implemented(&["v2ray-http-upgrade-fast-open"], warnings);
+    section.finish(warnings);
+    Ok(options)
+}
+
+/// The path without its parameter `ed`, and that parameter.
+fn early_data_of(path: &str) -> Option<(Box<str>, u32)> {
+    let (path, query) = path.split_once('?')?;
+    let early = query.split('&').find_map(|part| part.strip_prefix("ed="))?;
+    let early = early.parse::<u32>().ok()?.min(8192);
+    let rest: Vec<&str> = query
+        .split('&')
+        .filter(|part| !part.starts_with("ed="))
+        .collect();
+    let path = match rest.is_empty() {
+        true => path.to_owned(),
+        false => format!("{path}?{}", rest.join("&")),
+    };
+    Some((path.into(), early))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_data_is_taken_out_of_the_path() {
+        assert_eq!(early_data_of("/p?ed=2048"), Some(("/p".into(), 2048)));
+        let both = early_data_of("/p?a=b&ed=99999&c");
+        assert_eq!(both, Some(("/p?a=b&c".into(), 8192)));
+        assert_eq!(early_data_of("/p?edge=1"), None);
+        assert_eq!(early_data_of("/p?ed=x"), None);
+    }
+}

@@ -1,0 +1,124 @@
+//! What lies between a proxy protocol and its server's socket: TLS, and `network`.
+//!
+//! A [`Transport`] knows one server and opens a carrier to it, every layer included, within
+//! one time-out. Protocols above do not know which layers there are. Layouts: proxy-protocols.md 8.
+
+pub mod upgrade;
+pub mod websocket;
+
+use std::fmt;
+use std::io;
+
+use tokio::time::timeout;
+
+use self::upgrade::HeadError;
+use self::websocket::WebSocket;
+use super::carrier::Carrier;
+use super::dial::{DIAL_TIMEOUT, DialError, Dialer};
+use super::options::{NetworkOptions, ServerAddress, TlsOptions};
+use super::tls::{TlsClient, TlsError};
+
+/// What is wrong with the options of a transport.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransportError {
+    /// TLS cannot be spoken so.
+    Tls(TlsError),
+    /// `path` or `headers` make no request.
+    Head(HeadError),
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tls(error) => error.fmt(f),
+            Self::Head(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TransportError {}
+
+impl From<TlsError> for TransportError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
+    }
+}
+
+impl From<HeadError> for TransportError {
+    fn from(error: HeadError) -> Self {
+        Self::Head(error)
+    }
+}
+
+/// The way to one server.
+pub struct Transport {
+    server: ServerAddress,
+    tls: Option<TlsClient>,
+    network: Network,
+}
+
+enum Network {
+    Tcp,
+    WebSocket(WebSocket),
+}
+
+impl Transport {
+    /// The way to `server` by these layers. Opens nothing.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub fn new(
+        server: &ServerAddress,
+        tls: Option<&TlsOptions>,
+        network: &NetworkOptions,
+    ) -> Result<Self, TransportError> {
+        let mut tls = tls.cloned();
+        // The name that a `Host` field takes when it is not given: the one that TLS shows.
+        let named = tls.as_ref().and_then(|tls| tls.server_name.clone());
+        let host = named.unwrap_or_else(|| server.host.clone());
+        let network = match network {
+            NetworkOptions::Tcp => Network::Tcp,
+            NetworkOptions::WebSocket(options) => {
+                // An upgrade is a matter of HTTP/1.1 (RFC 6455 section 4.1).
+                offer(&mut tls, &["http/1.1"]);
+                Network::WebSocket(WebSocket::new(options, &host, server.port, tls.is_some())?)
+            }
+        };
+        let client = |tls: &TlsOptions| TlsClient::new(tls, &server.host);
+        Ok(Self {
+            server: server.clone(),
+            tls: tls.as_ref().map(client).transpose()?,
+            network,
+        })
+    }
+
+    /// A stream to the server. What delays its first bytes is named at the layer that does.
+    ///
+    /// # Errors
+    /// What the dialer, TLS or the network's handshake says, or that it took too long.
+    pub async fn connect(&self, dialer: &Dialer) -> io::Result<Carrier> {
+        let connecting = async {
+            let mut carrier = dialer.connect(&self.server).await?;
+            if let Some(tls) = &self.tls {
+                carrier = tls.handshake(carrier).await?;
+            }
+            match &self.network {
+                Network::Tcp => Ok(carrier),
+                Network::WebSocket(websocket) => websocket.connect(carrier).await,
+            }
+        };
+        match timeout(DIAL_TIMEOUT, Box::pin(connecting)).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(DialError::TimedOut.into()),
+        }
+    }
+}
+
+/// Has TLS offer `protocols` unless the configuration says what to offer.
+fn offer(tls: &mut Option<TlsOptions>, protocols: &[&str]) {
+    if let Some(tls) = tls
+        && tls.alpn.is_empty()
+    {
+        tls.alpn = protocols.iter().map(|&protocol| protocol.into()).collect();
+    }
+}
