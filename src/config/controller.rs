@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::decode::Cursor;
 use super::error::{ConfigError, Reason, Warnings};
 use super::section::Section;
-use crate::controllers::options::Options;
+use crate::controllers::options::{Options, Scope, Secret, Tls};
 use crate::metadata::Host;
 
 /// Takes the controller's keys of the top level.
@@ -17,17 +17,16 @@ pub(super) fn decode(
     warnings: &mut Warnings,
 ) -> Result<Options, ConfigError> {
     let secret = section.text("secret")?.unwrap_or_default();
+    let secrets = secrets(section, warnings)?;
+    let closed = !secret.is_empty() || !secrets.is_empty();
     let address = section.take("external-controller");
-    let listen = address.map(|at| socket_address(&at)).transpose()?;
-    if let (Some(at), Some(listen)) = (address, listen)
-        && secret.is_empty()
-        && !listen.ip().to_canonical().is_loopback()
-    {
-        return Err(at.fail(Reason::OpenController));
-    }
+    let listen = address.map(|at| guarded_address(&at, closed)).transpose()?;
+    let tls = tls(section, closed, warnings)?;
     let unix = section.text("external-controller-unix")?;
     let mut options = Options {
         listen,
+        tls,
+        secrets,
         unix: unix.map(|path| path.into_string().into()),
         secret,
         hosts: section.list("external-controller-hosts", |item| {
@@ -50,6 +49,80 @@ pub(super) fn decode(
         section.finish(warnings);
     }
     Ok(options)
+}
+
+/// Where to listen; beyond the loopback only where a secret is asked for.
+fn guarded_address(at: &Cursor<'_>, closed: bool) -> Result<SocketAddr, ConfigError> {
+    let listen = socket_address(at)?;
+    if !closed && !listen.ip().to_canonical().is_loopback() {
+        return Err(at.fail(Reason::OpenController));
+    }
+    Ok(listen)
+}
+
+/// `external-controller-tls`, and `tls:`, which is for nothing else here.
+fn tls(
+    section: &mut Section<'_>,
+    closed: bool,
+    warnings: &mut Warnings,
+) -> Result<Option<Tls>, ConfigError> {
+    let address = section.take("external-controller-tls");
+    let listen = address.map(|at| guarded_address(&at, closed)).transpose()?;
+    let (mut certificate, mut private_key) = (None, None);
+    let keys = section.take("tls");
+    if let Some(keys) = &keys {
+        let mut section = keys.section()?;
+        certificate = section.text("certificate")?;
+        private_key = section.text("private-key")?;
+        section.not_implemented(
+            &[
+                "custom-certifactes",
+                "client-auth-type",
+                "client-auth-cert",
+                "ech-key",
+            ],
+            warnings,
+        );
+        section.finish(warnings);
+    }
+    let (Some(at), Some(listen)) = (address, listen) else {
+        return Ok(None);
+    };
+    let (Some(certificate), Some(private_key)) = (certificate, private_key) else {
+        return Err(at.fail(Reason::NoCertificate));
+    };
+    Ok(Some(Tls {
+        listen,
+        certificate,
+        private_key,
+    }))
+}
+
+/// `secrets:` (headgate's own): `{name, secret, scope}`.
+fn secrets(section: &mut Section<'_>, warnings: &mut Warnings) -> Result<Vec<Secret>, ConfigError> {
+    section.list("secrets", |item| {
+        let mut section = item.section()?;
+        let secret = Secret {
+            name: section
+                .require("name")?
+                .parse("a name (letters, digits, - and _)", |text| {
+                    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+                    text.bytes().all(plain).then(|| text.into())
+                })?,
+            secret: section.require("secret")?.text()?.into(),
+            scope: section.require("scope")?.parse(
+                "read, operate, configure or admin",
+                |text| {
+                    let mut known = Scope::NAMES.into_iter();
+                    known
+                        .find(|(_, name)| *name == text)
+                        .map(|(scope, _)| scope)
+                },
+            )?,
+        };
+        section.finish(warnings);
+        Ok(secret)
+    })
 }
 
 /// Where to listen: `address:port`; `:port` is every address of both families.

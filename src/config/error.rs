@@ -104,6 +104,8 @@ pub enum Reason {
     NothingToCapture,
     /// A controller that others can reach, without a secret (users.md S2).
     OpenController,
+    /// `external-controller-tls` without `tls.certificate` and `tls.private-key`.
+    NoCertificate,
 }
 
 impl fmt::Display for Reason {
@@ -144,6 +146,9 @@ impl fmt::Display for Reason {
             Self::OpenController => {
                 "other machines could reach the controller without a secret: set secret, \
                  or listen on 127.0.0.1"
+            }
+            Self::NoCertificate => {
+                "TLS needs tls.certificate and tls.private-key: PEM files, or PEM text"
             }
         };
         f.write_str(text)

@@ -65,8 +65,6 @@ const OTHER_KEYS: &[&str] = &[
     "ntp",
     "iptables",
     "experimental",
-    "tls",
-    "external-controller-tls",
     "external-controller-pipe",
     "external-controller-routing-mark",
     "external-ui",

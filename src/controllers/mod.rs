@@ -99,6 +99,42 @@ pub trait Control: Send + Sync {
 
     /// Empties the answer caches of all resolvers.
     fn flush_dns(&self);
+
+    /// Directories beside the working directory in which the API may name a file (`SAFE_PATHS`).
+    fn safe_paths(&self) -> &[PathBuf];
+
+    /// Fetches the geo databases that the running configuration uses.
+    ///
+    /// # Errors
+    /// What became of one of them; those that were fetched before it are in use.
+    fn update_geo(&self) -> Result<(), Cause>;
+
+    /// Stops cleanly and runs the program anew with the same arguments. Does not wait.
+    fn restart(&self);
+
+    /// Gives free memory of all threads back to the kernel.
+    fn collect(&self);
+
+    /// Whether the log level was `debug` when the controller started.
+    fn is_debugged(&self) -> bool;
+
+    /// What is kept under `key`.
+    ///
+    /// # Errors
+    /// No such key is possible, or what the file system says; so for the two below.
+    fn stored(&self, key: &str) -> Result<Option<Vec<u8>>, Cause>;
+
+    /// Keeps `value` under `key`.
+    ///
+    /// # Errors
+    /// As above, or there is no room.
+    fn store(&self, key: &str, value: &[u8]) -> Result<(), Cause>;
+
+    /// Forgets `key`.
+    ///
+    /// # Errors
+    /// As above.
+    fn forget_stored(&self, key: &str) -> Result<(), Cause>;
 }
 
 /// What `GET /configs` shows (clash-api.md 1.7).
@@ -140,6 +176,8 @@ pub struct General {
     pub routing_mark: u32,
     /// Whether the sniffer is on.
     pub sniffing: bool,
+    /// `find-process-mode`.
+    pub find_process: &'static str,
     /// `keep-alive-idle`, seconds.
     pub keep_alive_idle: u32,
     /// `keep-alive-interval`, seconds.

@@ -8,10 +8,14 @@ use std::path::PathBuf;
 pub struct Options {
     /// `external-controller`; none: no TCP controller.
     pub listen: Option<SocketAddr>,
+    /// `external-controller-tls`, with the certificate that it shows.
+    pub tls: Option<Tls>,
     /// `external-controller-unix`, relative to the working directory.
     pub unix: Option<PathBuf>,
     /// `secret`; empty: every route is open. Never shown.
     pub secret: Box<str>,
+    /// `secrets` (headgate's own): further ones, each for as much as its scope says.
+    pub secrets: Vec<Secret>,
     /// `external-controller-cors.allow-origins`: exact, or with one `*`; empty: closed.
     pub allow_origins: Vec<Box<str>>,
     /// `external-controller-cors.allow-private-network`.
@@ -19,4 +23,49 @@ pub struct Options {
     /// `external-controller-hosts` (headgate's own): names that a request may have in `Host`, beside
     /// address literals and names that are local by nature (`http::access`).
     pub hosts: Vec<Box<str>>,
+}
+
+/// The controller's TLS listener.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// `external-controller-tls`.
+    pub listen: SocketAddr,
+    /// `tls.certificate`: a file relative to the working directory, or PEM text itself.
+    pub certificate: Box<str>,
+    /// `tls.private-key`, likewise; never shown.
+    pub private_key: Box<str>,
+}
+
+/// One entry of `secrets`.
+#[derive(Clone)]
+pub struct Secret {
+    /// What the log calls its bearer.
+    pub name: Box<str>,
+    /// Never shown.
+    pub secret: Box<str>,
+    /// What it is good for.
+    pub scope: Scope,
+}
+
+/// What a secret is good for; each scope includes those before it (users.md S7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// To look.
+    Read,
+    /// To choose in groups, to test, to close connections, to refresh.
+    Operate,
+    /// To change settings and to load configurations.
+    Configure,
+    /// To restart and to replace the program or its pages, and to see into its memory.
+    Admin,
+}
+
+impl Scope {
+    /// Every scope, with the name that the configuration gives it.
+    pub const NAMES: [(Self, &'static str); 4] = [
+        (Self::Read, "read"),
+        (Self::Operate, "operate"),
+        (Self::Configure, "configure"),
+        (Self::Admin, "admin"),
+    ];
 }

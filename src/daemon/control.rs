@@ -12,6 +12,8 @@ use super::Failure;
 use super::offload::Offload;
 use super::providers::Providers;
 use super::state::{self, Selected};
+use super::storage;
+use super::workers::Workers;
 use crate::controllers::{
     Cause, Control, DnsAnswer, DnsQueryError, DnsRecord, General, Patch, ReloadSource,
 };
@@ -36,6 +38,8 @@ pub enum Request {
     Reload(ReloadSource, bool, SyncSender<Result<(), Failure>>),
     /// Change general settings.
     Patch(Box<Patch>, SyncSender<Result<(), Failure>>),
+    /// Stop, and run anew.
+    Restart,
 }
 
 /// The door that controllers get.
@@ -53,6 +57,11 @@ pub struct Door {
     pub runtime: tokio::runtime::Handle,
     /// Table: the choices, and whether they are kept (`store-selected`).
     pub selected: Arc<Mutex<(Selected, bool)>>,
+    pub workers: Arc<Workers>,
+    /// `SAFE_PATHS` of the environment.
+    pub safe_paths: Vec<PathBuf>,
+    /// Whether the log level was `debug` at the start.
+    pub debugged: bool,
 }
 
 impl Door {
@@ -180,6 +189,51 @@ impl Control for Door {
     fn flush_dns(&self) {
         self.dns.server().flush_cache();
     }
+
+    fn safe_paths(&self) -> &[PathBuf] {
+        &self.safe_paths
+    }
+
+    fn update_geo(&self) -> Result<(), Cause> {
+        // No rule type of this version reads a geo database.
+        Ok(())
+    }
+
+    fn restart(&self) {
+        if self.requests.try_send(Request::Restart).is_err() {
+            log::error!("too many changes at once: not restarted");
+        }
+    }
+
+    fn collect(&self) {
+        memory::collect();
+        for runtime in self.workers.handles().iter().chain([&self.runtime]) {
+            runtime.spawn(async { memory::collect() });
+        }
+    }
+
+    fn is_debugged(&self) -> bool {
+        self.debugged
+    }
+
+    fn stored(&self, key: &str) -> Result<Option<Vec<u8>>, Cause> {
+        Ok(storage::get(&self.directory, key)?)
+    }
+
+    fn store(&self, key: &str, value: &[u8]) -> Result<(), Cause> {
+        Ok(storage::put(&self.directory, key, value)?)
+    }
+
+    fn forget_stored(&self, key: &str) -> Result<(), Cause> {
+        Ok(storage::delete(&self.directory, key)?)
+    }
+}
+
+/// `SAFE_PATHS` of the environment: absolute directories, separated by colons.
+pub fn safe_paths() -> Vec<PathBuf> {
+    let list = std::env::var_os("SAFE_PATHS").unwrap_or_default();
+    let paths = std::env::split_paths(&list);
+    paths.filter(|path| path.is_absolute()).collect()
 }
 
 /// A DNS message as the controllers show it.

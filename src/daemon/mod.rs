@@ -5,7 +5,8 @@
 //! anything. `supervisor` is the life of a running instance: one task owns everything that changes,
 //! and controllers reach it through `control`. `workers` are the loops that flows live on,
 //! `listeners` their sockets, `checks` the tests of groups, `providers` where rule sets come from,
-//! `kernel` the capture rules, `offload` what DNS tells the kernel, `state` what survives a restart.
+//! `kernel` the capture rules, `offload` what DNS tells the kernel, `state` what survives a restart,
+//! `storage` what dashboards keep with us, `restart` how the program runs itself anew.
 
 mod build;
 mod checks;
@@ -15,7 +16,9 @@ mod kernel;
 mod listeners;
 mod offload;
 mod providers;
+mod restart;
 mod state;
+mod storage;
 mod supervisor;
 mod workers;
 

@@ -71,7 +71,10 @@ pub fn secret(directory: &Path) -> io::Result<(Box<str>, PathBuf)> {
 }
 
 /// Writes a file whole, or not at all, readable by its owner alone.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// What the file system says; the old file stays then.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }

@@ -135,7 +135,7 @@ pub fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError
 }
 
 fn build_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(crypto_provider(has_aes_instructions()));
+    let provider = Arc::new(crypto_provider());
     let verifier: Arc<dyn ServerCertVerifier> =
         if options.skip_verify || options.fingerprint.is_some() {
             Arc::new(LeafVerifier {
@@ -156,8 +156,14 @@ fn build_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
+/// ring's algorithms in the order that suits this machine.
+#[must_use]
+pub fn crypto_provider() -> CryptoProvider {
+    ordered_provider(has_aes_instructions())
+}
+
 /// ring's algorithms, ChaCha20 first unless AES is done by the CPU.
-fn crypto_provider(aes_instructions: bool) -> CryptoProvider {
+fn ordered_provider(aes_instructions: bool) -> CryptoProvider {
     let mut provider = provider::default_provider();
     if !aes_instructions {
         provider.cipher_suites.sort_by_key(|suite| {
@@ -295,7 +301,7 @@ mod tests {
 
     #[test]
     fn chacha_comes_first_without_aes_instructions() {
-        let first = |aes| crypto_provider(aes).cipher_suites[0].suite();
+        let first = |aes| ordered_provider(aes).cipher_suites[0].suite();
         assert_eq!(first(false), CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
         assert_ne!(first(true), CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
     }
@@ -313,7 +319,7 @@ mod tests {
         let digest = ring::digest::digest(&ring::digest::SHA256, b"leaf");
         let verifier = LeafVerifier {
             fingerprint: digest.as_ref().try_into().ok(),
-            provider: Arc::new(crypto_provider(true)),
+            provider: Arc::new(ordered_provider(true)),
         };
         let name = ServerName::try_from("a.example").unwrap();
         let check = |leaf| {

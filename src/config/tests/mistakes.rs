@@ -124,10 +124,40 @@ fn controller_mistakes() {
             &format!("external-controller: {open}"),
         );
         good(&format!("external-controller: {listen}\nsecret: x"));
+        wrong(
+            &format!("external-controller-tls: ^{listen}\ntls: {{certificate: a, private-key: b}}"),
+            &format!("external-controller-tls: {open}"),
+        );
     }
     for listen in ["127.0.0.1:9090", "localhost:9090", "'[::1]:9090'"] {
         good(&format!("external-controller: {listen}"));
+        wrong(
+            &format!("external-controller-tls: ^{listen}\ntls: {{certificate: a}}"),
+            "external-controller-tls: TLS needs tls.certificate and tls.private-key: PEM files, or PEM text",
+        );
     }
+}
+
+#[test]
+fn secrets_have_a_name_and_a_scope() {
+    let entry = |scope: &str| {
+        format!("external-controller: :9090\nsecrets: [{{name: tv, secret: s, scope: {scope}}}]")
+    };
+    for scope in ["read", "operate", "configure", "admin"] {
+        good(&entry(scope));
+    }
+    wrong(
+        &entry("^root"),
+        "secrets[0].scope: expected read, operate, configure or admin, found `root`",
+    );
+    wrong(
+        "secrets: [{name: ^'a b', secret: s, scope: read}]",
+        "secrets[0].name: expected a name (letters, digits, - and _), found `a b`",
+    );
+    wrong(
+        "secrets: [^{name: a, scope: read}]",
+        "secrets[0].secret: required key is missing",
+    );
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub(super) fn show(context: &Context, _: &Request<'_>) -> Response {
     json.key("geodata-loader").string("memconservative");
     json.key("geosite-matcher").string("succinct");
     json.key("tcp-concurrent").plain(general.tcp_concurrent);
-    json.key("find-process-mode").string("off");
+    json.key("find-process-mode").string(general.find_process);
     json.key("sniffing").plain(general.sniffing);
     json.key("global-client-fingerprint").string("");
     json.key("global-ua")
@@ -127,7 +127,24 @@ pub(super) fn patch(context: &Context, request: &Request<'_>) -> Response {
     }
 }
 
+/// Members of mihomo's that have no effect here; a wrong type is refused all the same.
+const OBJECTS_IGNORED: [&str; 2] = ["tun", "tuic-server"];
+const STRINGS_IGNORED: [&str; 4] = [
+    "ss-config",
+    "vmess-config",
+    "tcptun-config",
+    "udptun-config",
+];
+
 fn parse_patch(object: &Object) -> Result<Patch, WrongType> {
+    for name in OBJECTS_IGNORED {
+        if object.member(name).is_some_and(|value| !value.is_object()) {
+            return Err(WrongType);
+        }
+    }
+    for name in STRINGS_IGNORED {
+        object.string(name)?;
+    }
     let log_level = object.string("log-level")?.map(str::parse::<Level>);
     let mode = object.string("mode")?.map(str::parse);
     Ok(Patch {
@@ -185,7 +202,9 @@ pub(super) fn reload(context: &Context, request: &Request<'_>) -> Response {
     } else if path.is_empty() || Path::new(path) == control.config_file() {
         ReloadSource::Running
     } else {
-        match read_beneath(control.directory(), Path::new(path)) {
+        let safe = control.safe_paths().iter().map(PathBuf::as_path);
+        let places: Vec<&Path> = std::iter::once(control.directory()).chain(safe).collect();
+        match read_beneath(&places, Path::new(path)) {
             Ok((path, text)) => ReloadSource::File { path, text },
             Err(response) => return response,
         }
@@ -197,11 +216,11 @@ pub(super) fn reload(context: &Context, request: &Request<'_>) -> Response {
     }
 }
 
-/// The real path and the text of a file that lies in `directory`, wherever links lead.
+/// The real path and the text of a file that lies in one of `directories`, wherever links lead.
 ///
 /// The path is resolved before anything is opened, since opening some devices has effects; the
 /// opened file is asked for its path again, so that a link swapped in between leads nowhere.
-fn read_beneath(directory: &Path, path: &Path) -> Result<(PathBuf, String), Response> {
+fn read_beneath(directories: &[&Path], path: &Path) -> Result<(PathBuf, String), Response> {
     if !path.is_absolute() {
         return Err(Response::error(400, "path is not a absolute path"));
     }
@@ -211,9 +230,11 @@ fn read_beneath(directory: &Path, path: &Path) -> Result<(PathBuf, String), Resp
         Response::error(400, &format!("{text}{}", path.display()))
     };
     let unreadable = |error: io::Error| Response::error(400, &error.to_string());
-    let directory = directory.canonicalize().map_err(unreadable)?;
+    let directories = directories.iter().map(|known| known.canonicalize());
+    let directories: Vec<PathBuf> = directories.filter_map(Result::ok).collect();
+    let is_inside = |path: &Path| directories.iter().any(|known| path.starts_with(known));
     let real = path.canonicalize().map_err(|_| outside())?;
-    if !real.starts_with(&directory) {
+    if !is_inside(&real) {
         return Err(outside());
     }
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
@@ -223,7 +244,7 @@ fn read_beneath(directory: &Path, path: &Path) -> Result<(PathBuf, String), Resp
         .open(&real);
     let file = file.map_err(unreadable)?;
     let opened = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    if !opened.map_err(unreadable)?.starts_with(&directory) {
+    if !is_inside(&opened.map_err(unreadable)?) {
         return Err(outside());
     }
     let text = read_text(file).map_err(unreadable)?;

@@ -5,76 +5,128 @@ mod configs;
 mod connections;
 mod delay;
 mod dns;
+mod geo;
 mod logs;
 mod memory;
+mod process;
 mod providers;
 mod proxies;
 mod rules;
+mod storage;
 mod ticks;
 mod traffic;
 mod version;
 
 use super::Cause;
 use super::http::Method::{Delete, Get, Patch, Post, Put};
-use super::http::route::Access::Secret;
-use super::http::route::{Answer, Route};
+use super::http::route::{Access, Answer, Route};
+use super::options::Scope;
 
 /// Every route: a new endpoint is its handler and one row here.
 pub const ROUTES: &[Route] = &[
-    Route::once(Get, "/", Secret, version::hello),
-    Route::once(Get, "/version", Secret, version::version),
-    Route::new(Get, "/logs", Secret, Answer::Feed(logs::open)),
-    Route::new(Get, "/traffic", Secret, Answer::Feed(traffic::open)),
-    Route::new(Get, "/memory", Secret, Answer::Feed(memory::open)),
-    Route::once(Get, "/configs/", Secret, configs::show),
-    Route::once(Put, "/configs/", Secret, configs::reload)
+    Route::look("/", version::hello),
+    Route::look("/version", version::version),
+    Route::new(Get, "/logs", Access::READ, Answer::Feed(logs::open)),
+    Route::new(Get, "/traffic", Access::READ, Answer::Feed(traffic::open)),
+    Route::new(Get, "/memory", Access::READ, Answer::Feed(memory::open)),
+    Route::look("/configs/", configs::show),
+    Route::once(Put, "/configs/", Access::CONFIGURE, configs::reload)
         .body_up_to(configs::PAYLOAD_BYTES_MAX)
         .slow(),
-    Route::once(Patch, "/configs/", Secret, configs::patch),
-    Route::once(Get, "/proxies/", Secret, proxies::list),
-    Route::once(Get, "/proxies/{}", Secret, proxies::show),
-    Route::once(Put, "/proxies/{}", Secret, proxies::select),
-    Route::once(Delete, "/proxies/{}", Secret, proxies::unpin),
+    Route::once(Patch, "/configs/", Access::CONFIGURE, configs::patch),
+    Route::once(Post, "/configs/geo", Access::OPERATE, geo::update).slow(),
+    Route::once(Post, "/upgrade/geo", Access::OPERATE, geo::update).slow(),
+    Route::new(
+        Post,
+        "/restart/",
+        Access::ADMIN,
+        Answer::Now(process::restart),
+    ),
+    Route::look("/proxies/", proxies::list),
+    Route::look("/proxies/{}", proxies::show),
+    Route::once(Put, "/proxies/{}", Access::OPERATE, proxies::select),
+    Route::once(Delete, "/proxies/{}", Access::OPERATE, proxies::unpin),
     Route::new(
         Get,
         "/proxies/{}/delay",
-        Secret,
+        Access::OPERATE,
         Answer::Later(delay::proxy),
     ),
-    Route::once(Get, "/group/", Secret, proxies::groups),
-    Route::once(Get, "/group/{}", Secret, proxies::group),
-    Route::once(Delete, "/group/{}", Secret, proxies::unpin),
-    Route::new(Get, "/group/{}/delay", Secret, Answer::Later(delay::group)),
-    Route::once(Get, "/rules/", Secret, rules::list),
+    Route::look("/group/", proxies::groups),
+    Route::look("/group/{}", proxies::group),
+    Route::once(Delete, "/group/{}", Access::OPERATE, proxies::unpin),
+    Route::new(
+        Get,
+        "/group/{}/delay",
+        Access::OPERATE,
+        Answer::Later(delay::group),
+    ),
+    Route::look("/rules/", rules::list),
     Route::new(
         Get,
         "/connections/",
-        Secret,
+        Access::READ,
         Answer::OnceOrFeed(connections::list, connections::open),
     ),
-    Route::once(Delete, "/connections/", Secret, connections::close_all),
-    Route::once(Delete, "/connections/{}", Secret, connections::close),
-    Route::once(Get, "/providers/proxies/", Secret, providers::proxies),
-    Route::once(Get, "/providers/proxies/{}", Secret, providers::provider),
-    Route::once(Put, "/providers/proxies/{}", Secret, providers::update),
+    Route::once(
+        Delete,
+        "/connections/",
+        Access::OPERATE,
+        connections::close_all,
+    ),
+    Route::once(
+        Delete,
+        "/connections/{}",
+        Access::OPERATE,
+        connections::close,
+    ),
+    Route::look("/providers/proxies/", providers::proxies),
+    Route::look("/providers/proxies/{}", providers::provider),
+    Route::once(
+        Put,
+        "/providers/proxies/{}",
+        Access::OPERATE,
+        providers::update,
+    ),
     Route::new(
         Get,
         "/providers/proxies/{}/healthcheck",
-        Secret,
+        Access::OPERATE,
         Answer::Later(delay::provider),
     ),
-    Route::once(Get, "/providers/proxies/{}/{}", Secret, providers::member),
+    Route::look("/providers/proxies/{}/{}", providers::member),
     Route::new(
         Get,
         "/providers/proxies/{}/{}/healthcheck",
-        Secret,
+        Access::OPERATE,
         Answer::Later(delay::provider_member),
     ),
-    Route::once(Get, "/providers/rules/", Secret, providers::rules),
-    Route::once(Put, "/providers/rules/{}", Secret, providers::refresh).slow(),
-    Route::once(Post, "/cache/fakeip/flush", Secret, cache::flush_fake_ip),
-    Route::once(Post, "/cache/dns/flush", Secret, cache::flush_dns),
-    Route::once(Get, "/dns/query", Secret, dns::query).slow(),
+    Route::look("/providers/rules/", providers::rules),
+    Route::once(
+        Put,
+        "/providers/rules/{}",
+        Access::OPERATE,
+        providers::refresh,
+    )
+    .slow(),
+    Route::once(
+        Post,
+        "/cache/fakeip/flush",
+        Access::OPERATE,
+        cache::flush_fake_ip,
+    ),
+    Route::once(Post, "/cache/dns/flush", Access::OPERATE, cache::flush_dns),
+    Route::once(Get, "/dns/query", Access::READ, dns::query).slow(),
+    Route::once(Get, "/storage/{}", Access::READ, storage::get),
+    Route::once(Put, "/storage/{}", Access::OPERATE, storage::put)
+        .body_up_to(storage::VALUE_BYTES_MAX),
+    Route::once(Delete, "/storage/{}", Access::OPERATE, storage::delete),
+    Route::once(
+        Put,
+        "/debug/gc",
+        Access::SecretOrPassword(Scope::Admin),
+        process::collect,
+    ),
 ];
 
 /// What requests of this dialect share.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -12,9 +12,10 @@ use super::feed::{self, Framing};
 use super::{HELD_BYTES_MAX, SMALL_BODY_BYTES, Seat, TABLES};
 use crate::controllers::http::access::{Door, Refusal};
 use crate::controllers::http::head::{self, Head};
-use crate::controllers::http::route::{Access, Answer, Feed, Found, Opener, Route, Waiter, find};
+use crate::controllers::http::lockout::Lockout;
+use crate::controllers::http::route::{Answer, Feed, Found, Handler, Opener, Route, Waiter, find};
 use crate::controllers::http::time::http_date;
-use crate::controllers::http::{Query, Request, Response};
+use crate::controllers::http::{Method, Query, Request, Response};
 use crate::outbound::ByteStream;
 use crate::platform::clock;
 
@@ -77,21 +78,18 @@ impl Client {
             Err(response) => return self.decline(&head, &response).await,
         };
         match route.answer {
+            Answer::Now(handler) => self.answer_now(&head, route, handler, parameters).await,
             Answer::Feed(opener) => self.open_feed(&head, opener, parameters).await,
             Answer::OnceOrFeed(_, opener) if head.websocket => {
                 self.open_feed(&head, opener, parameters).await
             }
-            Answer::Later(waiter) => self.wait(&head, waiter, parameters).await,
+            Answer::Later(waiter) => self.wait(&head, route, waiter, parameters).await,
             Answer::Once(_) | Answer::OnceOrFeed(..) => self.ask(&head, route).await,
         }
     }
 
     /// The route that the caller may take, or what to answer instead.
     fn decide(&self, head: &Head<'_>) -> Result<(&'static Route, Vec<String>), Response> {
-        let refused = |refusal| match refusal {
-            Refusal::Foreign => Response::error(403, "Forbidden"),
-            Refusal::Unauthorized => Response::error(401, "Unauthorized"),
-        };
         let policy = &self.seat.shared.policy;
         policy.check_host(head, self.door).map_err(refused)?;
         if head.preflight {
@@ -103,32 +101,112 @@ impl Client {
             Found::Undecodable => return Err(Response::body_invalid()),
             Found::Nothing => return Err(Response::no_route()),
         };
-        match route.access {
-            Access::Secret => policy.check_caller(head, self.door).map_err(refused)?,
-        }
+        self.check_caller(head, route)?;
         Ok((route, parameters))
     }
 
-    /// Has the request answered by the REST server.
-    async fn ask(&mut self, head: &Head<'_>, route: &Route) -> io::Result<Next> {
+    /// Whether the caller may take `route`. Who was wrong about the secret too often must wait; who
+    /// changes something is written down (users.md S6, S12).
+    fn check_caller(&self, head: &Head<'_>, route: &Route) -> Result<(), Response> {
+        let shared = &self.seat.shared;
+        let guesses = match self.door {
+            Door::Network(source) => Some((source, &shared.lockout)),
+            Door::Unix => None,
+        };
+        if let Some((source, lockout)) = guesses
+            && let Some(wait) = lock(lockout).wait(source, clock::now())
+        {
+            return Err(Response::error(
+                429,
+                &format!("wrong secrets: wait {} s", wait.as_secs() + 1),
+            ));
+        }
+        let checked = shared.policy.check_caller(head, self.door, route.access);
+        if let Some((source, lockout)) = guesses {
+            let mut lockout = lock(lockout);
+            if checked == Err(Refusal::Wrong) {
+                log::warn!("controller: a wrong secret from {source}");
+                lockout.wrong(source, clock::now());
+            } else if checked.is_ok() && !lockout.is_empty() {
+                lockout.right(source);
+            }
+        }
+        let caller = checked.map_err(refused)?;
+        if head.method != Method::Get {
+            let (method, path) = (head.method.as_str(), head.path);
+            match self.door {
+                Door::Network(source) => log::info!("{caller} at {source}: {method} {path}"),
+                Door::Unix => log::info!("{caller}: {method} {path}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers out of a snapshot.
+    async fn answer_now(
+        &mut self,
+        head: &Head<'_>,
+        route: &Route,
+        handler: Handler,
+        parameters: Vec<String>,
+    ) -> io::Result<Next> {
         let shared = Arc::clone(&self.seat.shared);
+        let (body, _held) = match self.take_body(head, route, &shared.held).await? {
+            Ok(taken) => taken,
+            Err(next) => return Ok(next),
+        };
+        let request = Request {
+            parameters,
+            query: Query(head.query),
+            body: &body,
+        };
+        let response = handler(&self.seat.shared.context, &request);
+        self.respond(head, &response, head.keep_alive).await
+    }
+
+    /// The request's body, with its place among the bodies held; or what follows when it was refused.
+    async fn take_body<'h>(
+        &mut self,
+        head: &Head<'_>,
+        route: &Route,
+        held: &'h Semaphore,
+    ) -> io::Result<Result<(Vec<u8>, Held<'h>), Next>> {
+        if !head.has_body() {
+            return Ok(Ok((Vec::new(), None)));
+        }
         let length = match head.framing {
             head::Framing::Length(length) => length,
             head::Framing::Chunked => route.body_bytes_max,
         };
         if length > route.body_bytes_max {
-            return self.decline(head, &Response::empty(413)).await;
+            let limit = match route.body_bytes_max >> 10 {
+                1024 => "1MB".to_owned(),
+                kilobytes => format!("{kilobytes}KB"),
+            };
+            let message = format!("payload exceeds {limit} limit");
+            let response = Response::error(413, &message);
+            return self.decline(head, &response).await.map(Err);
         }
-        let Ok(held) = hold(&shared.held, length) else {
-            return self.decline(head, &Response::empty(503)).await;
+        let Ok(held) = hold(held, length) else {
+            return self.decline(head, &Response::empty(503)).await.map(Err);
         };
         let read = self.connection.read_body(head, route.body_bytes_max);
-        let body = match read.await {
-            Ok(body) => body,
-            Err(BodyError::TooLarge) => return self.refuse(413).await,
-            Err(BodyError::Malformed) => return self.refuse(400).await,
-            Err(BodyError::Late) => return self.refuse(408).await,
+        let status = match read.await {
+            Ok(body) => return Ok(Ok((body, held))),
+            Err(BodyError::TooLarge) => 413,
+            Err(BodyError::Malformed) => 400,
+            Err(BodyError::Late) => 408,
             Err(BodyError::Lost(error)) => return Err(error),
+        };
+        self.refuse(status).await.map(Err)
+    }
+
+    /// Has the request answered by the REST server.
+    async fn ask(&mut self, head: &Head<'_>, route: &Route) -> io::Result<Next> {
+        let shared = Arc::clone(&self.seat.shared);
+        let (body, held) = match self.take_body(head, route, &shared.held).await? {
+            Ok(taken) => taken,
+            Err(next) => return Ok(next),
         };
         let reply = {
             // Closed never; a slow request waits here, so that the others find a link.
@@ -156,17 +234,19 @@ impl Client {
     async fn wait(
         &mut self,
         head: &Head<'_>,
+        route: &Route,
         waiter: Waiter,
         parameters: Vec<String>,
     ) -> io::Result<Next> {
-        if head.has_body() {
-            return self.decline(head, &Response::body_invalid()).await;
-        }
         let shared = Arc::clone(&self.seat.shared);
+        let (body, _held) = match self.take_body(head, route, &shared.held).await? {
+            Ok(taken) => taken,
+            Err(next) => return Ok(next),
+        };
         let request = Request {
             parameters,
             query: Query(head.query),
-            body: &[],
+            body: &body,
         };
         let response = match waiter(&shared.context, &request) {
             Ok(answer) => answer.await,
@@ -237,8 +317,13 @@ impl Client {
         keep_alive: bool,
     ) -> io::Result<Next> {
         let length = response.body.len();
-        let fields = self.fields(head, response.status, response.content_type, length);
-        self.send(fields, keep_alive, &response.body).await
+        let mut fields = self.fields(head, response.status, response.content_type, length);
+        fields.push_str(&response.fields);
+        let sent = self.send(fields, keep_alive, &response.body).await;
+        if response.restarts {
+            self.seat.shared.context.control.restart();
+        }
+        sent
     }
 
     /// Answers a request that cannot be understood; the connection ends.
@@ -250,7 +335,7 @@ impl Client {
 
     /// Status line and fields, up to those that concern the body.
     fn fields_before_body(&self, head: &Head<'_>, status: u16) -> String {
-        let mut fields = String::with_capacity(256);
+        let mut fields = String::with_capacity(384);
         let date = http_date(clock::unix_time());
         let reason = reason(status);
         // Writing to a String cannot fail; so for the others.
@@ -271,17 +356,31 @@ impl Client {
         fields
     }
 
-    async fn send(&mut self, fields: String, keep_alive: bool, body: &[u8]) -> io::Result<Next> {
-        let end = if keep_alive {
+    async fn send(
+        &mut self,
+        mut fields: String,
+        keep_alive: bool,
+        body: &[u8],
+    ) -> io::Result<Next> {
+        fields.push_str(if keep_alive {
             "\r\n"
         } else {
             "Connection: close\r\n\r\n"
-        };
-        self.connection
-            .send((fields + end).into_bytes(), body)
-            .await?;
+        });
+        self.connection.send(fields.into_bytes(), body).await?;
         Ok(if keep_alive { Next::Again } else { Next::Close })
     }
+}
+
+fn refused(refusal: Refusal) -> Response {
+    match refusal {
+        Refusal::Foreign | Refusal::Narrow => Response::error(403, "Forbidden"),
+        Refusal::Unproven | Refusal::Wrong => Response::error(401, "Unauthorized"),
+    }
+}
+
+fn lock(lockout: &Mutex<Lockout>) -> MutexGuard<'_, Lockout> {
+    lockout.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The answer that turns a connection into a WebSocket (RFC 6455 section 4.2.2).
@@ -293,8 +392,11 @@ fn switch(key: &str) -> String {
     )
 }
 
+/// Room that a large body takes up.
+type Held<'h> = Option<SemaphorePermit<'h>>;
+
 /// Reserves room for a large body; `None` for a small one, which needs none.
-fn hold(held: &Semaphore, bytes: usize) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
+fn hold(held: &Semaphore, bytes: usize) -> Result<Held<'_>, TryAcquireError> {
     if bytes <= SMALL_BODY_BYTES {
         return Ok(None);
     }
@@ -307,6 +409,8 @@ fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         204 => "No Content",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
@@ -314,7 +418,9 @@ fn reason(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
+        415 => "Unsupported Media Type",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",

@@ -14,6 +14,7 @@ mod client;
 mod connection;
 mod feed;
 mod rest;
+mod tls;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,12 +28,14 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use super::http::access::{Door, Policy};
+use super::http::lockout::Lockout;
 use super::http::route::Route;
 use super::options::Options;
 use super::{Cause, Context, Control, clash};
-use crate::outbound::ByteStream;
+use crate::outbound::BoxFuture;
 use crate::platform::clock;
 
 /// Client connections at a time, over all listeners.
@@ -62,6 +65,8 @@ const TABLES: &[&[Route]] = &[clash::ROUTES];
 pub enum StartError {
     /// `external-controller` cannot be bound.
     Tcp(SocketAddr, io::Error),
+    /// `external-controller-tls` cannot be served.
+    Tls(SocketAddr, Cause),
     /// `external-controller-unix` cannot be bound.
     Unix(PathBuf, io::Error),
     /// The REST server behind the gate cannot start.
@@ -73,6 +78,9 @@ impl fmt::Display for StartError {
         match self {
             Self::Tcp(address, error) => {
                 write!(f, "controller cannot listen on {address}: {error}")
+            }
+            Self::Tls(address, error) => {
+                write!(f, "controller cannot serve TLS on {address}: {error}")
             }
             Self::Unix(path, error) => {
                 write!(f, "controller cannot listen on {}: {error}", path.display())
@@ -87,6 +95,7 @@ impl std::error::Error for StartError {}
 /// The running API. Dropping it closes listeners and connections.
 pub struct Gate {
     address: Option<SocketAddr>,
+    tls_address: Option<SocketAddr>,
     unix: Option<PathBuf>,
     listeners: JoinSet<()>,
 }
@@ -99,6 +108,7 @@ impl Gate {
     pub fn start(options: &Options, control: Arc<dyn Control>) -> Result<Self, StartError> {
         let mut gate = Self {
             address: None,
+            tls_address: None,
             unix: None,
             listeners: JoinSet::new(),
         };
@@ -108,6 +118,16 @@ impl Gate {
         });
         let tcp = tcp.transpose()?;
         gate.address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
+        let tls = options.tls.as_ref().map(|tls| {
+            let failed = |error| StartError::Tls(tls.listen, error);
+            let acceptor = tls::acceptor(tls, control.directory()).map_err(failed)?;
+            let bound = bind_tcp(tls.listen).map_err(|error| failed(error.into()))?;
+            Ok((bound, acceptor))
+        });
+        let tls = tls.transpose()?;
+        gate.tls_address = tls
+            .as_ref()
+            .and_then(|(listener, _)| listener.local_addr().ok());
         let unix = match &options.unix {
             None => None,
             Some(path) => {
@@ -118,7 +138,7 @@ impl Gate {
                 Some(listener)
             }
         };
-        if tcp.is_none() && unix.is_none() {
+        if tcp.is_none() && tls.is_none() && unix.is_none() {
             return Ok(gate);
         }
         let context = Arc::new(Context {
@@ -127,6 +147,7 @@ impl Gate {
         });
         let shared = Arc::new(Shared {
             policy: Policy::new(options),
+            lockout: Mutex::default(),
             rest: rest::Rest::start(TABLES, &context).map_err(StartError::Rest)?,
             context,
             clients: Clients::default(),
@@ -136,7 +157,11 @@ impl Gate {
         });
         if let Some(listener) = tcp {
             gate.listeners
-                .spawn(accept_tcp(listener, Arc::clone(&shared)));
+                .spawn(accept_tcp(listener, None, Arc::clone(&shared)));
+        }
+        if let Some((listener, acceptor)) = tls {
+            gate.listeners
+                .spawn(accept_tcp(listener, Some(acceptor), Arc::clone(&shared)));
         }
         if let Some(listener) = unix {
             gate.listeners.spawn(accept_unix(listener, shared));
@@ -148,6 +173,12 @@ impl Gate {
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The same of the TLS listener.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 }
 
@@ -183,6 +214,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 /// What the connections share.
 struct Shared {
     policy: Policy,
+    lockout: Mutex<Lockout>,
     rest: rest::Rest,
     context: Arc<Context>,
     clients: Clients,
@@ -191,16 +223,25 @@ struct Shared {
     slow: Semaphore,
 }
 
-async fn accept_tcp(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept_tcp(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     // A reply is one write; small ones should not wait for an acknowledgement. Without
                     // the option it is only slower.
                     let _ = stream.set_nodelay(true);
-                    admit(Box::new(stream), Door::Network, &shared, &mut tasks);
+                    let door = Door::Network(peer.ip().to_canonical());
+                    let serve: Serve = match tls.clone() {
+                        None => Box::new(move |seat| {
+                            Box::pin(client::serve(Box::new(stream), door, seat))
+                        }),
+                        Some(acceptor) => Box::new(move |seat| {
+                            Box::pin(tls::serve(acceptor, stream, door, seat))
+                        }),
+                    };
+                    admit(serve, &shared, &mut tasks);
                 }
                 Err(error) => pause(&error).await,
             },
@@ -214,7 +255,12 @@ async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => admit(Box::new(stream), Door::Unix, &shared, &mut tasks),
+                Ok((stream, _)) => {
+                    let serve: Serve = Box::new(move |seat| {
+                        Box::pin(client::serve(Box::new(stream), Door::Unix, seat))
+                    });
+                    admit(serve, &shared, &mut tasks);
+                }
                 Err(error) => pause(&error).await,
             },
             Some(_) = tasks.join_next() => {}
@@ -230,7 +276,10 @@ async fn pause(error: &io::Error) {
     }
 }
 
-fn admit(stream: Box<dyn ByteStream>, door: Door, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
+/// What a connection's task does with its seat.
+type Serve = Box<dyn FnOnce(Seat) -> BoxFuture<'static, ()>>;
+
+fn admit(serve: Serve, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) {
     let mut table = shared.clients.table();
     if table.by_id.len() >= CLIENTS_MAX && !table.evict() {
         return;
@@ -242,7 +291,7 @@ fn admit(stream: Box<dyn ByteStream>, door: Door, shared: &Arc<Shared>, tasks: &
         shared: Arc::clone(shared),
     };
     // The task may end before it is entered here, but its seat needs the lock to leave.
-    let task = tasks.spawn(client::serve(stream, door, seat));
+    let task = tasks.spawn(serve(seat));
     let waiting_since = Some(clock::now());
     table.by_id.insert(
         id,

@@ -6,15 +6,18 @@
 //! - CORS is closed unless origins are configured; `null` is never one.
 //! - A WebSocket handshake carries no pre-flight, so its `Origin` must be our own or a configured
 //!   one. The same goes for requests that change something while no secret protects the API.
-//! - Secrets are compared in constant time; the one in a query counts for WebSocket alone.
+//! - Secrets are compared in constant time; the one in a query counts for WebSocket alone. Each
+//!   opens as much as its scope says (users.md S7).
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use subtle::ConstantTimeEq;
 
 use super::head::Head;
+use super::route::Access;
 use super::{Method, Query};
-use crate::controllers::options::Options;
+use crate::controllers::options::{Options, Scope, Secret};
 use crate::metadata::Host;
 
 /// Names under these never come from public DNS (RFC 6762, 8375, ICANN's `internal`; `lan` is
@@ -23,7 +26,8 @@ const LOCAL_SUFFIXES: [&str; 4] = [".lan", ".local", ".home.arpa", ".internal"];
 
 /// What the configuration allows.
 pub struct Policy {
-    secret: Box<str>,
+    /// Empty: whoever may connect may do everything.
+    secrets: Vec<Secret>,
     origins: Vec<Box<str>>,
     private_network: bool,
     hosts: Vec<Box<str>>,
@@ -32,8 +36,8 @@ pub struct Policy {
 /// By which kind of socket a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// TCP: everything is checked.
-    Network,
+    /// TCP, from there: everything is checked.
+    Network(IpAddr),
     /// The Unix socket: who can open it may; no browser can.
     Unix,
 }
@@ -43,16 +47,36 @@ pub enum Door {
 pub enum Refusal {
     /// 403: `Host` or `Origin` is foreign.
     Foreign,
-    /// 401: no secret, or a wrong one.
-    Unauthorized,
+    /// 401: no secret.
+    Unproven,
+    /// 401: a wrong secret.
+    Wrong,
+    /// 403: the secret is not good for this.
+    Narrow,
 }
+
+/// What the log calls a caller when no secret protects the API, and one on the Unix socket.
+const ANYBODY: &str = "anybody";
+const LOCAL: &str = "unix socket";
+
+/// What the log calls the bearer of `secret`.
+const OWNER: &str = "owner";
 
 impl Policy {
     /// The policy that the configuration states.
     #[must_use]
     pub fn new(options: &Options) -> Self {
-        Self {
+        let owner = Secret {
+            name: OWNER.into(),
             secret: options.secret.clone(),
+            scope: Scope::Admin,
+        };
+        let owner = Some(owner).filter(|owner| !owner.secret.is_empty());
+        Self {
+            secrets: owner
+                .into_iter()
+                .chain(options.secrets.iter().cloned())
+                .collect(),
             origins: options.allow_origins.clone(),
             private_network: options.allow_private_network,
             hosts: options.hosts.clone(),
@@ -73,33 +97,45 @@ impl Policy {
         }
     }
 
-    /// Whether the caller may have what it asks for.
+    /// Whether the caller may have what it asks for, and what the log calls it.
     ///
     /// # Errors
     /// [`Refusal`]; the request must have no effect then.
-    pub fn check_caller(&self, head: &Head<'_>, door: Door) -> Result<(), Refusal> {
+    pub fn check_caller(
+        &self,
+        head: &Head<'_>,
+        door: Door,
+        access: Access,
+    ) -> Result<&str, Refusal> {
         if door == Door::Unix {
-            return Ok(());
+            return Ok(LOCAL);
         }
-        let proven = !self.secret.is_empty();
-        if proven && !self.has_secret(head) {
-            return Err(Refusal::Unauthorized);
-        }
+        let caller = self.find_caller(head, access)?;
         let changes = head.method != Method::Get;
-        if (head.websocket || (changes && !proven)) && self.is_cross_site(head) {
+        if (head.websocket || (changes && self.secrets.is_empty())) && self.is_cross_site(head) {
             return Err(Refusal::Foreign);
         }
-        Ok(())
+        Ok(caller)
     }
 
-    fn has_secret(&self, head: &Head<'_>) -> bool {
-        let token = Query(head.query).get("token").filter(|t| !t.is_empty());
-        let given = match (&token, head.authorization) {
-            (Some(token), _) if head.websocket => token,
-            (_, Some(field)) => field.strip_prefix("Bearer ").unwrap_or_default(),
-            _ => "",
-        };
-        given.as_bytes().ct_eq(self.secret.as_bytes()).into()
+    fn find_caller(&self, head: &Head<'_>, access: Access) -> Result<&str, Refusal> {
+        if self.secrets.is_empty() {
+            return Ok(ANYBODY);
+        }
+        let (Access::Secret(scope) | Access::SecretOrPassword(scope)) = access;
+        let given = given(head, access).ok_or(Refusal::Unproven)?;
+        // All of them, whichever fits: the time tells nothing of where one stands.
+        let mut found = None;
+        for known in &self.secrets {
+            if bool::from(given.as_bytes().ct_eq(known.secret.as_bytes())) {
+                found = Some(known);
+            }
+        }
+        match found {
+            None => Err(Refusal::Wrong),
+            Some(known) if known.scope < scope => Err(Refusal::Narrow),
+            Some(known) => Ok(&known.name),
+        }
     }
 
     fn is_own(&self, authority: &str) -> bool {
@@ -174,6 +210,25 @@ impl Policy {
     }
 }
 
+/// The secret that a request brings: in the query of a WebSocket handshake, else as a Bearer token,
+/// else, where that is taken, as the password of Basic authentication (RFC 7617).
+fn given(head: &Head<'_>, access: Access) -> Option<String> {
+    let token = Query(head.query).get("token").filter(|_| head.websocket);
+    let bearer = || {
+        let field = head.authorization?;
+        if let Some(secret) = field.strip_prefix("Bearer ") {
+            return Some(secret.to_owned());
+        }
+        let encoded = field.strip_prefix("Basic ");
+        let encoded = encoded.filter(|_| matches!(access, Access::SecretOrPassword(_)))?;
+        let pair = data_encoding::BASE64.decode(encoded.as_bytes()).ok()?;
+        let pair = String::from_utf8(pair).ok()?;
+        Some(pair.split_once(':')?.1.to_owned())
+    };
+    let token = token.map(String::from).filter(|token| !token.is_empty());
+    token.or_else(bearer).filter(|secret| !secret.is_empty())
+}
+
 /// The host of `host[:port]`.
 fn host_of(authority: &str) -> Option<Host> {
     let after_host = authority.rsplit_once(':');
@@ -191,6 +246,8 @@ fn host_of(authority: &str) -> Option<Host> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LAN: Door = Door::Network(IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 5)));
 
     fn policy(secret: &str, origins: &[&str]) -> Policy {
         Policy::new(&Options {
@@ -212,7 +269,7 @@ mod tests {
         let policy = policy("", &[]);
         let check = |host: &str| {
             let text = format!("GET / HTTP/1.1\r\nHost: {host}");
-            with_head(&text, |head| policy.check_host(head, Door::Network).is_ok())
+            with_head(&text, |head| policy.check_host(head, LAN).is_ok())
         };
         for ours in [
             "127.0.0.1:9090",
@@ -252,7 +309,7 @@ mod tests {
         let check = |text: &str| {
             let text = text.replace(" HTTP/1.1", " HTTP/1.1\r\nHost: x");
             with_head(&text, |head| {
-                policy.check_caller(head, Door::Network).is_ok()
+                policy.check_caller(head, LAN, Access::ADMIN).is_ok()
             })
         };
         let upgrade = "\r\nUpgrade: websocket";
@@ -278,10 +335,10 @@ mod tests {
         let open = Policy::new(&Options::default());
         assert!(with_head(
             "GET /?token= HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ",
-            |head| open.check_caller(head, Door::Network).is_ok()
+            |head| open.check_caller(head, LAN, Access::ADMIN).is_ok()
         ));
         assert!(with_head("GET / HTTP/1.1\r\nHost: x", |head| {
-            policy.check_caller(head, Door::Unix).is_ok()
+            policy.check_caller(head, Door::Unix, Access::ADMIN).is_ok()
         }));
     }
 
@@ -289,7 +346,9 @@ mod tests {
     fn other_sites_can_neither_upgrade_nor_change_an_open_api() {
         let check = |policy: &Policy, line: &str, fields: &str| {
             let text = format!("{line} HTTP/1.1\r\nHost: 10.0.0.1:9090{fields}");
-            with_head(&text, |head| policy.check_caller(head, Door::Network))
+            with_head(&text, |head| {
+                policy.check_caller(head, LAN, Access::ADMIN).map(drop)
+            })
         };
         let open = policy("", &["https://board.example"]);
         let (evil, own) = (
@@ -365,5 +424,40 @@ mod tests {
         });
         assert!(fields.contains("Access-Control-Allow-Private-Network: true\r\n"));
         assert!(fields.contains("Allow-Headers: Content-Type, Authorization\r\n"));
+    }
+
+    #[test]
+    fn each_secret_is_good_for_its_scope() {
+        let of = |name: &str, scope| Secret {
+            name: name.into(),
+            secret: name.into(),
+            scope,
+        };
+        let policy = Policy::new(&Options {
+            secret: "all".into(),
+            secrets: vec![of("look", Scope::Read), of("set", Scope::Configure)],
+            ..Options::default()
+        });
+        let check = |secret: &str, access| {
+            let text = format!("GET / HTTP/1.1\r\nHost: x\r\nAuthorization: {secret}");
+            with_head(&text, |head| {
+                policy.check_caller(head, LAN, access).map(str::to_owned)
+            })
+        };
+        let (look, set) = ("Bearer look", "Bearer set");
+        assert_eq!(check(look, Access::READ), Ok("look".into()));
+        assert_eq!(check(look, Access::OPERATE), Err(Refusal::Narrow));
+        assert_eq!(check(set, Access::OPERATE), Ok("set".into()));
+        assert_eq!(check(set, Access::CONFIGURE), Ok("set".into()));
+        assert_eq!(check(set, Access::ADMIN), Err(Refusal::Narrow));
+        assert_eq!(check("Bearer all", Access::ADMIN), Ok(OWNER.into()));
+        assert_eq!(check("Bearer none", Access::READ), Err(Refusal::Wrong));
+        assert_eq!(check("Bearer ", Access::READ), Err(Refusal::Unproven));
+        // "x:all" in base64, for tools without Bearer tokens, and only where they are expected.
+        let basic = "Basic eDphbGw=";
+        assert_eq!(check(basic, Access::ADMIN), Err(Refusal::Unproven));
+        let either = Access::SecretOrPassword(Scope::Admin);
+        assert_eq!(check(basic, either), Ok(OWNER.into()));
+        assert_eq!(check("Basic eDpubw==", either), Err(Refusal::Wrong));
     }
 }

@@ -6,6 +6,7 @@ pub mod access;
 pub mod chunked;
 pub mod head;
 pub mod json;
+pub mod lockout;
 pub mod route;
 pub mod time;
 
@@ -209,6 +210,11 @@ pub struct Response {
     pub content_type: &'static str,
     /// The body.
     pub body: Vec<u8>,
+    /// Further header fields, each with its line end. They do not cross to the REST server's threads
+    /// and back: for what is answered at the gate.
+    pub fields: String,
+    /// Whether the process starts anew once this has been sent; likewise at the gate only.
+    pub restarts: bool,
 }
 
 impl Response {
@@ -225,17 +231,33 @@ impl Response {
             status,
             content_type: "",
             body: Vec::new(),
+            fields: String::new(),
+            restarts: false,
+        }
+    }
+
+    /// A body of that type.
+    #[must_use]
+    pub fn of(content_type: &'static str, body: Vec<u8>) -> Self {
+        Self {
+            content_type,
+            body,
+            ..Self::empty(200)
         }
     }
 
     /// 200 with JSON.
     #[must_use]
     pub fn json(json: Json) -> Self {
-        Self {
-            status: 200,
-            content_type: "application/json",
-            body: json.finish(),
-        }
+        Self::of("application/json", json.finish())
+    }
+
+    /// 200 `{"status":"ok"}`: what was asked for has been done, or will be at once.
+    #[must_use]
+    pub fn status_ok() -> Self {
+        let mut json = Json::new();
+        json.open_object().key("status").string("ok").close_object();
+        Self::json(json)
     }
 
     /// A failure as mihomo reports it: `{"message":"…"}`.
@@ -269,8 +291,10 @@ impl Response {
     pub fn no_route() -> Self {
         Self {
             status: 404,
-            content_type: "text/plain; charset=utf-8",
-            body: b"404 page not found\n".to_vec(),
+            ..Self::of(
+                "text/plain; charset=utf-8",
+                b"404 page not found\n".to_vec(),
+            )
         }
     }
 }

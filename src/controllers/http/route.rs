@@ -10,13 +10,27 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 use super::{Method, Request, Response, percent_decode};
 use crate::controllers::Context;
+use crate::controllers::options::Scope;
 use crate::outbound::BoxFuture;
 
-/// What a caller must be allowed to. Every route names one.
+/// What a caller must be allowed to. Every route names one; there is no default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// `secret` of the configuration, as a Bearer token.
-    Secret,
+    /// A secret of at least this scope, as a Bearer token.
+    Secret(Scope),
+    /// The same, as the password of Basic authentication too: tools that know nothing else ask here.
+    SecretOrPassword(Scope),
+}
+
+impl Access {
+    /// To look.
+    pub const READ: Self = Self::Secret(Scope::Read);
+    /// To operate what is configured.
+    pub const OPERATE: Self = Self::Secret(Scope::Operate);
+    /// To change the configuration.
+    pub const CONFIGURE: Self = Self::Secret(Scope::Configure);
+    /// Everything.
+    pub const ADMIN: Self = Self::Secret(Scope::Admin);
 }
 
 /// Answers one request; may block for some seconds, since it runs on a thread of its own kind.
@@ -33,7 +47,7 @@ pub trait Feed: Send {
 pub type Opener = fn(&Arc<Context>, &Request<'_>) -> Result<Box<dyn Feed>, Response>;
 
 /// Checks a request at once, and answers it when something has happened that takes its time: on the
-/// runtime, without a thread. Such a request has no body.
+/// runtime, without a thread.
 pub type Waiter = fn(&Arc<Context>, &Request<'_>) -> Result<BoxFuture<'static, Response>, Response>;
 
 /// How a route answers.
@@ -41,6 +55,8 @@ pub type Waiter = fn(&Arc<Context>, &Request<'_>) -> Result<BoxFuture<'static, R
 pub enum Answer {
     /// One answer to one request.
     Once(Handler),
+    /// One answer out of snapshots: it waits for nothing and is given at the gate, at once.
+    Now(Handler),
     /// One answer that lets wait for itself.
     Later(Waiter),
     /// Documents without end: WebSocket when asked for, else lines of a chunked body.
@@ -78,6 +94,12 @@ impl Route {
         handler: Handler,
     ) -> Self {
         Self::new(method, pattern, access, Answer::Once(handler))
+    }
+
+    /// A route that looks at a snapshot.
+    #[must_use]
+    pub const fn look(pattern: &'static str, handler: Handler) -> Self {
+        Self::new(Method::Get, pattern, Access::READ, Answer::Now(handler))
     }
 
     /// A row with the default limit of the body.
@@ -177,16 +199,11 @@ mod tests {
     }
 
     static TABLE: &[Route] = &[
-        Route::once(Method::Get, "/", Access::Secret, refuse),
-        Route::once(Method::Get, "/version", Access::Secret, refuse),
-        Route::once(Method::Get, "/proxies/", Access::Secret, refuse),
-        Route::once(Method::Put, "/proxies/{}", Access::Secret, refuse),
-        Route::once(
-            Method::Get,
-            "/providers/{}/{}/check",
-            Access::Secret,
-            refuse,
-        ),
+        Route::once(Method::Get, "/", Access::READ, refuse),
+        Route::once(Method::Get, "/version", Access::READ, refuse),
+        Route::once(Method::Get, "/proxies/", Access::READ, refuse),
+        Route::once(Method::Put, "/proxies/{}", Access::READ, refuse),
+        Route::once(Method::Get, "/providers/{}/{}/check", Access::READ, refuse),
     ];
 
     #[track_caller]

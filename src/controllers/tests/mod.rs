@@ -4,8 +4,10 @@ mod delays;
 mod feeds;
 mod limits;
 mod permission;
+mod process;
 mod resources;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -95,6 +97,8 @@ struct TestControl {
     /// Queries for `waits.example` are answered once this is dropped.
     dns_answers: Mutex<Option<mpsc::Sender<()>>>,
     dns_wait: Mutex<mpsc::Receiver<()>>,
+    safe_paths: Vec<PathBuf>,
+    stored: Mutex<HashMap<String, Vec<u8>>>,
 }
 
 impl TestControl {
@@ -185,6 +189,42 @@ impl Control for TestControl {
     fn flush_dns(&self) {
         self.note("flush dns".to_owned());
     }
+
+    fn safe_paths(&self) -> &[PathBuf] {
+        &self.safe_paths
+    }
+
+    fn update_geo(&self) -> Result<(), Cause> {
+        self.note("update geo".to_owned());
+        Ok(())
+    }
+
+    fn restart(&self) {
+        self.note("restart".to_owned());
+    }
+
+    fn collect(&self) {
+        self.note("collect".to_owned());
+    }
+
+    fn is_debugged(&self) -> bool {
+        true
+    }
+
+    fn stored(&self, key: &str) -> Result<Option<Vec<u8>>, Cause> {
+        Ok(self.stored.lock().unwrap().get(key).cloned())
+    }
+
+    fn store(&self, key: &str, value: &[u8]) -> Result<(), Cause> {
+        let mut stored = self.stored.lock().unwrap();
+        stored.insert(key.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    fn forget_stored(&self, key: &str) -> Result<(), Cause> {
+        self.stored.lock().unwrap().remove(key);
+        Ok(())
+    }
 }
 
 fn outbounds() -> Registry {
@@ -222,8 +262,9 @@ impl Rig {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("headgate-test-{}-{number}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
+        let directory = std::env::temp_dir().join(&name);
         std::fs::create_dir(&directory).unwrap();
+        let safe = directory.join("../").join(format!("{name}-safe"));
         let (sender, receiver) = mpsc::channel();
         let control = Arc::new(TestControl {
             tunnel: Tunnel::new(
@@ -241,6 +282,8 @@ impl Rig {
             calls: Mutex::default(),
             dns_answers: Mutex::new(Some(sender)),
             dns_wait: Mutex::new(receiver),
+            safe_paths: vec![safe],
+            stored: Mutex::default(),
         });
         let options = Options {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),

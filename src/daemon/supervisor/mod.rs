@@ -21,11 +21,12 @@ use super::Failure;
 use super::build::{self, DnsTables, DnsTies};
 use super::checks::Checks;
 use super::command::{self, Command, Loaded};
-use super::control::{Door, Request};
+use super::control::{self, Door, Request};
 use super::kernel::{self, Kernel};
 use super::listeners::Listeners;
 use super::offload::Offload;
 use super::providers::Providers;
+use super::restart::{End, Program};
 use super::state;
 use super::workers::Workers;
 use crate::config::Config;
@@ -80,7 +81,8 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let program = Program::current()?;
+    let end = runtime.block_on(async {
         let mut instance = Instance::start(loaded, directory, file, logger).await?;
         let ready = format!(
             "headgate ready in {} ms",
@@ -92,10 +94,14 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         } else {
             eprintln!("{ready}");
         }
-        instance.serve().await?;
+        let end = instance.serve().await?;
         instance.stop().await;
-        Ok(())
-    })
+        Ok::<_, Failure>(end)
+    })?;
+    match end {
+        End::Stop => Ok(()),
+        End::Restart => Err(program.run().into()),
+    }
 }
 
 fn level(config: &Config) -> Level {
@@ -178,6 +184,9 @@ impl Instance {
             requests: sender,
             runtime: tokio::runtime::Handle::current(),
             selected: Arc::new(Mutex::new((selected, config.general.store_selected))),
+            workers: Arc::clone(&workers),
+            safe_paths: control::safe_paths(),
+            debugged: config.general.log_level >= log::LevelFilter::Debug,
         });
         let mut instance = Self {
             config,
@@ -243,7 +252,7 @@ impl Instance {
     }
 
     /// Serves until told to stop.
-    async fn serve(&mut self) -> Result<(), Failure> {
+    async fn serve(&mut self) -> Result<End, Failure> {
         let mut hangup = signal(SignalKind::hangup())?;
         let (mut terminate, mut interrupt) = (
             signal(SignalKind::terminate())?,
@@ -262,7 +271,8 @@ impl Instance {
                 () = self.providers.changed() => Event::Sets,
             };
             match event {
-                Event::Stop => return Ok(()),
+                Event::Stop => return Ok(End::Stop),
+                Event::Request(Request::Restart) => return Ok(End::Restart),
                 Event::Reload => {
                     let done = self.reload(ReloadSource::Running, true).await;
                     log_reload(&done);
