@@ -143,8 +143,7 @@ fn default_nameserver(
 ) -> Result<Vec<Upstream>, ConfigError> {
     let servers = nameserver::decode(list, warnings)?;
     for item in list.items()? {
-        if let Some(Upstream::Udp(server) | Upstream::Tcp(server)) =
-            nameserver::upstream(&item, warnings)?
+        if let Some(Upstream::Server(server)) = nameserver::upstream(&item, warnings)?
             && server.host.parse::<IpAddr>().is_err()
         {
             return Err(item.expected("the IP address of a nameserver"));

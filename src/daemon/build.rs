@@ -14,15 +14,16 @@ use crate::dns::mapping::ReverseMapping;
 use crate::dns::options::EnhancedMode;
 use crate::dns::resolver::Resolver;
 use crate::dns::server::{Parts, Policy, Server};
-use crate::dns::upstream::egress::Sockets;
-use crate::outbound::Resolve;
+use crate::dns::upstream::egress::{Outbounds, Sockets};
+use crate::metadata::Metadata;
 use crate::outbound::dial::Environment;
 use crate::outbound::registry::Registry;
+use crate::outbound::{Outbound, Resolve};
 use crate::platform::socket::Egress;
 use crate::rules::Rules;
 use crate::sniff;
 use crate::tunnel::Tunnel;
-use crate::tunnel::routing::{Routing, Sniffer};
+use crate::tunnel::routing::{Routing, Sniffer, Step};
 
 /// Where the fake-ip table is kept, in the working directory.
 const FAKE_IP_FILE: &str = "fakeip.log";
@@ -46,6 +47,24 @@ pub struct DnsTies<'a> {
     pub tunnel: &'a Arc<OnceLock<Weak<Tunnel>>>,
     /// The daemon's say.
     pub offload: &'a Arc<Offload>,
+}
+
+/// Proxies and rules of the moment, for nameservers that are reached by them.
+struct ByTunnel(Arc<OnceLock<Weak<Tunnel>>>);
+
+impl Outbounds for ByTunnel {
+    fn named(&self, name: &str) -> Option<Arc<dyn Outbound>> {
+        let tunnel = self.0.get().and_then(Weak::upgrade)?;
+        tunnel.routing().outbounds.get(name).cloned()
+    }
+
+    fn by_rules(&self, flow: &Metadata) -> Option<Arc<dyn Outbound>> {
+        let tunnel = self.0.get().and_then(Weak::upgrade)?;
+        match tunnel.routing().decide(flow, 0, false)? {
+            Step::Done(decision) => Some(decision.node),
+            Step::Resolve(_) => None,
+        }
+    }
 }
 
 /// The DNS server of a configuration over the tables of the one before.
@@ -83,17 +102,13 @@ pub fn dns_server(
             tables.fake_ip = Some(Arc::new(pool));
         }
     }
-    let tunnel = Arc::clone(ties.tunnel);
     let sockets = Sockets {
         egress: Egress {
             interface: config.general.interface_name.clone(),
             mark: ties.own_mark | config.general.routing_mark,
             fast_open: false,
         },
-        find: Box::new(move |name| {
-            let tunnel = tunnel.get().and_then(Weak::upgrade)?;
-            tunnel.routing().outbounds.get(name).cloned()
-        }),
+        outbounds: Arc::new(ByTunnel(Arc::clone(ties.tunnel))),
     };
     let parts = Parts {
         resolver: Resolver::new(options, hosts.clone(), Arc::new(sockets)),

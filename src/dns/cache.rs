@@ -204,7 +204,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::dns::message::build::{
-        Transport, finish, normalize, push_address, start, upstream_query,
+        Extras, Transport, finish, normalize, push_address, start, upstream_query,
     };
     use crate::dns::message::{Query, types};
     use crate::platform::clock;
@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn answer(name: &str, records: usize, ttl: u32) -> Vec<u8> {
-        let query = upstream_query(&question(name), 9, false, false);
+        let query = upstream_query(&question(name), 9, Extras::default());
         let query = Query::parse(&query).unwrap();
         let mut out = Vec::new();
         start(&query, 0, &mut out);

@@ -1,5 +1,6 @@
 //! What the configuration says of DNS (clash-api.md 3.2 and 3.3).
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::prefix::Prefix;
@@ -59,25 +60,93 @@ pub enum EnhancedMode {
 /// One nameserver address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Upstream {
-    /// `1.1.1.1`, `udp://`; truncated answers are asked again over TCP.
-    Udp(Server),
-    /// `tcp://`.
-    Tcp(Server),
-    /// `system`: the servers of `/etc/resolv.conf`.
+    /// A server with an address.
+    Server(Server),
+    /// `system`: the servers of the system's resolver file.
     System,
+    /// `dhcp://interface`: the servers that DHCP names on that interface.
+    Dhcp(Box<str>),
     /// `rcode://name`: a constant answer.
     Rcode(u8),
 }
 
-/// Host and port of a nameserver, with the proxy or interface to reach it by (`#name`).
+/// A nameserver and how it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
+    /// What it speaks.
+    pub protocol: Protocol,
     /// Address literal or name (resolved by `default-nameserver`).
     pub host: Box<str>,
     /// Port.
     pub port: u16,
-    /// `#name`: proxy, group or interface; sent directly when `None`.
-    pub via: Option<Box<str>>,
+    /// Which way it is reached.
+    pub via: Via,
+    /// `skip-cert-verify`: any certificate will do.
+    pub skip_verify: bool,
+    /// `ecs`: the client subnet told (RFC 7871).
+    pub subnet: Option<Prefix>,
+    /// `disable-ipv4`, `disable-ipv6`, `disable-qtype-N`: record types that it is not asked for.
+    pub disabled: Vec<u16>,
+}
+
+impl Server {
+    /// A server asked directly, without parameters.
+    #[must_use]
+    pub fn new(protocol: Protocol, host: &str, port: u16) -> Self {
+        Self {
+            protocol,
+            host: host.into(),
+            port,
+            via: Via::Direct,
+            skip_verify: false,
+            subnet: None,
+            disabled: Vec::new(),
+        }
+    }
+}
+
+/// As it is written, for the log; without parameters.
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, path) = match &self.protocol {
+            Protocol::Udp => ("udp", ""),
+            Protocol::Tcp => ("tcp", ""),
+            Protocol::Tls => ("tls", ""),
+            Protocol::Https(path) => ("https", &**path),
+            Protocol::Http(path) => ("http", &**path),
+        };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}{path}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}://{}:{}{path}", self.host, self.port)
+        }
+    }
+}
+
+/// What a nameserver speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Datagrams; truncated answers are asked for again over TCP.
+    Udp,
+    /// RFC 7766.
+    Tcp,
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over HTTPS (RFC 8484), with its path and query.
+    Https(Box<str>),
+    /// The same without TLS, for servers in one's own network.
+    Http(Box<str>),
+}
+
+/// `#` behind a nameserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Nothing: past the rules.
+    Direct,
+    /// `#name`: a proxy or group, else the interface of that name.
+    Named(Box<str>),
+    /// `#RULES`, or nothing under `respect-rules`: as the rules say.
+    Rules,
 }
 
 /// A value of `hosts:`.
@@ -91,13 +160,7 @@ pub enum HostsValue {
 
 impl Default for Options {
     fn default() -> Self {
-        let upstream = |host: &str| {
-            Upstream::Udp(Server {
-                host: host.into(),
-                port: 53,
-                via: None,
-            })
-        };
+        let upstream = |host| Upstream::Server(Server::new(Protocol::Udp, host, 53));
         Self {
             enable: false,
             listen: None,

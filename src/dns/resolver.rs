@@ -26,9 +26,9 @@ use super::cache::{Cache, Freshness, Key};
 use super::hosts::Hosts;
 use super::message::record::Answer;
 use super::message::{Question, types};
-use super::options::{Options, Upstream};
+use super::options::{Options, Upstream, Via};
 use super::upstream::egress::Egress;
-use super::upstream::{Asked, Bootstrap, EXCHANGE_TIME, Failure};
+use super::upstream::{Asked, Bootstrap, EXCHANGE_TIME, Failure, Reach, Remotes, Set as Servers};
 
 /// Different questions at upstreams at once; each takes a socket for every server of its set, and
 /// a process on OpenWrt has 1024 descriptors. Further ones wait their turn, for as long as an
@@ -67,14 +67,12 @@ pub type Outcome = Result<Arc<[u8]>, Failure>;
 /// Table: answers kept and questions in flight; the sets of servers are fixed.
 pub struct Resolver {
     me: Weak<Self>,
-    main: Box<[Upstream]>,
-    default: Box<[Upstream]>,
-    direct: Option<Box<[Upstream]>>,
-    proxy_server: Box<[Upstream]>,
-    own: Box<[SocketAddr]>,
+    main: Servers,
+    default: Servers,
+    direct: Option<Servers>,
+    proxy_server: Servers,
     ipv6: bool,
     hosts: Option<Arc<Hosts>>,
-    egress: Arc<dyn Egress>,
     cache: Cache,
     in_flight: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>,
     permits: Semaphore,
@@ -91,21 +89,35 @@ impl Resolver {
             [Upstream::System].into()
         };
         let given = |list: &[Upstream]| (options.enable && !list.is_empty()).then(|| list.into());
-        Arc::new_cyclic(|me| Self {
-            me: Weak::clone(me),
-            proxy_server: given(&options.proxy_server_nameserver)
-                .unwrap_or_else(|| without_detours(&main)),
-            direct: given(&options.direct_nameserver),
-            default: options.default_nameserver.as_slice().into(),
-            main,
-            own: options.listen.into_iter().collect(),
-            ipv6: options.ipv6,
-            hosts,
-            egress,
-            cache: Cache::new(options.cache_size, clock::now()),
-            in_flight: Mutex::default(),
-            permits: Semaphore::new(EXCHANGES_MAX),
-            refreshes: Mutex::default(),
+        let own: Box<[SocketAddr]> = options.listen.into_iter().collect();
+        Arc::new_cyclic(|me: &Weak<Self>| {
+            let reach = Reach {
+                egress,
+                bootstrap: None,
+                own,
+            };
+            // Whoever resolves the others' names cannot have one.
+            let mut literals = Remotes::new(reach.clone());
+            let mut remotes = Remotes::new(Reach {
+                bootstrap: Some(Weak::clone(me) as Weak<dyn Bootstrap>),
+                ..reach
+            });
+            Self {
+                me: Weak::clone(me),
+                proxy_server: remotes.set(
+                    &given(&options.proxy_server_nameserver)
+                        .unwrap_or_else(|| without_detours(&main)),
+                ),
+                direct: given(&options.direct_nameserver).map(|list| remotes.set(&list)),
+                default: literals.set(&options.default_nameserver),
+                main: remotes.set(&main),
+                ipv6: options.ipv6,
+                hosts,
+                cache: Cache::new(options.cache_size, clock::now()),
+                in_flight: Mutex::default(),
+                permits: Semaphore::new(EXCHANGES_MAX),
+                refreshes: Mutex::default(),
+            }
         })
     }
 
@@ -213,11 +225,8 @@ impl Resolver {
             question,
             checking_disabled: manner.checking_disabled,
             dnssec_ok: manner.dnssec_ok,
-            egress: &*self.egress,
-            bootstrap: (set != Set::Default).then_some(self),
-            own: &self.own,
         };
-        asked.ask(self.servers(set)).await
+        self.servers(set).ask(asked).await
     }
 
     fn keep(&self, key: &Key, bytes: &[u8]) {
@@ -262,11 +271,11 @@ impl Resolver {
         }
     }
 
-    fn servers(&self, set: Set) -> &[Upstream] {
+    fn servers(&self, set: Set) -> &Servers {
         match set {
             Set::Main => &self.main,
             Set::Default => &self.default,
-            Set::Direct => self.direct.as_deref().unwrap_or(&self.main),
+            Set::Direct => self.direct.as_ref().unwrap_or(&self.main),
             Set::ProxyServer => &self.proxy_server,
         }
     }
@@ -404,8 +413,8 @@ impl Drop for Lead<'_> {
 /// for through that proxy. None left: the system's.
 fn without_detours(main: &[Upstream]) -> Box<[Upstream]> {
     let straight = |upstream: &&Upstream| match upstream {
-        Upstream::Udp(server) | Upstream::Tcp(server) => server.via.is_none(),
-        Upstream::System | Upstream::Rcode(_) => true,
+        Upstream::Server(server) => server.via == Via::Direct,
+        Upstream::System | Upstream::Dhcp(_) | Upstream::Rcode(_) => true,
     };
     let left: Box<[Upstream]> = main.iter().filter(straight).cloned().collect();
     if left.is_empty() {

@@ -14,14 +14,16 @@ use super::fake_ip::FakeIp;
 use super::hosts::Hosts;
 use super::listener::{serve_tcp, serve_udp};
 use super::mapping::{Mapping, ReverseMapping};
-use super::message::build::{self, Transport};
+use super::message::build::{self, Extras, Transport};
 use super::message::record::Answer;
 use super::message::{NAME_BYTES_MAX, Query, Question, rcode, types};
-use super::options::{EnhancedMode, HostsValue, Options, Server as NameServer, Upstream};
+use super::options::{
+    EnhancedMode, HostsValue, Options, Protocol, Server as NameServer, Upstream, Via,
+};
 use super::resolver::{Manner, Resolver};
 use super::server::{Parts, Policy, Server};
 use super::upstream::Failure;
-use super::upstream::egress::Sockets;
+use super::upstream::egress::{Outbounds, Sockets};
 use crate::metadata::{Endpoint, Metadata};
 use crate::outbound::{BoxFuture, Datagrams, IpVersion, Kind, Outbound, Purpose, Resolve, Stream};
 use crate::platform::clock;
@@ -45,11 +47,12 @@ async fn name_servers(behaviours: &[Behaviour]) -> Upstreams {
                 break (udp, tcp);
             }
         };
-        list.push(Upstream::Udp(NameServer {
-            host: "127.0.0.1".into(),
-            port: tcp.local_addr().unwrap().port(),
-            via: None,
-        }));
+        let port = tcp.local_addr().unwrap().port();
+        list.push(Upstream::Server(NameServer::new(
+            Protocol::Udp,
+            "127.0.0.1",
+            port,
+        )));
         let (behaviour, counter) = (*behaviour, Arc::clone(&asked));
         tokio::spawn(async move {
             let mut buffer = [0; 2048];
@@ -114,10 +117,22 @@ const EMPTY: Behaviour = |query, _| vec![with(query, &[])];
 const REFUSING: Behaviour = |query, _| vec![code(query, rcode::REFUSED)];
 const SILENT: Behaviour = |_, _| Vec::new();
 
+struct NoProxies;
+
+impl Outbounds for NoProxies {
+    fn named(&self, _: &str) -> Option<Arc<dyn Outbound>> {
+        None
+    }
+
+    fn by_rules(&self, _: &Metadata) -> Option<Arc<dyn Outbound>> {
+        None
+    }
+}
+
 fn sockets() -> Arc<Sockets> {
     Arc::new(Sockets {
         egress: Egress::default(),
-        find: Box::new(|_| None),
+        outbounds: Arc::new(NoProxies),
     })
 }
 
@@ -298,7 +313,7 @@ async fn a_server_given_by_name_is_found_by_default_nameserver() {
     }])
     .await;
     let mut servers = name_servers(&[GOOD]).await;
-    if let Upstream::Udp(server) = &mut servers.list[0] {
+    if let Upstream::Server(server) = &mut servers.list[0] {
         server.host = "dns.example".into();
     }
     let mut options = options(&servers.list);
@@ -313,8 +328,8 @@ async fn a_server_given_by_name_is_found_by_default_nameserver() {
 #[tokio::test]
 async fn an_interface_that_is_not_there_fails_at_once() {
     let mut servers = name_servers(&[GOOD]).await;
-    if let Upstream::Udp(server) = &mut servers.list[0] {
-        server.via = Some("no-such-if0".into());
+    if let Upstream::Server(server) = &mut servers.list[0] {
+        server.via = Via::Named("no-such-if0".into());
     }
     let failure = ask(&resolver(&servers), "a.example", types::A)
         .await
@@ -379,6 +394,18 @@ impl Datagrams for Detoured {
     }
 }
 
+struct OneProxy(Arc<Detour>);
+
+impl Outbounds for OneProxy {
+    fn named(&self, name: &str) -> Option<Arc<dyn Outbound>> {
+        (name == "proxy").then(|| Arc::clone(&self.0) as _)
+    }
+
+    fn by_rules(&self, _: &Metadata) -> Option<Arc<dyn Outbound>> {
+        Some(Arc::clone(&self.0) as _)
+    }
+}
+
 #[tokio::test]
 async fn a_server_behind_a_proxy_is_asked_through_it_by_its_name() {
     let long: Behaviour = |query, transport| {
@@ -389,29 +416,25 @@ async fn a_server_behind_a_proxy_is_asked_through_it_by_its_name() {
         vec![out]
     };
     let servers = name_servers(&[long]).await;
-    let Upstream::Udp(server) = &servers.list[0] else {
-        unreachable!("name_servers makes UDP servers");
+    let Upstream::Server(server) = &servers.list[0] else {
+        unreachable!("name_servers makes servers");
     };
     let detour = Arc::new(Detour {
         name: "proxy".into(),
         to: SocketAddr::from(([127, 0, 0, 1], server.port)),
         used: AtomicUsize::new(0),
     });
-    let behind = NameServer {
-        host: "dns.example".into(),
-        port: 53,
-        via: Some("proxy".into()),
-    };
-    let found = Arc::clone(&detour);
     let sockets = Arc::new(Sockets {
         egress: Egress::default(),
-        find: Box::new(move |name| (name == "proxy").then(|| Arc::clone(&found) as _)),
+        outbounds: Arc::new(OneProxy(Arc::clone(&detour))),
     });
-    for (upstream, used) in [
-        (Upstream::Udp(behind.clone()), 2),
-        (Upstream::Tcp(behind), 3),
-    ] {
-        let resolver = Resolver::new(&options(&[upstream]), None, Arc::clone(&sockets) as _);
+    for (protocol, used) in [(Protocol::Udp, 2), (Protocol::Tcp, 3)] {
+        let behind = NameServer {
+            via: Via::Named("proxy".into()),
+            ..NameServer::new(protocol, "dns.example", 53)
+        };
+        let options = options(&[Upstream::Server(behind)]);
+        let resolver = Resolver::new(&options, None, Arc::clone(&sockets) as _);
         assert_eq!(
             ask(&resolver, "a.example", types::A).await,
             Ok(ips(&["192.0.2.1"]))
@@ -478,7 +501,11 @@ async fn server(mode: EnhancedMode, behaviour: Behaviour) -> (Arc<Server>, Arc<N
 }
 
 fn query(name: &str, qtype: u16) -> Vec<u8> {
-    build::upstream_query(&Question::new(name, qtype).unwrap(), 0x1234, false, false)
+    build::upstream_query(
+        &Question::new(name, qtype).unwrap(),
+        0x1234,
+        Extras::default(),
+    )
 }
 
 async fn exchange(server: &Server, name: &str, qtype: u16) -> (u8, Vec<IpAddr>, u32) {

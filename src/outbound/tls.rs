@@ -85,6 +85,14 @@ impl TlsClient {
     /// # Errors
     /// [`TlsError`], what rustls says of the server, or what the carrier says.
     pub async fn handshake(&self, carrier: Carrier) -> io::Result<Carrier> {
+        Ok(self.negotiate(carrier).await?.0)
+    }
+
+    /// As [`Self::handshake`]; and the protocol that the server chose of `alpn`, if it did.
+    ///
+    /// # Errors
+    /// As [`Self::handshake`].
+    pub async fn negotiate(&self, carrier: Carrier) -> io::Result<(Carrier, Option<Box<[u8]>>)> {
         let known = self
             .config
             .lock()
@@ -96,7 +104,8 @@ impl TlsClient {
         };
         let connector = TlsConnector::from(config);
         let stream = connector.connect(self.name.clone(), carrier).await?;
-        Ok(Carrier::Boxed(Box::new(stream)))
+        let chosen = stream.get_ref().1.alpn_protocol().map(Box::from);
+        Ok((Carrier::Boxed(Box::new(stream)), chosen))
     }
 
     /// Makes the configuration, away from the flows: reading the roots takes a while.

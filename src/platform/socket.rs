@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrIn, bind, recv, send,
+    setsockopt, socket, sockopt,
 };
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
@@ -141,6 +142,27 @@ pub fn connect_udp(server: SocketAddr, egress: &Egress) -> io::Result<UdpSocket>
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket)
 }
+
+/// A socket of the DHCP client's port, which another client on this machine may hold as well, that may
+/// broadcast on the interface of `egress`.
+///
+/// # Errors
+/// What the kernel says; it needs `CAP_NET_BIND_SERVICE`.
+pub fn bind_dhcp_client(egress: &Egress) -> io::Result<UdpSocket> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    setsockopt(&fd, sockopt::Broadcast, &true)?;
+    egress.apply(&fd)?;
+    bind(
+        fd.as_raw_fd(),
+        &SockaddrIn::new(0, 0, 0, 0, DHCP_CLIENT_PORT),
+    )?;
+    UdpSocket::from_std(fd.into())
+}
+
+/// RFC 2131 section 4.1.
+const DHCP_CLIENT_PORT: u16 = 68;
 
 /// An unconnected UDP socket for both families on one port of its own: IPv4 addresses are
 /// IPv4-mapped on it (RFC 3493 section 3.7). An IPv4 socket where the kernel has no IPv6.

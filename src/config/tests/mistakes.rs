@@ -502,20 +502,20 @@ fn dns_mistakes() {
     );
     good("dns: {enable: false}");
     wrong(
-        "dns: {nameserver: ^['https://a/q']}",
-        "dns.nameserver: not implemented yet: https://a/q",
+        "dns: {nameserver: ^['quic://a']}",
+        "dns.nameserver: not implemented yet: quic://a",
     );
     wrong(
         "dns: {nameserver: [^'gopher://a']}",
-        "dns.nameserver[0]: expected a nameserver (1.1.1.1, udp://1.1.1.1:53, tcp://…, system, rcode://…), found `gopher://a`",
+        "dns.nameserver[0]: expected a nameserver (1.1.1.1, tcp://…, tls://…, https://…/dns-query, system, dhcp://eth1, rcode://…), found `gopher://a`",
     );
     wrong(
         "dns: {nameserver: [1.1.1.1], default-nameserver: [^dns.example]}",
         "dns.default-nameserver[0]: expected the IP address of a nameserver, found `dns.example`",
     );
     wrong(
-        "dns: {default-nameserver: ^['tls://1.1.1.1']}",
-        "dns.default-nameserver: not implemented yet: tls://1.1.1.1",
+        "dns: {default-nameserver: [^'tls://a.example']}",
+        "dns.default-nameserver[0]: expected the IP address of a nameserver, found `tls://a.example`",
     );
     wrong(
         "dns: {default-nameserver: ^[]}",

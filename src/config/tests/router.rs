@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use log::LevelFilter;
 
 use super::{ROUTER, good, warnings};
-use crate::config::FindProcess;
-use crate::dns::options::{EnhancedMode, HostsValue, Server, Upstream};
+use crate::config::{Config, FindProcess};
+use crate::dns::options::{EnhancedMode, HostsValue, Protocol as Dns, Server, Upstream, Via};
 use crate::inbound::options::ListenerKind;
 use crate::metadata::Mac;
 use crate::netfilter::options::{Fail, Mark};
@@ -63,23 +63,22 @@ fn a_router_file_is_read_whole_dns_and_sniffer() {
         dns.fake_ip_range6.map(|range| range.to_string()).as_deref(),
         Some("fdfe:dcba:9876::/64")
     );
-    let server = |host: &str, port, via: Option<&str>| Server {
-        host: host.into(),
-        port,
-        via: via.map(Box::from),
+    let https = Dns::Https("/dns-query".into());
+    let by_proxy = Server {
+        via: Via::Named("PROXY".into()),
+        ..Server::new(Dns::Udp, "resolver.example.net", 53)
     };
     assert_eq!(
         dns.nameserver,
         [
-            Upstream::Udp(server("resolver.example.net", 53, Some("PROXY"))),
-            Upstream::Tcp(server("192.0.2.54", 5353, None)),
+            Upstream::Server(Server::new(https, "doh.example.net", 443)),
+            Upstream::Server(by_proxy),
+            Upstream::Server(Server::new(Dns::Tcp, "192.0.2.54", 5353)),
             Upstream::System,
         ]
     );
-    assert_eq!(
-        dns.default_nameserver[1],
-        Upstream::Tcp(server("2001:db8::53", 5353, None))
-    );
+    let tcp = Server::new(Dns::Tcp, "2001:db8::53", 5353);
+    assert_eq!(dns.default_nameserver[1], Upstream::Server(tcp));
     assert_eq!(
         dns.hosts[1],
         (
@@ -163,7 +162,7 @@ fn groups_bring_in_and_leave_out_members() {
              - {{name: HK 1, type: direct}}\n\
              proxy-groups: [{{name: g, type: select, {keys}}}]"
         );
-        let (config, _) = crate::config::Config::parse(&text).unwrap();
+        let (config, _) = Config::parse(&text).unwrap();
         config.groups[0].proxies.join(", ")
     };
     assert_eq!(members("include-all: true"), "HK 1, HK 2, US 1");
@@ -181,12 +180,58 @@ fn groups_bring_in_and_leave_out_members() {
 fn an_included_proxy_may_not_lead_back_to_its_group() {
     let text = "proxies: [{name: p, type: direct, dialer-proxy: a}]\n\
                 proxy-groups: [{name: a, type: fallback, include-all: true, proxies: [DIRECT]}]";
-    let error = crate::config::Config::parse(text).err().unwrap();
+    let error = Config::parse(text).err().unwrap();
     assert!(
         error
             .to_string()
             .contains("leads back to itself: p → a → p")
     );
+}
+
+#[test]
+fn nameservers_have_their_parameters() {
+    let text = "dns: {nameserver: ['tls://[2001:db8::1]#%E6%97%A5&ecs=192.0.2.0/24&disable-ipv6=true\
+        &disable-qtype-65=true&skip-cert-verify=true&ecs-override=true', 'https://a.example:444#RULES&h3=true', \
+        'http://192.0.2.1/q?x=1', 'dhcp://eth1', 'dhcp://system']}";
+    let first = Server {
+        via: Via::Named("日".into()),
+        skip_verify: true,
+        subnet: Some("192.0.2.0/24".parse().unwrap()),
+        disabled: vec![28, 65],
+        ..Server::new(Dns::Tls, "2001:db8::1", 853)
+    };
+    let second = Server {
+        via: Via::Rules,
+        ..Server::new(Dns::Https("/dns-query".into()), "a.example", 444)
+    };
+    let plain = Server::new(Dns::Http("/q?x=1".into()), "192.0.2.1", 80);
+    assert_eq!(
+        good(text).dns.nameserver,
+        [
+            Upstream::Server(first),
+            Upstream::Server(second),
+            Upstream::Server(plain),
+            Upstream::Dhcp("eth1".into()),
+            Upstream::System,
+        ]
+    );
+    assert_eq!(
+        warnings(text),
+        ["1:150: dns.nameserver[1]: not implemented yet, ignored: h3=true"]
+    );
+    for bad in [
+        "tls://a#ecs=x",
+        "https://",
+        "tls://",
+        "dhcp://",
+        "dhcp://much-too-long-name",
+        "https://u:p@a/q",
+    ] {
+        assert!(
+            Config::parse(&format!("dns: {{nameserver: ['{bad}']}}")).is_err(),
+            "{bad}"
+        );
+    }
 }
 
 #[test]
@@ -199,7 +244,6 @@ fn what_has_no_effect_is_reported_once_with_its_place() {
             "30:3: tun: not implemented yet, ignored",
             "42:38: sniffer.skip-domain[1]: not implemented yet, ignored: geosite:private",
             "57:38: dns.fake-ip-filter[2]: not implemented yet, ignored: geosite:cn",
-            "60:7: dns.nameserver[0]: not implemented yet, ignored: https://doh.example.net/dns-query",
             "65:13: dns.fallback: not implemented yet, ignored",
             "67:5: dns.nameserver-policy: not implemented yet, ignored",
             "78:1: shared: unknown key, ignored",

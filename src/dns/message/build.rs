@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::prefix::Prefix;
+
 use super::record::Answer;
 use super::{CLASS_IN, HEADER_BYTES, Name, PAYLOAD_BYTES, Query, Question, flags, rcode, types};
 
@@ -129,17 +131,28 @@ pub fn reject_version(query: &[u8], out: &mut Vec<u8>) {
     push_opt(out, false, 1);
 }
 
-/// A query for an upstream. `checking_disabled`, `dnssec_ok`: as the client asked.
+/// What a query says besides its question.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras {
+    /// CD: the client checks signatures itself.
+    pub checking_disabled: bool,
+    /// DO: DNSSEC records are wanted.
+    pub dnssec_ok: bool,
+    /// The client's network that the server may answer for (RFC 7871).
+    pub subnet: Option<Prefix>,
+    /// Fill up to a multiple of [`PADDING_BLOCK`] bytes, so that its length tells nothing of the name.
+    pub padded: bool,
+}
+
+/// What queries over encrypted transports are filled up to (RFC 8467 section 4.1).
+pub const PADDING_BLOCK: usize = 128;
+
+/// A query for an upstream.
 #[must_use]
-pub fn upstream_query(
-    question: &Question,
-    id: u16,
-    checking_disabled: bool,
-    dnssec_ok: bool,
-) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEADER_BYTES + question.name.wire().len() + 4 + OPT_BYTES);
+pub fn upstream_query(question: &Question, id: u16, extras: Extras) -> Vec<u8> {
+    let mut out = Vec::with_capacity(PADDING_BLOCK);
     out.extend_from_slice(&id.to_be_bytes());
-    let disabled = if checking_disabled {
+    let disabled = if extras.checking_disabled {
         flags::CHECKING_DISABLED
     } else {
         0
@@ -147,8 +160,49 @@ pub fn upstream_query(
     out.extend_from_slice(&(flags::RECURSION_DESIRED | disabled).to_be_bytes());
     out.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
     push_question(&mut out, question);
-    push_opt(&mut out, dnssec_ok, 0);
+    push_opt(&mut out, extras.dnssec_ok, 0);
+    let options = out.len();
+    if let Some(subnet) = extras.subnet {
+        push_subnet(&mut out, subnet);
+    }
+    if extras.padded {
+        let missing = (out.len() + 4).next_multiple_of(PADDING_BLOCK) - out.len() - 4;
+        push_option(
+            &mut out,
+            OPTION_PADDING,
+            ZEROES.get(..missing).unwrap_or_default(),
+        );
+    }
+    let length = u16::try_from(out.len() - options).unwrap_or_default();
+    put_u16(&mut out, options - 2, length);
     out
+}
+
+const ZEROES: &[u8] = &[0; PADDING_BLOCK];
+/// EDNS option codes.
+const OPTION_SUBNET: u16 = 8;
+const OPTION_PADDING: u16 = 12;
+
+fn push_option(out: &mut Vec<u8>, code: u16, data: &[u8]) {
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(&u16::try_from(data.len()).unwrap_or_default().to_be_bytes());
+    out.extend_from_slice(data);
+}
+
+/// Family, length, scope 0, and no more bytes than the length needs (RFC 7871 section 6).
+fn push_subnet(out: &mut Vec<u8>, subnet: Prefix) {
+    let mut data = vec![
+        0,
+        if subnet.address().is_ipv4() { 1 } else { 2 },
+        subnet.length(),
+        0,
+    ];
+    let bytes = usize::from(subnet.length()).div_ceil(8);
+    match subnet.network() {
+        IpAddr::V4(v4) => data.extend(v4.octets().iter().take(bytes)),
+        IpAddr::V6(v6) => data.extend(v6.octets().iter().take(bytes)),
+    }
+    push_option(out, OPTION_SUBNET, &data);
 }
 
 /// An answer of our own to a question that came without a query: the constant `rcode://` upstream.
@@ -226,7 +280,7 @@ mod tests {
     use super::*;
 
     fn query(name: &str, qtype: u16) -> Vec<u8> {
-        upstream_query(&Question::new(name, qtype).unwrap(), 7, false, false)
+        upstream_query(&Question::new(name, qtype).unwrap(), 7, Extras::default())
     }
 
     #[test]
@@ -289,6 +343,22 @@ mod tests {
         let answer = Answer::parse(&stored).unwrap();
         assert_eq!((answer.id(), answer.opt_at()), (0, None));
         assert_eq!(answer.addresses().len(), 1);
+    }
+
+    #[test]
+    fn padded_queries_tell_no_length_and_the_subnet_is_cut() {
+        let extras = Extras {
+            subnet: Some("192.0.2.77/20".parse().unwrap()),
+            padded: true,
+            ..Extras::default()
+        };
+        for name in ["a.b", "a-rather-long-label.that-goes.on.and.on.example"] {
+            let bytes = upstream_query(&Question::new(name, types::A).unwrap(), 7, extras);
+            assert_eq!(bytes.len(), PADDING_BLOCK);
+            assert!(Query::parse(&bytes).unwrap().edns.is_some());
+            let subnet = [0, 8, 0, 7, 0, 1, 20, 0, 192, 0, 0];
+            assert!(bytes.windows(subnet.len()).any(|window| window == subnet));
+        }
     }
 
     proptest! {

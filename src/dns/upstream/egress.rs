@@ -8,7 +8,7 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
 use crate::outbound::{BoxFuture, Outbound};
-use crate::platform::socket::{self, bind_udp, connect_tcp};
+use crate::platform::socket::{self, bind_dhcp_client, bind_udp, connect_tcp};
 
 /// Gives sockets that our own kernel rules leave alone, and ways through proxies.
 pub trait Egress: Send + Sync {
@@ -17,6 +17,12 @@ pub trait Egress: Send + Sync {
     /// # Errors
     /// What the kernel says.
     fn udp(&self, server: SocketAddr, interface: Option<&str>) -> io::Result<UdpSocket>;
+
+    /// A socket of the DHCP client's port that may broadcast on `interface`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn dhcp(&self, interface: &str) -> io::Result<UdpSocket>;
 
     /// A TCP connection to `server`.
     fn tcp<'a>(
@@ -27,17 +33,26 @@ pub trait Egress: Send + Sync {
 
     /// The proxy or group of that name.
     fn outbound(&self, name: &str) -> Option<Arc<dyn Outbound>>;
+
+    /// The way that the rules send this flow, whose address is known.
+    fn by_rules(&self, flow: &Metadata) -> Option<Arc<dyn Outbound>>;
 }
 
-/// Finds a proxy or group by name in the routing of the moment.
-pub type FindOutbound = Box<dyn Fn(&str) -> Option<Arc<dyn Outbound>> + Send + Sync>;
+/// The routing of the moment, which knows proxies and groups.
+pub trait Outbounds: Send + Sync {
+    /// The proxy or group of that name.
+    fn named(&self, name: &str) -> Option<Arc<dyn Outbound>>;
+
+    /// The node that the rules send this flow to; no rule may have anything resolved.
+    fn by_rules(&self, flow: &Metadata) -> Option<Arc<dyn Outbound>>;
+}
 
 /// The daemon's way: plain sockets with its mark.
 pub struct Sockets {
     /// Mark, and the interface when a server names none.
     pub egress: socket::Egress,
-    /// Looks proxies up for `#name`.
-    pub find: FindOutbound,
+    /// For `#name` and `#RULES`.
+    pub outbounds: Arc<dyn Outbounds>,
 }
 
 impl Sockets {
@@ -60,6 +75,10 @@ impl Egress for Sockets {
         bind_udp(any, &self.through(interface))
     }
 
+    fn dhcp(&self, interface: &str) -> io::Result<UdpSocket> {
+        bind_dhcp_client(&self.through(Some(interface)))
+    }
+
     fn tcp<'a>(
         &'a self,
         server: SocketAddr,
@@ -69,23 +88,11 @@ impl Egress for Sockets {
     }
 
     fn outbound(&self, name: &str) -> Option<Arc<dyn Outbound>> {
-        (self.find)(name)
+        self.outbounds.named(name)
     }
-}
 
-/// What `#name` of a server means.
-pub(super) enum Via {
-    Outbound(Arc<dyn Outbound>),
-    Interface(Option<Box<str>>),
-}
-
-impl Via {
-    /// A proxy or group of that name, else the interface of that name.
-    pub(super) fn find(egress: &dyn Egress, name: Option<&str>) -> Self {
-        match name.and_then(|name| egress.outbound(name)) {
-            Some(outbound) => Self::Outbound(outbound),
-            None => Self::Interface(name.map(Into::into)),
-        }
+    fn by_rules(&self, flow: &Metadata) -> Option<Arc<dyn Outbound>> {
+        self.outbounds.by_rules(flow)
     }
 }
 

@@ -1,19 +1,27 @@
 //! Asking the servers of a set.
 //!
-//! All servers of a set are asked at once and the first usable answer wins (clash-api.md 4.4). A
-//! scheme is a file here, a variant of [`Upstream`] and a line in `Asked::exchanges`; each gives
-//! back an answer in normal form, checked to be the answer to what was asked. Nothing is kept
-//! between two questions: no connection, no verdict about a server. So whatever breaks the way to a
-//! server, it is usable again the moment the cause is gone.
+//! All servers of a set are asked at once and the first usable answer wins (clash-api.md 4.4). Each
+//! gives back an answer in normal form, checked to be the answer to what was asked. Datagrams have
+//! a socket a question (`udp`); streams are kept while they are used (`line`), whatever is spoken on
+//! them: `frames` (TCP, TLS), `http2`, `http1`. `reach` finds the way to a server.
+//!
+//! No verdict about a server is kept, and a kept stream that has fallen silent is left for a new one:
+//! whatever breaks the way to a server, it is usable again the moment the cause is gone.
 
+pub mod dhcp;
 pub mod egress;
+mod frames;
+pub mod http1;
+mod http2;
+mod line;
+mod reach;
 mod system;
-mod tcp;
 mod udp;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -21,15 +29,16 @@ use futures_util::stream::FuturesUnordered;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::timeout;
 
-use crate::metadata::{Endpoint, Host};
 use crate::outbound::BoxFuture;
 
-use super::message::build::{constant_answer, normalize, upstream_query};
+use super::message::build::{Extras, constant_answer, normalize, upstream_query};
 use super::message::record::Answer;
 use super::message::{Header, Question, flags, rcode, types};
-use super::options::{Server, Upstream};
+use super::options::{Protocol, Server, Upstream};
 
-use egress::{Egress, Via};
+use dhcp::Lease;
+use line::Line;
+pub(super) use reach::Reach;
 
 /// One exchange with a server, TCP retry included (as mihomo).
 pub const EXCHANGE_TIME: Duration = Duration::from_secs(5);
@@ -45,6 +54,10 @@ pub enum Failure {
     Io(io::ErrorKind),
     /// The server answered with this code.
     Code(u8),
+    /// The server answered with this HTTP status.
+    Status(u16),
+    /// The server has no certificate that we accept.
+    Certificate,
     /// The server broke the protocol.
     Malformed,
     /// The set has no server that can be asked.
@@ -63,7 +76,9 @@ impl From<Failure> for io::Error {
             Failure::Timeout => io::ErrorKind::TimedOut,
             Failure::Io(kind) => kind,
             Failure::NoServers => io::ErrorKind::NotConnected,
-            Failure::Code(_) | Failure::Malformed => io::ErrorKind::InvalidData,
+            Failure::Code(_) | Failure::Status(_) | Failure::Certificate | Failure::Malformed => {
+                io::ErrorKind::InvalidData
+            }
         };
         Self::new(kind, failure)
     }
@@ -75,6 +90,8 @@ impl fmt::Display for Failure {
             Self::Timeout => f.write_str("no name server answered in time"),
             Self::Io(kind) => write!(f, "name server not reached: {kind}"),
             Self::Code(code) => write!(f, "name server answered with code {code}"),
+            Self::Status(status) => write!(f, "name server answered with status {status}"),
+            Self::Certificate => f.write_str("name server has no certificate that is accepted"),
             Self::Malformed => f.write_str("name server answered nonsense"),
             Self::NoServers => f.write_str("no name server to ask"),
         }
@@ -84,21 +101,90 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// Finds the address of a server that is given by name.
-pub(super) trait Bootstrap: Sync {
+pub(super) trait Bootstrap: Send + Sync {
     /// The addresses of `name`.
     fn addresses<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, Failure>>;
 }
 
 /// What is asked, and how.
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) question: &'a Question,
     pub(super) checking_disabled: bool,
     pub(super) dnssec_ok: bool,
-    pub(super) egress: &'a dyn Egress,
-    /// `None` for the set that resolves the others' names: it takes literals only.
-    pub(super) bootstrap: Option<&'a dyn Bootstrap>,
-    /// Our own listeners: never asked by way of `system`.
-    pub(super) own: &'a [SocketAddr],
+}
+
+/// One configured nameserver, with what is kept between two questions to it.
+enum Remote {
+    Udp(Server),
+    /// Everything on streams.
+    Stream(Server, Line),
+    System,
+    Dhcp(Lease),
+    Rcode(u8),
+}
+
+impl Remote {
+    fn new(upstream: &Upstream, reach: &Arc<Reach>) -> Self {
+        match upstream {
+            Upstream::Server(server) if server.protocol == Protocol::Udp => {
+                Self::Udp(server.clone())
+            }
+            Upstream::Server(server) => {
+                Self::Stream(server.clone(), Line::new(server.clone(), Arc::clone(reach)))
+            }
+            Upstream::System => Self::System,
+            Upstream::Dhcp(interface) => Self::Dhcp(Lease::new(interface)),
+            Upstream::Rcode(code) => Self::Rcode(*code),
+        }
+    }
+
+    /// The server, if it is one.
+    fn server(&self) -> Option<&Server> {
+        match self {
+            Self::Udp(server) | Self::Stream(server, _) => Some(server),
+            Self::System | Self::Dhcp(_) | Self::Rcode(_) => None,
+        }
+    }
+}
+
+/// Makes sets; a server that stands in several is one.
+pub(super) struct Remotes {
+    reach: Arc<Reach>,
+    known: Vec<(Upstream, Arc<Remote>)>,
+}
+
+impl Remotes {
+    pub(super) fn new(reach: Reach) -> Self {
+        Self {
+            reach: Arc::new(reach),
+            known: Vec::new(),
+        }
+    }
+
+    pub(super) fn set(&mut self, list: &[Upstream]) -> Set {
+        let remotes = list.iter().map(|upstream| self.remote(upstream)).collect();
+        Set {
+            remotes,
+            reach: Arc::clone(&self.reach),
+        }
+    }
+
+    fn remote(&mut self, upstream: &Upstream) -> Arc<Remote> {
+        let known = self.known.iter().find(|(known, _)| known == upstream);
+        if let Some((_, remote)) = known {
+            return Arc::clone(remote);
+        }
+        let remote = Arc::new(Remote::new(upstream, &self.reach));
+        self.known.push((upstream.clone(), Arc::clone(&remote)));
+        remote
+    }
+}
+
+/// Servers that are asked at once.
+pub(super) struct Set {
+    remotes: Box<[Arc<Remote>]>,
+    reach: Arc<Reach>,
 }
 
 type Exchange<'a> = BoxFuture<'a, Result<Vec<u8>, Failure>>;
@@ -112,14 +198,14 @@ enum Worth {
     Failed(Failure),
 }
 
-impl<'a> Asked<'a> {
-    /// Asks all `servers`; the answer is in normal form.
-    pub(super) async fn ask(&'a self, servers: &'a [Upstream]) -> Result<Vec<u8>, Failure> {
-        let mut exchanges = self.exchanges(servers);
+impl Set {
+    /// Asks all servers; the answer is in normal form.
+    pub(super) async fn ask(&self, asked: Asked<'_>) -> Result<Vec<u8>, Failure> {
+        let mut exchanges = self.exchanges(asked);
         let mut failure = Failure::NoServers;
         let mut empty = None;
         while let Some(outcome) = exchanges.next().await {
-            match self.weigh(outcome) {
+            match asked.weigh(outcome) {
                 (Worth::Good, answer) => return Ok(answer),
                 (Worth::Empty, answer) => {
                     empty = Some(answer);
@@ -133,7 +219,7 @@ impl<'a> Asked<'a> {
         };
         let better = async {
             while let Some(outcome) = exchanges.next().await {
-                if let (Worth::Good, answer) = self.weigh(outcome) {
+                if let (Worth::Good, answer) = asked.weigh(outcome) {
                     return Some(answer);
                 }
             }
@@ -146,27 +232,36 @@ impl<'a> Asked<'a> {
             .unwrap_or(empty))
     }
 
-    /// The table of schemes: one exchange for each server.
-    fn exchanges(&'a self, servers: &'a [Upstream]) -> FuturesUnordered<Exchange<'a>> {
-        let all = FuturesUnordered::new();
-        for server in servers {
-            match server {
-                Upstream::Udp(server) => all.push(limited(udp::exchange(self, server))),
-                Upstream::Tcp(server) => all.push(limited(tcp::exchange(self, server))),
-                Upstream::System => {
-                    for server in system::servers(self.own) {
-                        all.push(limited(udp::exchange_with(self, server)));
+    /// The table of kinds: one exchange for each server.
+    fn exchanges<'a>(&'a self, asked: Asked<'a>) -> FuturesUnordered<Exchange<'a>> {
+        let (all, reach) = (FuturesUnordered::new(), &*self.reach);
+        let constant = |code| -> Exchange<'a> {
+            let answer = constant_answer(asked.question, code);
+            Box::pin(std::future::ready(Ok(answer)))
+        };
+        for remote in &self.remotes {
+            let disabled = |server: &Server| server.disabled.contains(&asked.question.qtype);
+            if remote.server().is_some_and(disabled) {
+                all.push(constant(rcode::NOERROR));
+                continue;
+            }
+            match &**remote {
+                Remote::Udp(server) => all.push(limited(udp::exchange(asked, reach, server))),
+                Remote::Stream(server, line) => all.push(limited(line.ask(asked, server))),
+                Remote::System => {
+                    for server in system::servers(&reach.own) {
+                        all.push(limited(udp::exchange_with(asked, reach, server, None)));
                     }
                 }
-                Upstream::Rcode(code) => {
-                    let answer = constant_answer(self.question, *code);
-                    all.push(Box::pin(std::future::ready(Ok(answer))));
-                }
+                Remote::Dhcp(lease) => all.push(limited(lease.ask(asked, reach))),
+                Remote::Rcode(code) => all.push(constant(*code)),
             }
         }
         all
     }
+}
 
+impl Asked<'_> {
     fn weigh(&self, outcome: Result<Vec<u8>, Failure>) -> (Worth, Vec<u8>) {
         let bytes = match outcome {
             Ok(bytes) => bytes,
@@ -182,32 +277,21 @@ impl<'a> Asked<'a> {
         (worth, bytes)
     }
 
-    /// Where `server` is to be reached, and by which way.
-    async fn locate(&self, server: &Server) -> Result<(Endpoint, Via), Failure> {
-        let via = Via::find(self.egress, server.via.as_deref());
-        let host = Host::parse(&server.host).ok_or(Failure::NoServers)?;
-        let host = match (host, &via) {
-            // A proxy is told the name.
-            (Host::Name(name), Via::Outbound(_)) => Host::Name(name),
-            (Host::Name(name), Via::Interface(_)) => {
-                let bootstrap = self.bootstrap.ok_or(Failure::NoServers)?;
-                let addresses = bootstrap.addresses(&name).await?;
-                Host::Ip(*addresses.first().ok_or(Failure::NoServers)?)
-            }
-            (ip, _) => ip,
-        };
-        let port = server.port;
-        Ok((Endpoint { host, port }, via))
-    }
-
-    /// The query with a fresh random id.
-    fn query(&self) -> Result<(u16, Vec<u8>), Failure> {
+    /// The query for `server`, with a fresh random id.
+    fn query(&self, server: Option<&Server>) -> Result<(u16, Vec<u8>), Failure> {
         let mut id = [0; 2];
         let random = SystemRandom::new().fill(&mut id);
         random.map_err(|_| Failure::Io(io::ErrorKind::Other))?;
         let id = u16::from_be_bytes(id);
-        let query = upstream_query(self.question, id, self.checking_disabled, self.dnssec_ok);
-        Ok((id, query))
+        let encrypted =
+            |server: &Server| matches!(server.protocol, Protocol::Tls | Protocol::Https(_));
+        let extras = Extras {
+            checking_disabled: self.checking_disabled,
+            dnssec_ok: self.dnssec_ok,
+            subnet: server.and_then(|server| server.subnet),
+            padded: server.is_some_and(encrypted),
+        };
+        Ok((id, upstream_query(self.question, id, extras)))
     }
 
     /// Reads what came back on the query `id`. `None`: not the answer to it, wait on.

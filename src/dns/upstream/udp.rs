@@ -9,15 +9,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use crate::metadata::{Endpoint, Network};
 use crate::outbound::{Datagrams, Outbound};
 
-use super::egress::{Via, metadata};
-use super::{Asked, Failure, Host, Reply, Server, tcp};
+use super::egress::metadata;
+use super::reach::Way;
+use super::{Asked, Failure, Reach, Reply, Server};
 
 /// How long to wait before the query is sent again. Three times fit into an exchange.
 const RETRANSMIT_TIME: Duration = Duration::from_millis(1500);
@@ -25,62 +26,94 @@ const RETRANSMIT_TIME: Duration = Duration::from_millis(1500);
 const DATAGRAM_BYTES: usize = 4096;
 
 /// One exchange with a configured server.
-pub(super) async fn exchange(asked: &Asked<'_>, server: &Server) -> Result<Vec<u8>, Failure> {
-    let (endpoint, via) = asked.locate(server).await?;
-    match (&endpoint.host, &via) {
-        (_, Via::Outbound(outbound)) => {
-            // A boxed answer keeps the common case's future small.
-            let reply = Box::pin(by_outbound(asked, &**outbound, &endpoint)).await?;
-            finish(asked, reply, endpoint, &via).await
-        }
-        (Host::Ip(ip), Via::Interface(interface)) => {
-            let server = SocketAddr::new(*ip, endpoint.port);
-            let reply = by_socket(asked, server, interface.as_deref()).await?;
-            finish(asked, reply, endpoint, &via).await
-        }
-        (Host::Name(_), Via::Interface(_)) => Err(Failure::NoServers),
-    }
-}
-
-/// One exchange with a server of the system's.
-pub(super) async fn exchange_with(
-    asked: &Asked<'_>,
-    server: SocketAddr,
+pub(super) async fn exchange(
+    asked: Asked<'_>,
+    reach: &Reach,
+    server: &Server,
 ) -> Result<Vec<u8>, Failure> {
-    let reply = by_socket(asked, server, None).await?;
-    finish(asked, reply, server.into(), &Via::Interface(None)).await
+    let way = reach.locate(server, Network::Udp).await?;
+    let (id, query) = asked.query(Some(server))?;
+    let reply = match &way {
+        Way::Outbound(outbound, endpoints) => {
+            let endpoint = endpoints.first().ok_or(Failure::NoServers)?;
+            // A boxed answer keeps the common case's future small.
+            Box::pin(by_outbound(asked, (id, &query), &**outbound, endpoint)).await?
+        }
+        Way::Socket(interface, places) => {
+            let place = *places.first().ok_or(Failure::NoServers)?;
+            by_socket(asked, (id, &query), reach, place, interface.as_deref()).await?
+        }
+    };
+    finish(asked, (id, &query), reply, reach, &way).await
 }
 
+/// One exchange with a server of the system's, or of an interface.
+pub(super) async fn exchange_with(
+    asked: Asked<'_>,
+    reach: &Reach,
+    server: SocketAddr,
+    interface: Option<&str>,
+) -> Result<Vec<u8>, Failure> {
+    let (id, query) = asked.query(None)?;
+    let reply = by_socket(asked, (id, &query), reach, server, interface).await?;
+    let way = Way::Socket(interface.map(Box::from), vec![server]);
+    finish(asked, (id, &query), reply, reach, &way).await
+}
+
+/// A query with its id.
+type Query<'a> = (u16, &'a [u8]);
+
+/// Asks again over TCP (RFC 7766 section 5) if need be.
 async fn finish(
-    asked: &Asked<'_>,
+    asked: Asked<'_>,
+    (id, query): Query<'_>,
     reply: Reply,
-    server: Endpoint,
-    via: &Via,
+    reach: &Reach,
+    way: &Way,
 ) -> Result<Vec<u8>, Failure> {
     match reply {
-        Reply::Whole(answer) => Ok(answer),
-        Reply::Failed(failure) => Err(failure),
-        Reply::Truncated => Box::pin(tcp::exchange_with(asked, server, via)).await,
+        Reply::Whole(answer) => return Ok(answer),
+        Reply::Failed(failure) => return Err(failure),
+        Reply::Truncated => {}
+    }
+    let asking = Box::pin(async {
+        let mut stream = reach.connect_by(way).await?;
+        let length = u16::try_from(query.len()).unwrap_or_default();
+        // One segment: some servers read only the first.
+        stream
+            .write_all(&[&length.to_be_bytes(), query].concat())
+            .await?;
+        stream.flush().await?;
+        let length = stream.read_u16().await?;
+        let mut answer = Vec::new();
+        stream.take(length.into()).read_to_end(&mut answer).await?;
+        Ok::<_, Failure>(answer)
+    });
+    match asked.read(id, &asking.await?) {
+        Some(Reply::Whole(answer)) => Ok(answer),
+        Some(Reply::Failed(failure)) => Err(failure),
+        Some(Reply::Truncated) | None => Err(Failure::Malformed),
     }
 }
 
 async fn by_socket(
-    asked: &Asked<'_>,
+    asked: Asked<'_>,
+    (id, query): Query<'_>,
+    reach: &Reach,
     server: SocketAddr,
     interface: Option<&str>,
 ) -> Result<Reply, Failure> {
-    let (id, query) = asked.query()?;
-    let socket = asked.egress.udp(server, interface)?;
+    let socket = reach.egress.udp(server, interface)?;
     socket.connect(server).await?;
     loop {
-        socket.send(&query).await?;
+        socket.send(query).await?;
         if let Ok(reply) = timeout(RETRANSMIT_TIME, receive(asked, id, &socket)).await {
             return reply;
         }
     }
 }
 
-async fn receive(asked: &Asked<'_>, id: u16, socket: &UdpSocket) -> Result<Reply, Failure> {
+async fn receive(asked: Asked<'_>, id: u16, socket: &UdpSocket) -> Result<Reply, Failure> {
     loop {
         socket.readable().await?;
         match receive_now(asked, id, socket) {
@@ -93,22 +126,22 @@ async fn receive(asked: &Asked<'_>, id: u16, socket: &UdpSocket) -> Result<Reply
 }
 
 /// The buffer lives here, on the stack, and not in the waiting future.
-fn receive_now(asked: &Asked<'_>, id: u16, socket: &UdpSocket) -> io::Result<Option<Reply>> {
+fn receive_now(asked: Asked<'_>, id: u16, socket: &UdpSocket) -> io::Result<Option<Reply>> {
     let mut buffer = [0; DATAGRAM_BYTES];
     let length = socket.try_recv(&mut buffer)?;
     Ok(asked.read(id, buffer.get(..length).unwrap_or_default()))
 }
 
 async fn by_outbound(
-    asked: &Asked<'_>,
+    asked: Asked<'_>,
+    (id, query): Query<'_>,
     outbound: &dyn Outbound,
     server: &Endpoint,
 ) -> Result<Reply, Failure> {
-    let (id, query) = asked.query()?;
     let metadata = metadata(Network::Udp, server.clone());
     let datagrams = outbound.associate(&metadata).await?;
     loop {
-        datagrams.send_to(&query, server).await?;
+        datagrams.send_to(query, server).await?;
         if let Ok(reply) = timeout(RETRANSMIT_TIME, receive_from(asked, id, &*datagrams)).await {
             return reply;
         }
@@ -116,7 +149,7 @@ async fn by_outbound(
 }
 
 async fn receive_from(
-    asked: &Asked<'_>,
+    asked: Asked<'_>,
     id: u16,
     datagrams: &dyn Datagrams,
 ) -> Result<Reply, Failure> {

@@ -1,7 +1,7 @@
 //! Queries as clients send them, and every kind of answer that is built from one.
 #![no_main]
 
-use headgate::dns::message::build::{self, Transport};
+use headgate::dns::message::build::{self, Extras, Transport};
 use headgate::dns::message::record::Answer;
 use headgate::dns::message::{Name, Query, Rejected, TextBuffer};
 use headgate_fuzz::Input;
@@ -51,7 +51,13 @@ fuzz_target!(|data: &[u8]| {
     build::adopt(&query, &mut stored);
     check(&stored, bytes, &query);
 
-    let asked = build::upstream_query(&query.question, 7, kind & 4 == 0, query.dnssec_ok());
+    let extras = Extras {
+        checking_disabled: kind & 4 == 0,
+        dnssec_ok: query.dnssec_ok(),
+        subnet: None,
+        padded: kind & 8 == 0,
+    };
+    let asked = build::upstream_query(&query.question, 7, extras);
     let again = Query::parse(&asked).unwrap();
     assert_eq!(again.question, query.question);
     assert_eq!(again.dnssec_ok(), query.dnssec_ok());
