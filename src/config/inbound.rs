@@ -41,6 +41,7 @@ pub(super) fn decode(
         skip_auth_prefixes: section.prefixes("skip-auth-prefixes")?,
         lan_allowed_ips: section.prefixes("lan-allowed-ips")?,
         lan_disallowed_ips: section.prefixes("lan-disallowed-ips")?,
+        lan_reachable_ips: section.prefixes("lan-reachable-ips")?,
         listeners: section.list("listeners", |item| listener(item, warnings))?,
     })
 }

@@ -17,6 +17,7 @@ use crate::dns::server::{Parts, Policy, Server};
 use crate::dns::upstream::egress::{Outbounds, Sockets};
 use crate::metadata::Metadata;
 use crate::outbound::dial::Environment;
+use crate::outbound::reach::Reach;
 use crate::outbound::registry::Registry;
 use crate::outbound::{Outbound, Resolve};
 use crate::platform::socket::Egress;
@@ -140,6 +141,7 @@ pub fn registry(
         routing_mark: config.general.routing_mark,
         interface: config.general.interface_name.clone(),
         ipv6: config.general.ipv6,
+        reach: Arc::new(Reach::new(&config.inbound.lan_reachable_ips)),
     };
     Ok(Arc::new(Registry::build(
         &config.proxies,

@@ -174,6 +174,7 @@ mod tests {
             routing_mark: 0,
             interface: None,
             ipv6: true,
+            reach: Arc::default(),
         };
         let group = GroupOptions {
             proxies: vec!["a".into(), "b".into()],

@@ -30,6 +30,8 @@ pub struct Options {
     pub lan_allowed_ips: Vec<Prefix>,
     /// `lan-disallowed-ips`.
     pub lan_disallowed_ips: Vec<Prefix>,
+    /// `lan-reachable-ips`: networks behind the router that devices of another one may reach by DIRECT.
+    pub lan_reachable_ips: Vec<Prefix>,
     /// `listeners:`.
     pub listeners: Vec<ListenerOptions>,
 }

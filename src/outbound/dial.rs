@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::carrier::{Carrier, PacketCarrier};
 use super::options::{DialOptions, ServerAddress};
+use super::reach::Reach;
 use super::{IpVersion, Outbound, Purpose, Resolve, Stream, Traits};
 use crate::metadata::{Endpoint, Host, InboundType, Metadata, Network};
 use crate::platform::socket::{self, Egress};
@@ -48,6 +49,8 @@ pub enum DialError {
     DialerLoop,
     /// `dialer-proxy` belongs to a configuration that was replaced.
     DialerGone,
+    /// The router itself or a network behind it that this device may not reach ([`Reach`]).
+    Unreachable,
 }
 
 impl fmt::Display for DialError {
@@ -59,6 +62,7 @@ impl fmt::Display for DialError {
             Self::DialerRejects => "dialer-proxy rejects",
             Self::DialerLoop => "dialer-proxy loop",
             Self::DialerGone => "dialer-proxy is gone",
+            Self::Unreachable => "this device may not reach that address of the router's networks",
         })
     }
 }
@@ -71,6 +75,7 @@ impl From<DialError> for io::Error {
             DialError::TimedOut => io::ErrorKind::TimedOut,
             DialError::NoAddress => io::ErrorKind::NotFound,
             DialError::NoDestination => io::ErrorKind::InvalidInput,
+            DialError::Unreachable => io::ErrorKind::PermissionDenied,
             DialError::DialerRejects => io::ErrorKind::ConnectionRefused,
             DialError::DialerLoop | DialError::DialerGone => io::ErrorKind::NotConnected,
         };
@@ -91,6 +96,8 @@ pub struct Environment {
     pub interface: Option<Box<str>>,
     /// Global `ipv6`: off resolves no IPv6 addresses.
     pub ipv6: bool,
+    /// Where devices may be taken directly.
+    pub reach: Arc<Reach>,
 }
 
 /// An outbound known by name now and found when all are built. Weak: outbounds that know each
@@ -108,6 +115,7 @@ pub struct Dialer {
     egress: Egress,
     version: IpVersion,
     resolver: Arc<dyn Resolve>,
+    reach: Arc<Reach>,
     via: Option<Via>,
 }
 
@@ -135,6 +143,7 @@ impl Dialer {
             },
             version,
             resolver: Arc::clone(&environment.resolver),
+            reach: Arc::clone(&environment.reach),
             via: None,
         }
     }
@@ -168,7 +177,10 @@ impl Dialer {
                 Stream::Closed | Stream::Silent => Err(DialError::DialerRejects.into()),
             };
         }
-        let dialing = self.connect_name(&server.host, server.port, Purpose::ProxyServer);
+        let dialing = async {
+            let addresses = self.addresses(&server.host, Purpose::ProxyServer).await?;
+            self.race(addresses, server.port).await
+        };
         within_deadline(dialing).await.map(Carrier::Tcp)
     }
 
@@ -194,15 +206,25 @@ impl Dialer {
     /// # Errors
     /// As [`Dialer::connect`].
     pub async fn connect_destination(&self, metadata: &Metadata) -> io::Result<TcpStream> {
-        let port = metadata.destination_port;
+        let (source, port) = (metadata.source.ip(), metadata.destination_port);
         match (&metadata.host, metadata.destination_ip) {
             (Some(name), _) => {
-                within_deadline(self.connect_name(name, port, Purpose::Direct)).await
+                let dialing = async {
+                    let mut addresses = self.addresses(name, Purpose::Direct).await?;
+                    let any = !addresses.is_empty();
+                    addresses.retain(|ip| self.reach.allows(source, *ip));
+                    if any && addresses.is_empty() {
+                        return Err(DialError::Unreachable.into());
+                    }
+                    self.race(addresses, port).await
+                };
+                within_deadline(dialing).await
             }
-            (None, Some(ip)) => {
+            (None, Some(ip)) if self.reach.allows(source, ip) => {
                 let address = SocketAddr::new(ip, port);
                 within_deadline(socket::connect_tcp(address, &self.egress)).await
             }
+            (None, Some(_)) => Err(DialError::Unreachable.into()),
             (None, None) => Err(DialError::NoDestination.into()),
         }
     }
@@ -213,6 +235,12 @@ impl Dialer {
     /// What the kernel says.
     pub fn bind_datagrams(&self) -> io::Result<UdpSocket> {
         socket::bind_udp_dual(&self.egress)
+    }
+
+    /// Who says where devices may be taken.
+    #[must_use]
+    pub fn reach(&self) -> Arc<Reach> {
+        Arc::clone(&self.reach)
     }
 
     /// What resolves a destination's name, and which family it prefers.
@@ -231,8 +259,8 @@ impl Dialer {
         Ok(order(&found, self.version))
     }
 
-    async fn connect_name(&self, name: &str, port: u16, purpose: Purpose) -> io::Result<TcpStream> {
-        let addresses = self.addresses(name, purpose).await?;
+    /// Connects to the first of `addresses` that answers (RFC 8305).
+    async fn race(&self, addresses: Vec<IpAddr>, port: u16) -> io::Result<TcpStream> {
         let mut waiting = addresses.into_iter().map(|ip| SocketAddr::new(ip, port));
         let mut attempts = FuturesUnordered::new();
         let mut failure = io::Error::from(DialError::NoAddress);

@@ -10,6 +10,7 @@ use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 
 use super::dial::{DialError, Dialer};
+use super::reach::Reach;
 use super::{BoxFuture, Datagrams, IpVersion, Kind, Outbound, Purpose, Resolve, Stream, Traits};
 use crate::metadata::{Endpoint, Host, Metadata};
 
@@ -66,7 +67,7 @@ impl Outbound for Direct {
 
     fn associate<'a>(
         &'a self,
-        _metadata: &'a Metadata,
+        metadata: &'a Metadata,
     ) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>> {
         Box::pin(async {
             let socket = self.dialer.bind_datagrams()?;
@@ -76,6 +77,8 @@ impl Outbound for Direct {
                 socket,
                 resolver,
                 version,
+                source: metadata.source.ip(),
+                reach: self.dialer.reach(),
                 names: Mutex::default(),
             });
             Ok(datagrams)
@@ -90,25 +93,34 @@ struct DirectDatagrams {
     dual: bool,
     resolver: Arc<dyn Resolve>,
     version: IpVersion,
+    /// The device, and where it may be taken.
+    source: IpAddr,
+    reach: Arc<Reach>,
     /// Names already resolved: a flow keeps its address while the association lives.
     names: Mutex<VecDeque<(Box<str>, IpAddr)>>,
 }
 
 impl DirectDatagrams {
     /// The address of `to` as this socket wants it; `None`: its name must be resolved first.
-    fn address(&self, to: &Endpoint) -> Option<SocketAddr> {
+    fn address(&self, to: &Endpoint) -> Result<Option<SocketAddr>, DialError> {
         let ip = match &to.host {
             Host::Ip(ip) => *ip,
             Host::Name(name) => {
                 let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-                names.iter().find(|(known, _)| known == name)?.1
+                match names.iter().find(|(known, _)| known == name) {
+                    Some((_, ip)) => *ip,
+                    None => return Ok(None),
+                }
             }
         };
+        if !self.reach.allows(self.source, ip) {
+            return Err(DialError::Unreachable);
+        }
         let ip = match ip {
             IpAddr::V4(v4) if self.dual => IpAddr::V6(v4.to_ipv6_mapped()),
             ip => ip,
         };
-        Some(SocketAddr::new(ip, to.port))
+        Ok(Some(SocketAddr::new(ip, to.port)))
     }
 
     async fn resolve(&self, name: &str) -> io::Result<()> {
@@ -126,16 +138,16 @@ impl DirectDatagrams {
 impl Datagrams for DirectDatagrams {
     fn send_to<'a>(&'a self, payload: &'a [u8], to: &'a Endpoint) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
-            if let (None, Host::Name(name)) = (self.address(to), &to.host) {
+            if let (None, Host::Name(name)) = (self.address(to)?, &to.host) {
                 self.resolve(name).await?;
             }
-            let address = self.address(to).ok_or(DialError::NoAddress)?;
+            let address = self.address(to)?.ok_or(DialError::NoAddress)?;
             self.socket.send_to(payload, address).await.map(drop)
         })
     }
 
     fn try_send_to(&self, payload: &[u8], to: &Endpoint) -> io::Result<()> {
-        let address = self.address(to).ok_or(io::ErrorKind::WouldBlock)?;
+        let address = self.address(to)?.ok_or(io::ErrorKind::WouldBlock)?;
         self.socket.try_send_to(payload, address).map(drop)
     }
 

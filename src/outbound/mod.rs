@@ -18,6 +18,7 @@ pub mod packets;
 pub mod prelude;
 pub mod probe;
 pub mod random;
+pub mod reach;
 pub mod registry;
 pub mod reject;
 pub mod scratch;

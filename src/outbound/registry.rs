@@ -497,6 +497,7 @@ mod tests {
             routing_mark: 0,
             interface: None,
             ipv6: true,
+            reach: Arc::default(),
         };
         let selected = selected
             .iter()

@@ -273,6 +273,7 @@ mod tests {
             routing_mark: 0,
             interface: None,
             ipv6: true,
+            reach: Arc::default(),
         };
         let outbounds = Registry::build(&[], groups, &environment, &HashMap::new(), None).unwrap();
         let rules = rules.iter().map(|rule| RuleLine::parse(rule).unwrap());

@@ -166,6 +166,7 @@ fn registry(proxies: &[ProxyOptions]) -> Registry {
         routing_mark: 0,
         interface: None,
         ipv6: true,
+        reach: Arc::default(),
     };
     Registry::build(proxies, &[], &environment, &HashMap::new(), None).unwrap()
 }

@@ -157,7 +157,7 @@ table inet router {
                    "--user=root", "--pid-file=", "--local-ttl=60", "--log-queries", f"--log-facility={self.directory}/dns.log",
                    *(f"--host-record={name}" for name in (
                        f"direct.test,{DIRECT},{DIRECT6}", f"www.direct.test,{DIRECT},{DIRECT6}", f"proxied.test,{PROXIED},{PROXIED6}",
-                       f"doh.test,{DNS}", f"socksed.test,{SOCKSED}", f"rejected.test,{REJECTED}", f"node.test,{SHADOWSOCKS}", f"www.real.test,{DIRECT}")))
+                       f"doh.test,{DNS}", f"socksed.test,{SOCKSED}", "inside.test,127.0.0.1", f"rejected.test,{REJECTED}", f"node.test,{SHADOWSOCKS}", f"www.real.test,{DIRECT}")))
         self.spawn("wan", "ss-server", "-s", SHADOWSOCKS, "-p", "8388", "-k", "secret", "-m", "chacha20-ietf-poly1305", "-u", "-b", SHADOWSOCKS,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         danted = self.directory / "danted.conf"

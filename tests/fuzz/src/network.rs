@@ -47,6 +47,7 @@ impl Wire {
             routing_mark: 0,
             interface: None,
             ipv6: true,
+            reach: Arc::default(),
         };
         let target = OnceLock::new();
         let wire: Arc<dyn Outbound> = Arc::clone(self) as _;
