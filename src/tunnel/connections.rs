@@ -1,8 +1,9 @@
 //! The live flows and what they have moved: a table that the tunnel fills and controllers read.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub struct Connection {
     pub rule: Option<(&'static str, Box<str>)>,
     /// When it began, since 1970.
     pub start: Duration,
+    /// The other end of our own socket: the destination's address, or the proxy's where it is a plain
+    /// socket; set for streams alone.
+    pub remote: OnceLock<IpAddr>,
     /// Bytes from the client.
     pub upload: Counter,
     /// Bytes to the client.
@@ -76,6 +80,7 @@ impl Connections {
             chain,
             rule,
             start,
+            remote: OnceLock::new(),
             upload: Counter::default(),
             download: Counter::default(),
             closed: AtomicBool::new(false),

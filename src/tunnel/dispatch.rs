@@ -108,6 +108,11 @@ impl Tunnel {
         let connection = self
             .connections
             .open(metadata, decision.chain, rule, clock::unix_time());
+        if let Stream::Tcp(socket) = &remote
+            && let Ok(address) = socket.peer_addr()
+        {
+            let _first = connection.remote.set(address.ip().to_canonical());
+        }
         drop(decision.node);
         // The caller may drop this future in the middle; the flow is over then all the same.
         let _entry = Entry {

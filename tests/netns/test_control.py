@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-from lab import DIRECT, PROXIED, ROUTER_LAN, ROUTER_WAN, SECRET, SHADOWSOCKS, SOCKS5, LabTest, config, wait_for
+from lab import DIRECT, DIRECT6, PROXIED, ROUTER_LAN, ROUTER_WAN, SECRET, SHADOWSOCKS, SOCKS5, LabTest, config, wait_for
 
 
 class Control(LabTest):
@@ -59,6 +59,15 @@ class Control(LabTest):
         self.assertEqual(self.daemon.api("DELETE", f"/connections/{connection['id']}")[0], 204)
         process.wait(timeout=3)
         wait_for("its end", lambda: not self.find(PROXIED))
+
+    def test_a_connection_by_name_shows_where_it_went(self):
+        (fake,) = self.lab.dig("lan1", ROUTER_LAN, "direct.test")
+        process = self.lab.spawn("lan1", "curl", "-s", "-m", "30", "-o", "/dev/null", f"http://{fake}/slow", stdout=subprocess.DEVNULL)
+        named = lambda: [c["metadata"] for c in self.daemon.connections() if c["metadata"]["host"] == "direct.test"]
+        wait_for("the connection", named)
+        self.assertIn(named()[0]["remoteDestination"], (DIRECT, DIRECT6))
+        process.kill()
+        process.wait()
 
     def test_reload_keeps_a_live_transfer(self):
         process = self.transfer()

@@ -186,7 +186,7 @@ fn write_connection(json: &mut Json, connection: &Connection, ids: &Ids, offset:
     json.open_object();
     json.key("id").quoted(ids.format(connection.id));
     json.key("metadata");
-    write_metadata(json, &connection.metadata);
+    write_metadata(json, &connection.metadata, connection.remote.get());
     json.key("upload").plain(connection.upload.get());
     json.key("download").plain(connection.download.get());
     json.key("start").quoted(rfc3339(connection.start, offset));
@@ -199,7 +199,7 @@ fn write_connection(json: &mut Json, connection: &Connection, ids: &Ids, offset:
 }
 
 /// Members without a source here are what mihomo has for a forwarded flow: no process, no geography.
-fn write_metadata(json: &mut Json, metadata: &Metadata) {
+fn write_metadata(json: &mut Json, metadata: &Metadata, remote: Option<&IpAddr>) {
     let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or_default().to_owned();
     let address =
         |ip: Option<IpAddr>| ip.map_or_else(String::new, |ip| ip.to_canonical().to_string());
@@ -236,7 +236,8 @@ fn write_metadata(json: &mut Json, metadata: &Metadata) {
         .string("")
         .key("specialRules")
         .string("");
-    json.key("remoteDestination").string("");
+    json.key("remoteDestination")
+        .string(&remote.map_or_else(String::new, IpAddr::to_string));
     json.key("dscp").plain(metadata.dscp);
     json.key("sniffHost").string(&text(&metadata.sniffed_host));
     json.close_object();

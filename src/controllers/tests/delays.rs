@@ -85,6 +85,7 @@ async fn rig() -> (Rig, String, tokio::task::JoinSet<()>) {
         routing_mark: 0,
         interface: None,
         ipv6: true,
+        reach: Arc::default(),
     };
     let registry = Registry::build(&proxies, &groups, &environment, &HashMap::new(), None);
     (
