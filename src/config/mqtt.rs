@@ -3,20 +3,16 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use data_encoding::BASE64;
-
 use super::controller::socket_address;
 use super::decode::Cursor;
 use super::error::{ConfigError, Reason, Warnings};
 use super::section::Section;
 use crate::mqtt::acl::{Access, Rule};
-use crate::mqtt::options::{Limits, ListenerOptions, Options, Secret, TlsOptions, User};
+use crate::mqtt::options::{Limits, ListenerOptions, Options, TlsOptions, User};
+use crate::mqtt::password::{Secret, Storage};
 
 /// `max-connections` when it is absent.
 const CONNECTIONS_MAX: u32 = 1024;
-
-/// More rounds than this take longer than a client waits on the slowest machines.
-const ITERATIONS_MAX: u32 = 10_000_000;
 
 /// What runs without a file: the loopback's own clients, without a password.
 pub(super) fn builtin() -> Options {
@@ -61,6 +57,10 @@ pub(super) fn decode(
         listeners,
         allow_anonymous: section.boolean("allow-anonymous", false)?,
         users: section.list("users", |item| user(item, warnings))?,
+        storage: match section.take("password-storage") {
+            Some(value) => value.parse(STORAGE, storage)?,
+            None => Storage::default(),
+        },
         acl: section.list("acl", |item| rule(item, warnings))?,
         acl_default: match section.take("acl-default") {
             Some(value) => value.parse(PERMISSION, permission)?,
@@ -143,31 +143,36 @@ fn listener(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<ListenerOption
 }
 
 fn user(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<User, ConfigError> {
-    const HASH: &str = "pbkdf2-sha256$ROUNDS$SALT$HASH, salt and hash of 32 bytes in base64";
+    const HASH: &str =
+        "pbkdf2-sha256$ROUNDS$SALT$HASH, salt and hash of 32 bytes in base64, or 64 hex digits";
     let mut section = item.section()?;
     let name = section.require("username")?.text()?.into();
     let secret = match section.take("password-hash") {
-        Some(hash) => hashed(hash.text()?).ok_or_else(|| hash.fail(Reason::SecretValue(HASH)))?,
+        Some(hash) => {
+            Secret::parse(hash.text()?).ok_or_else(|| hash.fail(Reason::SecretValue(HASH)))?
+        }
         None => Secret::Plain(section.require("password")?.text()?.as_bytes().into()),
     };
+    let user = User {
+        name,
+        secret,
+        superuser: section.boolean("superuser", false)?,
+    };
     section.finish(warnings);
-    Ok(User { name, secret })
+    Ok(user)
 }
 
-fn hashed(text: &str) -> Option<Secret> {
-    let mut parts = text.split('$');
-    if parts.next()? != "pbkdf2-sha256" {
-        return None;
+const STORAGE: &str = "pbkdf2, pbkdf2:ROUNDS or sha256";
+
+fn storage(text: &str) -> Option<Storage> {
+    match text {
+        "sha256" => Some(Storage::Sha256),
+        "pbkdf2" => Some(Storage::default()),
+        text => {
+            let rounds = text.strip_prefix("pbkdf2:")?.parse().ok()?;
+            Some(Storage::Pbkdf2(rounds))
+        }
     }
-    let iterations = parts.next()?.parse().ok();
-    let iterations = iterations.filter(|rounds| (1..=ITERATIONS_MAX).contains(rounds))?;
-    let salt = BASE64.decode(parts.next()?.as_bytes()).ok()?.into();
-    let hash: Box<[u8]> = BASE64.decode(parts.next()?.as_bytes()).ok()?.into();
-    (hash.len() == 32 && parts.next().is_none()).then_some(Secret::Pbkdf2 {
-        iterations,
-        salt,
-        hash,
-    })
 }
 
 const PERMISSION: &str = "allow or deny";

@@ -5,10 +5,24 @@
 //! them, so that nobody reads by `#` what is denied to him by name.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::topic;
+use super::{Time, seconds};
 use crate::prefix::Prefix;
+
+/// Rows added while it runs; further ones are refused.
+pub const ROWS_MAX: usize = 10_000;
+
+/// The login of rows that are for everyone.
+pub const EVERYONE: &str = "$all";
+
+/// Decisions that a client's cache holds; the oldest makes room.
+const CACHED_MAX: usize = 32;
+
+/// How long a decision counts.
+const CACHED_FOR: Time = seconds(60);
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +45,7 @@ pub struct Client<'a> {
 }
 
 /// One rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Or deny.
     pub allow: bool,
@@ -47,23 +61,117 @@ pub struct Rule {
     pub topics: Vec<Box<str>>,
 }
 
-/// The rules and what holds beside them.
-#[derive(Clone, Debug)]
+/// A row added while it runs: the form of EMQX 4.1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// A filter, with `%c` and `%u`.
+    pub topic: Box<str>,
+    /// Only this kind.
+    pub access: Option<Access>,
+    /// Allow or deny.
+    pub allow: bool,
+}
+
+/// The rules and what holds beside them. Rows of the client's own login come first, then those of
+/// [`EVERYONE`], then the rules of the configuration.
+#[derive(Clone, Debug, Default)]
 pub struct Acl {
-    /// In order.
+    /// Of the configuration, in order.
     pub rules: Vec<Rule>,
     /// When no rule speaks.
     pub default: bool,
+    rows: BTreeMap<Box<str>, Vec<Row>>,
+    count: usize,
 }
 
 impl Acl {
+    /// Rules of a configuration.
+    #[must_use]
+    pub fn new(rules: Vec<Rule>, default: bool) -> Self {
+        Self {
+            rules,
+            default,
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing needs to be asked.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.default && self.count == 0 && self.rules.is_empty()
+    }
+
     /// Whether `client` may do `access` on a topic name or filter.
     #[must_use]
     pub fn allows(&self, client: Client<'_>, access: Access, topic: &str) -> bool {
-        self.rules
+        let own = client.username.and_then(|login| self.rows.get(login));
+        let rows = own
+            .into_iter()
+            .chain(self.rows.get(EVERYONE))
+            .flatten()
+            .find(|row| row.speaks_of(client, access, topic))
+            .map(|row| row.allow);
+        rows.unwrap_or_else(|| {
+            self.rules
+                .iter()
+                .find(|rule| rule.speaks_of(client, access, topic))
+                .map_or(self.default, |rule| rule.allow)
+        })
+    }
+
+    /// Adds a row, unless it is there. `false`: there are [`ROWS_MAX`].
+    pub fn add(&mut self, login: &str, row: Row) -> bool {
+        let known = self.rows.get(login);
+        if known.is_some_and(|rows| rows.contains(&row)) {
+            return true;
+        }
+        if self.count >= ROWS_MAX {
+            return false;
+        }
+        self.count += 1;
+        self.rows.entry(login.into()).or_default().push(row);
+        true
+    }
+
+    /// Removes every row of a login on a topic. Whether there was one.
+    pub fn remove(&mut self, login: &str, topic: &str) -> bool {
+        let Some(rows) = self.rows.get_mut(login) else {
+            return false;
+        };
+        let before = rows.len();
+        rows.retain(|row| *row.topic != *topic);
+        let removed = before - rows.len();
+        self.count -= removed;
+        if rows.is_empty() {
+            self.rows.remove(login);
+        }
+        removed > 0
+    }
+
+    /// All rows, by login, each login's in order.
+    pub fn rows(&self) -> impl Iterator<Item = (&str, &Row)> {
+        self.rows
             .iter()
-            .find(|rule| rule.speaks_of(client, access, topic))
-            .map_or(self.default, |rule| rule.allow)
+            .flat_map(|(login, rows)| rows.iter().map(move |row| (&**login, row)))
+    }
+
+    /// The rows of a login.
+    #[must_use]
+    pub fn rows_of(&self, login: &str) -> &[Row] {
+        self.rows.get(login).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn row_count(&self) -> usize {
+        self.count
+    }
+}
+
+impl Row {
+    fn speaks_of(&self, client: Client<'_>, access: Access, topic: &str) -> bool {
+        self.access.is_none_or(|only| only == access)
+            && touches(&self.topic, client, access, topic, self.allow)
     }
 }
 
@@ -83,13 +191,69 @@ impl Rule {
                 .as_ref()
                 .is_none_or(|only| only.contains(client.address))
             && (self.topics.is_empty()
-                || self.topics.iter().any(|pattern| {
-                    expand(pattern, client).is_some_and(|filter| match access {
-                        Access::Publish => topic::matches(&filter, topic),
-                        Access::Subscribe if self.allow => covers(&filter, topic),
-                        Access::Subscribe => overlaps(&filter, topic),
-                    })
-                }))
+                || self
+                    .topics
+                    .iter()
+                    .any(|pattern| touches(pattern, client, access, topic, self.allow)))
+    }
+}
+
+/// Whether a rule on `pattern` speaks of a request.
+fn touches(pattern: &str, client: Client<'_>, access: Access, topic: &str, allow: bool) -> bool {
+    expand(pattern, client).is_some_and(|filter| match access {
+        Access::Publish => topic::matches(&filter, topic),
+        Access::Subscribe if allow => covers(&filter, topic),
+        Access::Subscribe => overlaps(&filter, topic),
+    })
+}
+
+/// A decision that was taken for a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cached {
+    /// What was asked for.
+    pub access: Access,
+    /// The topic name or filter.
+    pub topic: Box<str>,
+    /// What was decided.
+    pub allow: bool,
+    /// When.
+    pub at: Time,
+}
+
+/// A client's last decisions.
+#[derive(Clone, Debug, Default)]
+pub struct Cache(Vec<Cached>);
+
+impl Cache {
+    /// What was decided lately.
+    #[must_use]
+    pub fn find(&self, now: Time, access: Access, topic: &str) -> Option<bool> {
+        self.0
+            .iter()
+            .find(|one| one.access == access && *one.topic == *topic && now < one.at + CACHED_FOR)
+            .map(|one| one.allow)
+    }
+
+    /// Remembers a decision.
+    pub fn put(&mut self, at: Time, access: Access, topic: &str, allow: bool) {
+        self.0.retain(|one| {
+            at < one.at + CACHED_FOR && (one.access != access || *one.topic != *topic)
+        });
+        if self.0.len() >= CACHED_MAX {
+            self.0.remove(0);
+        }
+        let topic = topic.into();
+        self.0.push(Cached {
+            access,
+            topic,
+            allow,
+            at,
+        });
+    }
+
+    /// What counts at `now`.
+    pub fn iter(&self, now: Time) -> impl Iterator<Item = &Cached> {
+        self.0.iter().filter(move |one| now < one.at + CACHED_FOR)
     }
 }
 
@@ -171,13 +335,13 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_speaks_decides() {
-        let acl = Acl {
-            rules: vec![
+        let acl = Acl::new(
+            vec![
                 rule(false, Some(Access::Publish), &["home/alarm"]),
                 rule(true, None, &["home/#"]),
             ],
-            default: false,
-        };
+            false,
+        );
         assert!(!acl.allows(client(), Access::Publish, "home/alarm"));
         assert!(acl.allows(client(), Access::Subscribe, "home/alarm"));
         assert!(acl.allows(client(), Access::Publish, "home/x"));
@@ -185,11 +349,39 @@ mod tests {
     }
 
     #[test]
-    fn names_are_put_in_unless_they_could_be_wildcards() {
-        let acl = Acl {
-            rules: vec![rule(true, None, &["u/%u/#", "c/%c"])],
-            default: false,
+    fn rows_of_the_login_come_before_those_of_everyone_and_the_rules() {
+        let row = |topic: &str, allow| Row {
+            topic: topic.into(),
+            access: None,
+            allow,
         };
+        let mut acl = Acl::new(vec![rule(false, None, &["#"])], true);
+        assert!(acl.add(EVERYONE, row("a/#", false)) && acl.add("ann", row("a/%u", true)));
+        assert!(acl.add("ann", row("a/%u", true)));
+        assert_eq!((acl.row_count(), acl.rows().count()), (2, 2));
+        let may = |acl: &Acl, topic| acl.allows(client(), Access::Publish, topic);
+        assert!(may(&acl, "a/ann") && !may(&acl, "a/bob") && !may(&acl, "b"));
+        assert!(acl.remove("ann", "a/%u") && !acl.remove("ann", "a/%u"));
+        assert!(!may(&acl, "a/ann"));
+        assert_eq!(acl.row_count(), 1);
+    }
+
+    #[test]
+    fn decisions_are_remembered_for_a_minute_and_the_oldest_makes_room() {
+        let mut cache = Cache::default();
+        for n in 0..40 {
+            cache.put(n, Access::Publish, &n.to_string(), n % 2 == 0);
+        }
+        assert_eq!(cache.iter(40).count(), CACHED_MAX);
+        assert_eq!(cache.find(40, Access::Publish, "7"), None);
+        assert_eq!(cache.find(40, Access::Publish, "39"), Some(false));
+        assert_eq!(cache.find(40, Access::Subscribe, "39"), None);
+        assert_eq!(cache.find(39 + CACHED_FOR, Access::Publish, "39"), None);
+    }
+
+    #[test]
+    fn names_are_put_in_unless_they_could_be_wildcards() {
+        let acl = Acl::new(vec![rule(true, None, &["u/%u/#", "c/%c"])], false);
         assert!(acl.allows(client(), Access::Publish, "u/ann/x"));
         assert!(acl.allows(client(), Access::Publish, "c/c1"));
         assert!(!acl.allows(client(), Access::Publish, "u/bob/x"));
@@ -204,13 +396,13 @@ mod tests {
 
     #[test]
     fn a_wildcard_does_not_read_what_is_denied_by_name() {
-        let acl = Acl {
-            rules: vec![
+        let acl = Acl::new(
+            vec![
                 rule(false, None, &["secret/#"]),
                 rule(true, None, &["a/+", "b/#"]),
             ],
-            default: true,
-        };
+            true,
+        );
         for denied in ["#", "+/x", "secret/+", "secret"] {
             assert!(!acl.allows(client(), Access::Subscribe, denied), "{denied}");
         }

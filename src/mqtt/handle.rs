@@ -14,44 +14,49 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::acl::Acl;
-use super::auth::Users;
+use super::Time;
 use super::broker::Broker;
-use super::listener::{Driver, accept_forever, tick_forever, write_forever};
+use super::listener::{Driver, Service, accept_forever, tick_forever, write_forever};
 use super::options::{ListenerOptions, Options};
+use super::remote::Remote;
 use super::transport::Transport;
 
-/// Commands that may wait; there is one a reload.
-const COMMANDS_MAX: usize = 8;
+/// Commands that may wait: one a reload, one a controller's thread.
+const COMMANDS_MAX: usize = 32;
 
 /// The deepest the broker's calls nest is the walk of a topic.
 const STACK_BYTES: usize = 256 * 1024;
 
 /// A listener that is bound and not served yet.
-struct Bound {
+pub(super) struct Bound {
     options: ListenerOptions,
     socket: Socket,
     transport: Transport,
 }
 
-enum Command {
+/// What another thread asks for.
+type Call = Box<dyn FnOnce(&mut Broker, Time) + Send>;
+
+pub(super) enum Command {
     Follow(Box<Options>, Vec<Bound>),
+    Call(Call),
     Stop,
 }
 
 /// The running broker. Dropping it stops it.
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    remote: Remote,
     listeners: Vec<ListenerOptions>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Handle {
-    /// Binds the listeners and serves them.
+    /// Binds the listeners and serves them; `remote` leads here from then on.
     ///
     /// # Errors
     /// The address that cannot be bound, or what the kernel says of the thread.
-    pub fn start(options: &Options) -> Result<Self, (String, io::Error)> {
+    pub fn start(options: &Options, remote: &Remote) -> Result<Self, (String, io::Error)> {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -60,14 +65,14 @@ impl Handle {
             .map_err(|error| ("mqtt".to_owned(), error))?;
         let mut handle = Self {
             commands,
+            remote: remote.clone(),
             listeners: Vec::new(),
             thread: None,
         };
         handle.follow(options)?;
         let options = options.clone();
         let run = move || {
-            let broker = Broker::new(options.limits, acl(&options));
-            let driver = Driver::new(broker, Users::new(&options));
+            let driver = Driver::new(Broker::new(&options));
             LocalSet::new().block_on(&runtime, run(driver, receiver));
         };
         let thread = thread::Builder::new()
@@ -76,6 +81,7 @@ impl Handle {
             .spawn(run)
             .map_err(|error| ("mqtt".to_owned(), error))?;
         handle.thread = Some(thread);
+        remote.set(Some(handle.commands.clone()));
         Ok(handle)
     }
 
@@ -112,17 +118,12 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        self.remote.set(None);
+        // Where the queue is full, its last sender's end does the same.
         let _gone = self.commands.try_send(Command::Stop);
         if let Some(thread) = self.thread.take() {
             let _done = thread.join();
         }
-    }
-}
-
-fn acl(options: &Options) -> Acl {
-    Acl {
-        rules: options.acl.clone(),
-        default: options.acl_default,
     }
 }
 
@@ -131,23 +132,39 @@ async fn run(driver: Rc<Driver>, mut commands: mpsc::Receiver<Command>) {
     tasks.spawn_local(write_forever(Rc::clone(&driver)));
     tasks.spawn_local(tick_forever(Rc::clone(&driver)));
     let mut serving: Vec<(ListenerOptions, JoinSet<()>)> = Vec::new();
-    while let Some(Command::Follow(options, fresh)) = commands.recv().await {
-        driver.set_users(Users::new(&options));
-        driver.with(|broker, _| broker.reconfigure(options.limits, acl(&options)));
-        serving.retain(|(listener, _)| options.listeners.contains(listener));
-        for bound in fresh {
-            let listener = bound.options;
-            let mut task = JoinSet::new();
-            match TcpListener::from_std(bound.socket) {
-                Ok(socket) => {
-                    let max = listener.connections_max;
-                    let transport = Rc::new(bound.transport);
-                    task.spawn_local(accept_forever(Rc::clone(&driver), socket, transport, max));
-                    serving.push((listener, task));
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Stop => break,
+            Command::Call(call) => driver.with(call),
+            Command::Follow(options, fresh) => {
+                driver.with(|broker, now| broker.reconfigure(now, &options));
+                serving.retain(|(listener, _)| options.listeners.contains(listener));
+                for bound in fresh {
+                    serving.extend(serve(&driver, bound));
                 }
-                Err(error) => log::error!("mqtt: {}: {error}", listener.listen),
             }
         }
     }
     driver.with(|broker, _| broker.shut_down());
+}
+
+fn serve(driver: &Rc<Driver>, bound: Bound) -> Option<(ListenerOptions, JoinSet<()>)> {
+    let listener = bound.options;
+    match TcpListener::from_std(bound.socket) {
+        Ok(socket) => {
+            let number = driver.with(|broker, _| broker.open_listener(&listener));
+            let service = Service {
+                transport: bound.transport,
+                connections_max: listener.connections_max,
+                number,
+            };
+            let mut task = JoinSet::new();
+            task.spawn_local(accept_forever(Rc::clone(driver), socket, Rc::new(service)));
+            Some((listener, task))
+        }
+        Err(error) => {
+            log::error!("mqtt: {}: {error}", listener.listen);
+            None
+        }
+    }
 }

@@ -11,7 +11,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -19,12 +19,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::Time;
-use super::auth::Users;
+use super::auth::Login;
 use super::broker::{Admitted, Broker, Effect, refusal};
 use super::codec::{Connect, Framed, Malformed, Packet, Reason, Version, decode, frame};
 use super::message::Message;
@@ -46,13 +46,20 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Writes to one connection before it is another's turn.
 const ROUNDS_MAX: usize = 16;
 
+/// Passwords whose hash is computed at a time; a flood of logins takes no more than one core.
+const HASHING_MAX: usize = 1;
+
+/// The time at the start. Far from zero, so that what was before the start has a time too.
+const START: Time = 1 << 40;
+
 /// How long accepting pauses when the system is out of something.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection.
 struct Link {
     io: RefCell<Box<dyn Io>>,
-    address: IpAddr,
+    address: SocketAddr,
+    listener: u16,
     /// The waker of the connection's task.
     waker: RefCell<Waker>,
     unsent: RefCell<Unsent>,
@@ -80,7 +87,7 @@ type Joined = (Rc<Link>, Option<SessionId>);
 /// The broker and what it runs on.
 pub struct Driver {
     broker: RefCell<Broker>,
-    users: RefCell<Rc<Users>>,
+    hashing: Semaphore,
     links: RefCell<Vec<Option<Joined>>>,
     free: RefCell<Vec<LinkId>>,
     dirty: RefCell<Vec<LinkId>>,
@@ -94,10 +101,10 @@ pub struct Driver {
 impl Driver {
     /// Drives a broker.
     #[must_use]
-    pub fn new(broker: Broker, users: Users) -> Rc<Self> {
+    pub fn new(broker: Broker) -> Rc<Self> {
         Rc::new(Self {
             broker: RefCell::new(broker),
-            users: RefCell::new(Rc::new(users)),
+            hashing: Semaphore::new(HASHING_MAX),
             links: RefCell::default(),
             free: RefCell::default(),
             dirty: RefCell::default(),
@@ -109,22 +116,20 @@ impl Driver {
         })
     }
 
-    /// Other users from here on.
-    pub fn set_users(&self, users: Users) {
-        *self.users.borrow_mut() = Rc::new(users);
-    }
-
     /// The broker, for a short call; its effects are done afterwards.
     pub fn with<T>(&self, call: impl FnOnce(&mut Broker, Time) -> T) -> T {
         let now = self.now();
-        let result = call(&mut self.broker.borrow_mut(), now);
+        let mut broker = self.broker.borrow_mut();
+        broker.set_epoch(epoch(now));
+        let result = call(&mut broker, now);
+        drop(broker);
         self.settle();
         result
     }
 
     fn now(&self) -> Time {
-        // Never zero: that is before anything happened.
-        Time::try_from((clock::now() - self.began).as_millis()).unwrap_or(super::NEVER - 1) + 1
+        Time::try_from((clock::now() - self.began).as_millis())
+            .map_or(super::NEVER - 1, |ms| START + ms)
     }
 
     /// Does what the broker asks for: writing is left to the writer, closing is done.
@@ -241,11 +246,11 @@ impl Driver {
         }
         let fresh = buffer.filled();
         if partial.is_empty() {
-            let used = self.take(link, (version, session), fresh)?;
+            let used = self.take(link, (version, session), fresh, fresh.len())?;
             partial.extend_from_slice(fresh.get(used..).unwrap_or_default());
         } else {
             partial.extend_from_slice(fresh);
-            let used = self.take(link, (version, session), partial)?;
+            let used = self.take(link, (version, session), partial, fresh.len())?;
             partial.drain(..used);
             if partial.is_empty() {
                 *partial = Vec::new();
@@ -254,14 +259,42 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    /// Hands whole packets to the broker. Returns how many bytes they were.
+    /// Whether a client may come in, and then whether no rule binds it. A slow hash is computed on a
+    /// thread apart.
+    async fn admit(&self, connect: &Connect<'_>, from: SocketAddr) -> Result<bool, Reason> {
+        let account = match self.with(|broker, now| broker.login(now, connect, from)) {
+            Login::Anonymous => return Ok(false),
+            Login::Refused(reason) => return Err(reason),
+            Login::Check(account) => account,
+        };
+        let given = connect.password.unwrap_or_default().to_vec();
+        let admitted = if account.secret.is_slow() {
+            let Ok(_turn) = self.hashing.acquire().await else {
+                return Err(Reason::SERVER_BUSY);
+            };
+            let work = spawn_blocking(move || account.secret.admits(&given));
+            work.await.unwrap_or(false)
+        } else {
+            account.secret.admits(&given)
+        };
+        if admitted {
+            Ok(account.superuser)
+        } else {
+            Err(Reason::BAD_CREDENTIALS)
+        }
+    }
+
+    /// Hands whole packets to the broker; the last `fresh` bytes were read just now. Returns how many
+    /// bytes the packets were.
     fn take(
         &self,
         link: &Link,
         (version, session): (Version, SessionId),
         bytes: &[u8],
+        fresh: usize,
     ) -> Result<usize, Ended> {
         let now = self.now();
+        self.broker.borrow_mut().heard(session, fresh);
         let mut used = 0;
         loop {
             let rest = bytes.get(used..).unwrap_or_default();
@@ -288,6 +321,12 @@ impl Driver {
         self.settle();
         Ok(used)
     }
+}
+
+/// Milliseconds from 1970 to time zero, by the wall clock of now.
+fn epoch(now: Time) -> i64 {
+    let wall = i64::try_from(clock::unix_time().as_millis()).unwrap_or(i64::MAX);
+    wall.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX))
 }
 
 /// Why a connection ends that the broker did not end.
@@ -375,13 +414,18 @@ pub async fn tick_forever(driver: Rc<Driver>) {
     }
 }
 
+/// What a listener does with its connections.
+pub struct Service {
+    /// What they speak beneath MQTT.
+    pub transport: Transport,
+    /// Further ones are closed at once.
+    pub connections_max: usize,
+    /// The broker's number of the listener.
+    pub number: u16,
+}
+
 /// Accepts connections until it is dropped; they end with it.
-pub async fn accept_forever(
-    driver: Rc<Driver>,
-    socket: TcpListener,
-    transport: Rc<Transport>,
-    connections_max: usize,
-) {
+pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, service: Rc<Service>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -390,17 +434,17 @@ pub async fn accept_forever(
         };
         match accepted {
             Ok((stream, source)) => {
-                if connections.len() >= connections_max {
+                if connections.len() >= service.connections_max {
                     continue;
                 }
                 // The broker gathers what belongs together; the kernel need not wait for more.
                 let _slower = stream.set_nodelay(true);
-                let (driver, transport) = (Rc::clone(&driver), Rc::clone(&transport));
+                let (driver, service) = (Rc::clone(&driver), Rc::clone(&service));
                 connections.spawn_local(async move {
                     // On the heap for as long as it lasts: at rest nobody pays for it.
-                    let opening = Box::pin(transport.open(stream));
+                    let opening = Box::pin(service.transport.open(stream));
                     if let Ok(Ok(io)) = timeout(CONNECT_TIME_MAX, opening).await {
-                        serve(driver, io, source).await;
+                        serve(driver, io, source, service.number).await;
                     }
                 });
             }
@@ -425,16 +469,18 @@ impl Drop for Presence {
         if let Some((_, Some(session))) = place
             && !self.link.closed.get()
         {
-            self.driver.with(|broker, now| broker.lost(now, session));
+            self.driver
+                .with(|broker, now| broker.lost(now, session, "tcp_closed"));
         }
         self.driver.free.borrow_mut().push(self.id);
     }
 }
 
-async fn serve(driver: Rc<Driver>, io: Box<dyn Io>, source: SocketAddr) {
+async fn serve(driver: Rc<Driver>, io: Box<dyn Io>, source: SocketAddr, listener: u16) {
     let link = Rc::new(Link {
         io: RefCell::new(io),
-        address: source.ip().to_canonical(),
+        address: SocketAddr::new(source.ip().to_canonical(), source.port()),
+        listener,
         waker: RefCell::new(Waker::noop().clone()),
         unsent: RefCell::default(),
         closed: Cell::new(false),
@@ -506,20 +552,16 @@ async fn begin(presence: &Presence) -> Option<(Version, SessionId, Vec<u8>)> {
     let Ok(Packet::Connect(connect)) = decode(whole, Version::V4) else {
         return None;
     };
-    let users = Rc::clone(&driver.users.borrow());
-    let session = if users.admits(connect.username, connect.password).await {
-        join(driver, link, *id, &connect)
-    } else if connect.username.is_none() {
-        Err(Reason::NOT_AUTHORIZED)
-    } else {
-        Err(Reason::BAD_CREDENTIALS)
+    let session = match driver.admit(&connect, link.address).await {
+        Ok(superuser) => join(driver, link, *id, &connect, superuser),
+        Err(reason) => Err(reason),
     };
     match session {
         Ok(session) => {
             let version = connect.version;
             bytes.drain(..length);
-            if !bytes.is_empty() {
-                let used = driver.take(link, (version, session), &bytes);
+            {
+                let used = driver.take(link, (version, session), &bytes, length + bytes.len());
                 match used {
                     Ok(used) => drop(bytes.drain(..used)),
                     Err(Ended::Malformed(why)) => {
@@ -533,6 +575,7 @@ async fn begin(presence: &Presence) -> Option<(Version, SessionId, Vec<u8>)> {
         }
         Err(reason) => {
             log::debug!("mqtt: {}: refused with {:#04x}", link.address, reason.0);
+            driver.with(|broker, _| broker.refused(reason));
             say(link, &refusal(connect.version, reason));
             None
         }
@@ -544,10 +587,13 @@ fn join(
     link: &Link,
     id: LinkId,
     connect: &Connect<'_>,
+    superuser: bool,
 ) -> Result<SessionId, Reason> {
     let who = Admitted {
         username: connect.username.map(Box::from),
+        superuser,
         address: link.address,
+        listener: link.listener,
     };
     let session = driver.with(|broker, now| broker.connect(now, id, connect, who))?;
     if let Some(Some(place)) = driver.links.borrow_mut().get_mut(id as usize) {

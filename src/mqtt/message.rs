@@ -2,6 +2,7 @@
 
 use super::codec::property::id;
 use super::codec::{Properties, Qos};
+use super::hook::Origin;
 use super::topic::tree::SessionId;
 use super::{NEVER, Time};
 
@@ -20,6 +21,8 @@ pub struct Message {
     pub expires: Time,
     /// Who published it, for no-local; `SessionId::MAX`: the broker.
     pub from: SessionId,
+    /// Where it came from, while somebody looks at deliveries.
+    pub origin: Option<Box<Origin>>,
 }
 
 impl Message {
@@ -61,6 +64,7 @@ impl Message {
             retain,
             expires,
             from,
+            origin: None,
         })
     }
 
@@ -79,6 +83,12 @@ impl Message {
     pub fn properties(&self) -> &[u8] {
         let range = self.properties_at.into()..self.payload_at as usize;
         self.bytes.get(range).unwrap_or_default()
+    }
+
+    /// The same, to be read.
+    #[must_use]
+    pub fn property_list(&self) -> Properties<'_> {
+        Properties::checked(self.properties())
     }
 
     /// The payload.

@@ -5,12 +5,17 @@
 
 pub mod acl;
 pub mod auth;
+pub mod banned;
 pub mod broker;
 pub mod codec;
 pub mod handle;
+pub mod hook;
 pub mod listener;
 pub mod message;
+pub mod metrics;
 pub mod options;
+pub mod password;
+pub mod remote;
 pub mod retained;
 pub mod session;
 pub mod topic;
@@ -25,6 +30,6 @@ pub const NEVER: Time = Time::MAX;
 
 /// Milliseconds of `seconds`.
 #[must_use]
-pub fn seconds(seconds: u32) -> Time {
-    Time::from(seconds) * 1000
+pub const fn seconds(seconds: u32) -> Time {
+    seconds as Time * 1000
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::acl::Rule;
+use super::password::{Secret, Storage};
 
 /// `mqtt:`
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,8 @@ pub struct Options {
     pub allow_anonymous: bool,
     /// `users`.
     pub users: Vec<User>,
+    /// `password-storage`: how the passwords of users who are added while it runs are kept.
+    pub storage: Storage,
     /// `acl`, in order; the first that speaks of a request decides.
     pub acl: Vec<Rule>,
     /// `acl-default`: what holds when no rule speaks.
@@ -51,37 +54,14 @@ pub struct TlsOptions {
 }
 
 /// One entry of `mqtt.users`.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct User {
     /// `username`.
     pub name: Box<str>,
     /// `password` or `password-hash`.
     pub secret: Secret,
-}
-
-impl std::fmt::Debug for User {
-    /// Without the secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("User")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a password is checked against.
-#[derive(Clone)]
-pub enum Secret {
-    /// The password itself, as the file has it.
-    Plain(Box<[u8]>),
-    /// PBKDF2 with HMAC-SHA-256.
-    Pbkdf2 {
-        /// Rounds.
-        iterations: u32,
-        /// Random bytes.
-        salt: Box<[u8]>,
-        /// 32 bytes.
-        hash: Box<[u8]>,
-    },
+    /// `superuser`: no rule binds him.
+    pub superuser: bool,
 }
 
 /// Bounds. What happens beyond each stands beside it.

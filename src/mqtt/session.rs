@@ -4,14 +4,16 @@
 //! its queue into bytes, but not who else there is; `broker` does.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::acl::Cache;
 use super::codec::property::id;
 use super::codec::{
     Ack, AckKind, Packet, Properties, PropertyWriter, Publish, Qos, Reason, Version, encode,
     publish_header,
 };
+use super::hook::Publisher;
 use super::message::Message;
 use super::options::Limits;
 use super::topic::tree::NodeId;
@@ -59,7 +61,7 @@ struct Inflight {
 #[derive(Debug)]
 pub struct LastWill {
     /// The message.
-    pub message: Rc<Message>,
+    pub message: Message,
     /// Seconds to wait.
     pub delay: u32,
 }
@@ -77,13 +79,26 @@ pub struct Replay {
     pub id: u32,
 }
 
+/// What an acknowledgement was of. The delivery is the one that it confirms.
+#[derive(Debug)]
+pub enum Acknowledged {
+    /// Nothing with this packet identifier is in flight.
+    Unknown,
+    /// What is in flight there does not wait for this.
+    OutOfPlace,
+    /// PUBREL was queued.
+    Released(Option<Delivery>),
+    /// It is over, and there is room for another.
+    Done(Option<Delivery>),
+}
+
 /// What became of a message that was to be queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queued {
     /// It waits.
     Waiting,
     /// It waits, and so many of the oldest were dropped for it.
-    OldestDropped(usize),
+    OldestDropped(u32),
     /// The client is away, and messages of QoS 0 do not wait for it.
     NotKept,
 }
@@ -91,10 +106,68 @@ pub enum Queued {
 /// Counts of a call of [`Session::transmit`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transmitted {
-    /// Messages written.
-    pub messages: u32,
-    /// Messages dropped: expired, or larger than the client takes.
-    pub dropped: u32,
+    /// Messages written, by quality.
+    pub messages: [u32; 3],
+    /// PUBREL written again.
+    pub releases: u32,
+    /// Messages dropped because they were no longer worth sending.
+    pub expired: u32,
+    /// Messages dropped because the client does not take so large ones.
+    pub too_large: u32,
+}
+
+impl Transmitted {
+    fn sent(&mut self, qos: Qos) {
+        if let Some(count) = self.messages.get_mut(usize::from(qos.bits())) {
+            *count += 1;
+        }
+    }
+}
+
+/// What became of deliveries, for a hook that wants to know; otherwise it holds nothing.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Whether deliveries are wanted.
+    pub wants_sent: bool,
+    /// Whether those that are dropped are wanted.
+    pub wants_dropped: bool,
+    /// What was written.
+    pub sent: Vec<Delivery>,
+    /// What was dropped and why.
+    pub lost: Vec<(Delivery, &'static str)>,
+}
+
+impl Watch {
+    fn sent(&mut self, delivery: &Delivery) {
+        if self.wants_sent {
+            self.sent.push(delivery.clone());
+        }
+    }
+
+    fn dropped(&mut self, delivery: &Delivery, why: &'static str) {
+        if self.wants_dropped {
+            self.lost.push((delivery.clone(), why));
+        }
+    }
+}
+
+/// Why a message cannot be sent.
+enum Unsendable {
+    Expired,
+    TooLarge,
+}
+
+/// What went over a session's connections, since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes.
+    pub bytes: u64,
+    /// Calls of the socket that had something.
+    pub calls: u64,
+    /// Packets of any type.
+    pub packets: u64,
+    /// PUBLISH packets.
+    pub messages: u64,
 }
 
 /// A client's state.
@@ -104,8 +177,30 @@ pub struct Session {
     pub client_id: Rc<str>,
     /// As who it logged in.
     pub username: Option<Box<str>>,
+    /// No rule binds it.
+    pub superuser: bool,
+    /// It calls itself a bridge.
+    pub bridge: bool,
+    /// Whether the last CONNECT asked for a clean start.
+    pub clean: bool,
     /// From where it last connected.
-    pub address: IpAddr,
+    pub address: SocketAddr,
+    /// By which of the broker's listeners.
+    pub listener: u16,
+    /// When it began.
+    pub created: Time,
+    /// When it last connected.
+    pub connected: Time,
+    /// From the client.
+    pub received: Traffic,
+    /// To the client.
+    pub sent: Traffic,
+    /// Messages dropped from a full queue.
+    pub queue_dropped: u64,
+    /// What the rules said lately.
+    pub decisions: Option<Box<Cache>>,
+    /// Who it is as a publisher, once somebody asked.
+    publisher: Option<Rc<Publisher>>,
     /// What it speaks.
     pub version: Version,
     /// Its connection, while there is one.
@@ -154,11 +249,22 @@ pub struct Session {
 impl Session {
     /// A session that begins.
     #[must_use]
-    pub fn new(client_id: Rc<str>, address: IpAddr) -> Self {
+    pub fn new(client_id: Rc<str>, address: SocketAddr, now: Time) -> Self {
         Self {
             client_id,
             username: None,
+            superuser: false,
+            bridge: false,
+            clean: true,
             address,
+            listener: 0,
+            created: now,
+            connected: now,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            queue_dropped: 0,
+            decisions: None,
+            publisher: None,
             version: Version::V4,
             link: None,
             keep_alive: 0,
@@ -190,6 +296,8 @@ impl Session {
     /// Begins a connection: what was in flight is sent again (4.4).
     pub fn attach(&mut self, link: LinkId, properties: Properties<'_>, limits: &Limits) {
         self.link = Some(link);
+        self.decisions = None;
+        self.publisher = None;
         self.lost = NEVER;
         self.will_due = NEVER;
         self.dirty = false;
@@ -216,6 +324,7 @@ impl Session {
         self.control = Vec::new();
         self.aliases = Vec::new();
         self.aliases_out = Vec::new();
+        self.decisions = None;
         self.queue.retain(|delivery| delivery.qos > Qos::AtMostOnce);
         let sizes = self.queue.iter().map(|delivery| delivery.message.size());
         self.queued_bytes = sizes.sum();
@@ -234,6 +343,47 @@ impl Session {
         self.queue.len()
     }
 
+    /// How many messages are sent and not confirmed.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// How many may be.
+    #[must_use]
+    pub fn window(&self) -> u16 {
+        self.window
+    }
+
+    /// How many subscriptions it has.
+    #[must_use]
+    pub fn subscription_count(&self) -> usize {
+        self.nodes.len() + self.shares.len()
+    }
+
+    /// Bytes of memory that it holds, more or less; messages count for each of their receivers.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let inflight = self.inflight.iter().map(|one| one.delivery.message.size());
+        size_of::<Self>()
+            + self.queued_bytes
+            + inflight.sum::<usize>()
+            + self.control.capacity()
+            + self.subscription_count() * size_of::<NodeId>()
+    }
+
+    /// Who it is to those who get its messages.
+    pub fn publisher(&mut self) -> Rc<Publisher> {
+        let made = || {
+            Rc::new(Publisher {
+                client_id: Rc::clone(&self.client_id),
+                username: self.username.as_deref().map(Rc::from),
+                address: Some(self.address.ip()),
+            })
+        };
+        Rc::clone(self.publisher.get_or_insert_with(made))
+    }
+
     /// Whether the queue should be written before more comes.
     #[must_use]
     pub fn is_half_full(&self, limits: &Limits) -> bool {
@@ -241,20 +391,24 @@ impl Session {
     }
 
     /// Puts a message in the queue; when it is full, the oldest is dropped: it is the least news.
-    pub fn push(&mut self, delivery: Delivery, limits: &Limits) -> Queued {
+    /// They are shown to `watch`.
+    pub fn push(&mut self, delivery: Delivery, limits: &Limits, watch: &mut Watch) -> Queued {
         if self.link.is_none() && delivery.qos == Qos::AtMostOnce {
+            watch.dropped(&delivery, "qos0_msg");
             return Queued::NotKept;
         }
-        let before = self.queue.len();
+        let mut dropped = 0;
         let size = delivery.message.size();
         while self.queue.len() >= limits.queue_max
             || self.queued_bytes + size > limits.queue_bytes_max
         {
-            if self.pop().is_none() {
+            let Some(oldest) = self.pop() else {
                 break;
-            }
+            };
+            watch.dropped(&oldest, "queue_full");
+            dropped += 1;
         }
-        let dropped = before - self.queue.len();
+        self.queue_dropped += u64::from(dropped);
         self.queued_bytes += size;
         self.queue.push_back(delivery);
         match dropped {
@@ -269,30 +423,35 @@ impl Session {
         Some(delivery)
     }
 
-    /// Takes an acknowledgement of something that was sent. `None`: nothing of that packet
-    /// identifier is in flight. Otherwise whether room was made.
-    pub fn acknowledged(&mut self, ack: &Ack<'_>) -> Option<bool> {
+    /// Takes an acknowledgement of something that was sent.
+    pub fn acknowledged(&mut self, ack: &Ack<'_>) -> Acknowledged {
         let index = self
             .inflight
             .iter()
-            .position(|one| one.packet_id == ack.packet_id)?;
-        let one = self.inflight.get_mut(index)?;
+            .position(|one| one.packet_id == ack.packet_id);
+        let Some((index, one)) = index.and_then(|i| Some((i, self.inflight.get_mut(i)?))) else {
+            return Acknowledged::Unknown;
+        };
         match (ack.kind, one.delivery.qos, one.phase) {
             // A failure ends it whatever it is (4.3.3).
             (AckKind::PubRec, Qos::ExactlyOnce, Phase::Sent) if ack.reason.is_failure() => {}
-            (AckKind::PubRec, Qos::ExactlyOnce, _) => {
+            (AckKind::PubRec, Qos::ExactlyOnce, phase) => {
                 one.phase = Phase::Released;
+                let first = phase == Phase::Sent;
+                let delivery = first.then(|| one.delivery.clone());
                 self.answer(AckKind::PubRel, ack.packet_id, Reason::SUCCESS);
-                return Some(false);
+                return Acknowledged::Released(delivery);
             }
             (AckKind::PubAck, Qos::AtLeastOnce, _)
             | (AckKind::PubComp, Qos::ExactlyOnce, Phase::Released) => {}
-            _ => return None,
+            _ => return Acknowledged::OutOfPlace,
         }
-        self.inflight.remove(index);
+        let done = self.inflight.remove(index);
         self.again.start -= usize::from(index < self.again.start);
         self.again.end -= usize::from(index < self.again.end);
-        Some(true)
+        // PUBCOMP ends what PUBREC confirmed.
+        let confirms = ack.kind != AckKind::PubComp;
+        Acknowledged::Done(done.filter(|_| confirms).map(|one| one.delivery))
     }
 
     /// Queues an acknowledgement.
@@ -314,6 +473,7 @@ impl Session {
         now: Time,
         out: &mut Vec<u8>,
         budget: usize,
+        watch: &mut Watch,
     ) -> (Option<Rc<Message>>, Transmitted) {
         let mut done = Transmitted::default();
         if !self.control.is_empty() {
@@ -340,11 +500,21 @@ impl Session {
                 break;
             };
             let packet_id = if confirmed { self.new_id() } else { 0 };
-            let Some(tail) = self.write(now, &delivery, packet_id, false, out) else {
-                done.dropped += 1;
-                continue;
+            let tail = match self.write(now, &delivery, packet_id, false, out) {
+                Ok(tail) => tail,
+                Err(Unsendable::Expired) => {
+                    watch.dropped(&delivery, "expired");
+                    done.expired += 1;
+                    continue;
+                }
+                Err(Unsendable::TooLarge) => {
+                    watch.dropped(&delivery, "too_large");
+                    done.too_large += 1;
+                    continue;
+                }
             };
-            done.messages += 1;
+            done.sent(delivery.qos);
+            watch.sent(&delivery);
             if confirmed {
                 self.inflight.push_back(Inflight {
                     delivery,
@@ -382,13 +552,14 @@ impl Session {
         if phase == Phase::Released {
             self.answer(AckKind::PubRel, packet_id, Reason::SUCCESS);
             out.append(&mut self.control);
+            done.releases += 1;
             return Some(None);
         }
-        done.messages += 1;
+        done.sent(delivery.qos);
         // One that expired meanwhile is sent all the same: the client may have it already.
         let in_time = now.min(delivery.message.expires.saturating_sub(1));
         let written = self.write(in_time, &delivery, packet_id, true, out);
-        Some(written.flatten())
+        Some(written.ok().flatten())
     }
 
     fn new_id(&mut self) -> u16 {
@@ -401,7 +572,6 @@ impl Session {
         }
     }
 
-    /// `None`: expired, or larger than the client takes.
     fn write(
         &mut self,
         now: Time,
@@ -409,9 +579,9 @@ impl Session {
         packet_id: u16,
         dup: bool,
         out: &mut Vec<u8>,
-    ) -> Option<Option<Rc<Message>>> {
+    ) -> Result<Option<Rc<Message>>, Unsendable> {
         let message = &delivery.message;
-        let left = message.left(now)?;
+        let left = message.left(now).ok_or(Unsendable::Expired)?;
         let payload = message.payload();
         let mut own = PropertyWriter::default();
         let mut topic = message.topic();
@@ -462,13 +632,13 @@ impl Session {
             if named {
                 self.aliases_out.pop();
             }
-            return None;
+            return Err(Unsendable::TooLarge);
         }
         if payload.len() >= LARGE_PAYLOAD {
-            return Some(Some(Rc::clone(message)));
+            return Ok(Some(Rc::clone(message)));
         }
         out.extend_from_slice(payload);
-        Some(None)
+        Ok(None)
     }
 
     /// The number of a topic towards the client and whether the client knows it; the first topics

@@ -141,8 +141,9 @@ class Mqtt(LabTest):
     def test_paho_over_a_websocket(self):
         self.assertEqual(json.loads(self.paho("websocket", 8083)), [1, 70_000, 900_000])
 
-    def test_reload_keeps_clients_and_follows_users(self):
-        watcher = self.subscribe("-t", "reload/#", "-C", "1", "-F", "%p")
+    def test_reload_follows_users_and_drops_nobody_else(self):
+        watcher = self.subscribe("-t", "reload/#", "-C", "1", "-F", "%p", user="bob", password="secret")
+        concerned = self.subscribe("-t", "x", "-i", "concerned", "-V", "mqttv5")
         self.daemon.file.write_text(self.text.replace("username: ann, password: plain", "username: ann, password: changed"))
         self.addCleanup(self.reload, self.text)
         self.daemon.signal(signal.SIGHUP)
@@ -150,6 +151,7 @@ class Mqtt(LabTest):
         wait_for("the new password", lambda: self.client("mosquitto_pub", *publish, password="changed").returncode == 0)
         self.assertNotEqual(self.client("mosquitto_pub", *publish, password="plain").returncode, 0)
         self.assertEqual(self.lines(watcher), ["still here"])
+        self.assertIn("Received DISCONNECT (135)", concerned.stdout.read())
 
     def reload(self, text):
         self.daemon.file.write_text(text)

@@ -135,6 +135,7 @@ struct Instance {
     gate: Option<Gate>,
     checks: Checks,
     mqtt: Option<mqtt::handle::Handle>,
+    broker: mqtt::remote::Remote,
     _devices: Option<Arc<Neighbours>>,
 }
 
@@ -208,6 +209,7 @@ impl Instance {
             gate: None,
             checks: Checks::default(),
             mqtt: None,
+            broker: mqtt::remote::Remote::default(),
             _devices: devices,
         };
         instance.open().await?;
@@ -239,7 +241,7 @@ impl Instance {
             Arc::clone(&self.door) as Arc<dyn Control>,
         )?);
         if self.config.mqtt.enable {
-            let started = mqtt::handle::Handle::start(&self.config.mqtt);
+            let started = mqtt::handle::Handle::start(&self.config.mqtt, &self.broker);
             let started = started.map_err(|(at, error)| format!("{at}: {error}"))?;
             self.mqtt = Some(started);
         }

@@ -1,16 +1,19 @@
 //! How connections begin and end, and with them sessions (3.1, 3.2, 3.14, 4.1).
 
 use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::Broker;
 use crate::mqtt::acl::{Access, Client};
+use crate::mqtt::auth::Login;
 use crate::mqtt::codec::property::id as property;
 use crate::mqtt::codec::{
     ConnAck, Connect, Packet, Properties, PropertyWriter, Reason, Version, encode,
 };
+use crate::mqtt::hook::{Event, Interest};
 use crate::mqtt::message::Message;
+use crate::mqtt::metrics::Metric;
 use crate::mqtt::session::{ALIASES_MAX, LastWill, LinkId, Session};
 use crate::mqtt::topic;
 use crate::mqtt::topic::tree::SessionId;
@@ -21,8 +24,12 @@ use crate::mqtt::{NEVER, Time, seconds};
 pub struct Admitted {
     /// As whom; `None`: anonymous.
     pub username: Option<Box<str>>,
+    /// No rule binds him.
+    pub superuser: bool,
     /// From where.
-    pub address: IpAddr,
+    pub address: SocketAddr,
+    /// By which listener.
+    pub listener: u16,
 }
 
 /// The CONNACK of a refusal; empty where MQTT 3 has no word for it.
@@ -45,6 +52,27 @@ pub fn refusal(version: Version, reason: Reason) -> Vec<u8> {
 }
 
 impl Broker {
+    /// What is known of a client before its password was checked.
+    pub fn login(&mut self, now: Time, connect: &Connect<'_>, address: SocketAddr) -> Login {
+        self.metrics.add(Metric::ConnectReceived, 1);
+        let time = self.unix_ms(now) / 1000;
+        let (client_id, username) = (connect.client_id, connect.username);
+        if self.bans.hold(client_id, username, address.ip(), time) {
+            return Login::Refused(Reason::BANNED);
+        }
+        self.users.login(username, connect.password)
+    }
+
+    /// Counts a client that was refused.
+    pub fn refused(&mut self, reason: Reason) {
+        self.metrics.add(Metric::ConnackSent, 1);
+        self.metrics.add(Metric::ConnackError, 1);
+        if matches!(reason, Reason::BAD_CREDENTIALS | Reason::NOT_AUTHORIZED) {
+            self.metrics.add(Metric::ConnackAuthError, 1);
+            self.metrics.add(Metric::ClientAuthFailure, 1);
+        }
+    }
+
     /// Begins a connection of a client that was admitted; CONNACK is queued.
     ///
     /// # Errors
@@ -68,8 +96,13 @@ impl Broker {
             return Err(Reason::UNSPECIFIED);
         };
         session.username = who.username;
+        session.superuser = who.superuser;
         session.address = who.address;
+        session.listener = who.listener;
+        session.bridge = connect.bridge;
+        session.clean = connect.clean;
         session.version = connect.version;
+        session.connected = now;
         session.keep_alive = connect.keep_alive;
         session.heard = now;
         session.expiry = match connect.version {
@@ -80,13 +113,7 @@ impl Broker {
             Version::V3 | Version::V4 if connect.clean => 0,
             Version::V3 | Version::V4 => limits.session_expiry,
         };
-        session.will = will.map(|mut will| {
-            // No-local is for what the client publishes itself; a will is the broker's word.
-            if let Some(message) = Rc::get_mut(&mut will.message) {
-                message.from = SessionId::MAX;
-            }
-            Box::new(will)
-        });
+        session.will = will.map(Box::new);
         session.attach(link, connect.properties, &limits);
         let mut properties = PropertyWriter::default();
         if let Some(assigned) = &assigned {
@@ -103,9 +130,25 @@ impl Broker {
             reason: Reason::SUCCESS,
             properties: properties.finish(),
         };
-        encode(&Packet::ConnAck(ack), connect.version, &mut session.control);
-        self.wake(id);
+        session.received.packets += 1;
+        let anonymous = session.username.is_none();
+        self.say(id, &Packet::ConnAck(ack));
         self.schedule(id);
+        self.stats.connections.rise();
+        self.metrics.add(Metric::ClientConnected, 1);
+        self.metrics.add(
+            if anonymous {
+                Metric::ClientAnonymous
+            } else {
+                Metric::ClientAuthSuccess
+            },
+            1,
+        );
+        self.notify(now, Interest::CONNECTED, |broker, show| {
+            if let Some(session) = broker.peek(id) {
+                show(&Event::Connected { session });
+            }
+        });
         Ok(id)
     }
 
@@ -144,10 +187,11 @@ impl Broker {
         let client = Client {
             client_id,
             username: who.username.as_deref(),
-            address: who.address,
+            address: who.address.ip(),
         };
         let own = will.topic.starts_with("$SYS/");
-        if own || !self.acl.allows(client, Access::Publish, will.topic) {
+        let allowed = who.superuser || self.acl.allows(client, Access::Publish, will.topic);
+        if own || !allowed {
             return Err(Reason::NOT_AUTHORIZED);
         }
         let flags = (will.qos, will.retain);
@@ -157,11 +201,12 @@ impl Broker {
             will.properties,
             will.payload,
             flags,
+            // No-local is for what the client publishes itself; a will is the broker's word.
             SessionId::MAX,
         )
         .ok_or(Reason::PACKET_TOO_LARGE)?;
         Ok(Some(LastWill {
-            message: Rc::new(message),
+            message,
             delay: will.properties.number(property::WILL_DELAY).unwrap_or(0),
         }))
     }
@@ -176,27 +221,33 @@ impl Broker {
     ) -> Result<(SessionId, bool), Reason> {
         if let Some(&id) = self.by_client.get(client_id) {
             // Another user's session is not for the taking: it may hold what he alone may read.
-            if self
+            let other = self
                 .session(id)
-                .is_some_and(|old| old.username != who.username)
-            {
-                self.close(now, id, Reason::TAKEN_OVER);
-                self.end(now, id);
-            } else {
-                self.close(now, id, Reason::TAKEN_OVER);
-                if clean {
-                    self.end(now, id);
+                .is_some_and(|old| old.username != who.username);
+            let live = self.session(id).is_some_and(|old| old.link.is_some());
+            self.close(now, id, Reason::TAKEN_OVER);
+            if clean || other {
+                if self.peek(id).is_some() {
+                    self.metrics.add(Metric::SessionDiscarded, 1);
                 }
+                self.end(now, id);
+            } else if live && self.peek(id).is_some() {
+                self.metrics.add(Metric::SessionTakenOver, 1);
             }
         }
         if let Some(&id) = self.by_client.get(client_id) {
+            self.metrics.add(Metric::SessionResumed, 1);
             return Ok((id, true));
         }
         if self.by_client.len() >= self.limits.sessions_max {
             return Err(Reason::SERVER_BUSY);
         }
         let client_id: Rc<str> = client_id.into();
-        let session = Some(Box::new(Session::new(Rc::clone(&client_id), who.address)));
+        let session = Some(Box::new(Session::new(
+            Rc::clone(&client_id),
+            who.address,
+            now,
+        )));
         let id = match self.free.pop() {
             Some(id) => id,
             None => {
@@ -208,6 +259,8 @@ impl Broker {
             *place = session;
         }
         self.by_client.insert(client_id, id);
+        self.metrics.add(Metric::SessionCreated, 1);
+        self.stats.sessions.rise();
         Ok((id, false))
     }
 
@@ -236,11 +289,12 @@ impl Broker {
         if let Some(link) = session.link.take() {
             self.effects.push(super::Effect::Close(link, Vec::new()));
         }
-        self.lost(now, id);
+        self.lost(now, id, reason.cause());
     }
 
-    /// A session's connection is gone. Without a DISCONNECT before, its will is said.
-    pub fn lost(&mut self, now: Time, id: SessionId) {
+    /// A session's connection is gone, for a reason in EMQX's words. Without a DISCONNECT before, its
+    /// will is said.
+    pub fn lost(&mut self, now: Time, id: SessionId, cause: &'static str) {
         let Some(session) = self.session(id) else {
             return;
         };
@@ -248,6 +302,21 @@ impl Broker {
             return;
         }
         session.detach(now);
+        let listener = session.listener;
+        self.stats.connections.fall();
+        self.metrics.add(Metric::ClientDisconnected, 1);
+        if let Some(listener) = self.listeners.get_mut(usize::from(listener)) {
+            listener.closed(cause);
+        }
+        self.notify(now, Interest::DISCONNECTED, |broker, show| {
+            if let Some(session) = broker.peek(id) {
+                let reason = cause;
+                show(&Event::Disconnected { session, reason });
+            }
+        });
+        let Some(session) = self.session(id) else {
+            return;
+        };
         if session.expiry == 0 {
             self.end(now, id);
             return;
@@ -268,8 +337,12 @@ impl Broker {
         };
         session.will_due = NEVER;
         if let Some(will) = session.will.take() {
-            self.keep(&will.message);
-            self.route(now, &will.message);
+            let (publisher, mut message) = (session.publisher(), will.message);
+            if message.expires != NEVER {
+                // It counts from now, not from CONNECT (3.1.3.2.4).
+                message.expires += now.saturating_sub(session.connected);
+            }
+            self.take_in(now, message, &publisher);
         }
     }
 
@@ -281,10 +354,16 @@ impl Broker {
         };
         for node in session.nodes {
             self.tree.remove(node, None, id);
+            self.stats.subscriptions.fall();
         }
         for (node, group) in session.shares {
             self.tree.remove(node, Some(&group), id);
+            self.stats.subscriptions.fall();
+            self.stats.shared.fall();
         }
+        self.stats.routes.set(self.tree.routes());
+        self.stats.sessions.fall();
+        self.metrics.add(Metric::SessionTerminated, 1);
         self.by_client.remove(&session.client_id);
         self.free.push(id);
     }

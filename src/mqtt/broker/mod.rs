@@ -7,6 +7,7 @@
 //! references to messages that others hold too.
 
 mod connect;
+mod manage;
 mod publish;
 mod subscribe;
 #[cfg(test)]
@@ -18,16 +19,21 @@ use std::collections::{BinaryHeap, HashMap};
 use std::hash::RandomState;
 use std::rc::Rc;
 
-use super::acl::{Access, Acl, Client};
-use super::codec::{Packet, Properties, Reason, Version, encode};
+use super::acl::{Access, Acl, Cache, Client};
+use super::auth::Users;
+use super::banned::Bans;
+use super::codec::{AckKind, Packet, Properties, Qos, Reason, Version, encode};
+use super::hook::{Event, HOPS_MAX, Hook, Interest, Publication};
 use super::message::Message;
-use super::options::Limits;
+use super::metrics::{Metric, Metrics, Stats};
+use super::options::{Limits, Options};
 use super::retained::Retained;
-use super::session::{LinkId, Session};
+use super::session::{LinkId, Session, Watch};
 use super::topic::tree::{SessionId, Tree};
 use super::{NEVER, Time};
 
 pub use connect::{Admitted, refusal};
+pub use manage::{Listener, NotSubscribed, Subscription};
 
 /// What the driver is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,27 +44,10 @@ pub enum Effect {
     Close(LinkId, Vec<u8>),
 }
 
-/// Events since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Messages from clients.
-    pub received: u64,
-    /// Messages to clients.
-    pub sent: u64,
-    /// Dropped because a queue was full.
-    pub dropped_queue_full: u64,
-    /// Dropped when it came to sending: expired, or too large for the client.
-    pub dropped_unsendable: u64,
-    /// Not kept, because there were enough.
-    pub dropped_retained: u64,
-    /// Refused by the rules.
-    pub denied: u64,
-}
-
 /// One recipient of the message that is being routed.
 struct Target {
     session: SessionId,
-    qos: super::codec::Qos,
+    qos: Qos,
     retain_as_published: bool,
     shared: bool,
     id: u32,
@@ -68,6 +57,9 @@ struct Target {
 pub struct Broker {
     limits: Limits,
     acl: Acl,
+    users: Users,
+    bans: Bans,
+    listeners: Vec<Listener>,
     sessions: Vec<Option<Box<Session>>>,
     free: Vec<SessionId>,
     by_client: HashMap<Rc<str>, SessionId>,
@@ -79,18 +71,30 @@ pub struct Broker {
     /// The recipients of one message; kept for its room.
     targets: Vec<Target>,
     pressing: bool,
-    counts: Counts,
+    metrics: Metrics,
+    stats: Stats,
     keys: RandomState,
     named: u64,
+    /// Messages so far.
+    numbered: u64,
+    /// Milliseconds from 1970 to time zero.
+    epoch: i64,
+    hook: Option<Box<dyn Hook>>,
+    interest: Interest,
+    watch: Watch,
+    hops: u8,
 }
 
 impl Broker {
     /// A broker without clients.
     #[must_use]
-    pub fn new(limits: Limits, acl: Acl) -> Self {
-        Self {
-            limits,
-            acl,
+    pub fn new(options: &Options) -> Self {
+        let mut broker = Self {
+            limits: options.limits,
+            acl: Acl::default(),
+            users: Users::default(),
+            bans: Bans::default(),
+            listeners: Vec::new(),
             sessions: Vec::new(),
             free: Vec::new(),
             by_client: HashMap::new(),
@@ -101,16 +105,19 @@ impl Broker {
             effects: Vec::new(),
             targets: Vec::new(),
             pressing: false,
-            counts: Counts::default(),
+            metrics: Metrics::default(),
+            stats: Stats::default(),
             keys: RandomState::new(),
             named: 0,
-        }
-    }
-
-    /// Other bounds and rules from here on; sessions stay.
-    pub fn reconfigure(&mut self, limits: Limits, acl: Acl) {
-        self.limits = limits;
-        self.acl = acl;
+            numbered: 0,
+            epoch: 0,
+            hook: None,
+            interest: Interest::default(),
+            watch: Watch::default(),
+            hops: 0,
+        };
+        broker.reconfigure(0, options);
+        broker
     }
 
     /// The bounds.
@@ -121,8 +128,20 @@ impl Broker {
 
     /// What happened so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.counts
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Tells what time zero was, in milliseconds since 1970; again when the wall clock was set.
+    pub fn set_epoch(&mut self, epoch: i64) {
+        self.epoch = epoch;
+    }
+
+    /// A time as milliseconds since 1970.
+    #[must_use]
+    pub fn unix_ms(&self, time: Time) -> u64 {
+        let time = i64::try_from(time).unwrap_or(i64::MAX);
+        u64::try_from(time.saturating_add(self.epoch)).unwrap_or(0)
     }
 
     /// What is to be done, in order. The driver takes all of it after each call.
@@ -135,22 +154,32 @@ impl Broker {
         std::mem::take(&mut self.pressing)
     }
 
+    /// Counts bytes that came for a session, before its packets.
+    pub fn heard(&mut self, id: SessionId, bytes: usize) {
+        self.metrics.add(Metric::BytesReceived, bytes as u64);
+        if let Some(session) = self.session(id) {
+            session.received.bytes += bytes as u64;
+            session.received.calls += 1;
+        }
+    }
+
     /// Takes a packet of a session's connection.
     pub fn receive(&mut self, now: Time, id: SessionId, packet: &Packet<'_>) {
+        self.metrics.add(received_metric(packet), 1);
         let Some(session) = self.session(id) else {
             return;
         };
         session.heard = now;
+        session.received.packets += 1;
         match packet {
-            Packet::Publish(publish) => self.publish(now, id, publish),
-            Packet::Ack(ack) => self.acknowledged(id, ack),
-            Packet::Subscribe(subscribe) => self.subscribe(id, subscribe),
-            Packet::Unsubscribe(subscribe) => self.unsubscribe(id, subscribe),
-            Packet::PingReq => {
-                let version = session.version;
-                encode(&Packet::PingResp, version, &mut session.control);
-                self.wake(id);
+            Packet::Publish(publish) => {
+                session.received.messages += 1;
+                self.publish(now, id, publish);
             }
+            Packet::Ack(ack) => self.acknowledged(now, id, ack),
+            Packet::Subscribe(subscribe) => self.subscribe(now, id, subscribe),
+            Packet::Unsubscribe(subscribe) => self.unsubscribe(now, id, subscribe),
+            Packet::PingReq => self.say(id, &Packet::PingResp),
             Packet::Disconnect(reason, properties) => {
                 self.disconnected(now, id, *reason, *properties);
             }
@@ -160,6 +189,18 @@ impl Broker {
             | Packet::PingResp
             | Packet::Auth(..) => self.close(now, id, Reason::PROTOCOL_ERROR),
         }
+    }
+
+    /// Queues a packet for a session's client, before its messages.
+    fn say(&mut self, id: SessionId, packet: &Packet<'_>) {
+        if let Some(metric) = sent_metric(packet) {
+            self.metrics.add(metric, 1);
+        }
+        if let Some(session) = self.session(id) {
+            session.sent.packets += 1;
+            encode(packet, session.version, &mut session.control);
+        }
+        self.wake(id);
     }
 
     /// Writes what may be sent to a session's client, some `budget` bytes of it. A returned message's
@@ -174,17 +215,33 @@ impl Broker {
         self.refill(id);
         let session = self.sessions.get_mut(id as usize)?.as_mut()?;
         session.dirty = false;
-        let (tail, done) = session.transmit(now, out, budget);
-        self.counts.sent += u64::from(done.messages);
-        self.counts.dropped_unsendable += u64::from(done.dropped);
+        let before = out.len();
+        let (tail, done) = session.transmit(now, out, budget, &mut self.watch);
+        let payload = tail.as_ref().map_or(0, |tail| tail.payload().len());
+        let bytes = (out.len() - before + payload) as u64;
+        let messages = done.messages.iter().map(|&n| u64::from(n)).sum::<u64>();
+        session.sent.bytes += bytes;
+        session.sent.calls += u64::from(bytes > 0);
+        session.sent.messages += messages;
+        session.sent.packets += messages + u64::from(done.releases);
+        let metrics = &mut self.metrics;
+        metrics.add(Metric::BytesSent, bytes);
+        let [most, least, exactly] = done.messages.map(u64::from);
+        metrics.add(Metric::Publish0Sent, most);
+        metrics.add(Metric::Publish1Sent, least);
+        metrics.add(Metric::Publish2Sent, exactly);
+        metrics.add(Metric::PubrelSent, done.releases.into());
+        metrics.add(Metric::DeliveryExpired, done.expired.into());
+        metrics.add(Metric::DeliveryTooLarge, done.too_large.into());
+        self.show_watched(now, id);
         tail
     }
 
     /// Whether there is something to send to a session's client.
     #[must_use]
     pub fn has_more(&self, id: SessionId) -> bool {
-        let session = self.sessions.get(id as usize).and_then(Option::as_ref);
-        session.is_some_and(|session| session.has_more() || !session.replays.is_empty())
+        self.peek(id)
+            .is_some_and(|session| session.has_more() || !session.replays.is_empty())
     }
 
     fn session(&mut self, id: SessionId) -> Option<&mut Session> {
@@ -205,22 +262,104 @@ impl Broker {
         }
     }
 
-    fn allows(&self, id: SessionId, access: Access, topic: &str) -> bool {
-        let session = self.sessions.get(id as usize).and_then(Option::as_ref);
-        session.is_some_and(|session| {
-            let client = Client {
-                client_id: &session.client_id,
-                username: session.username.as_deref(),
-                address: session.address,
-            };
-            self.acl.allows(client, access, topic)
-        })
+    fn allows(&mut self, now: Time, id: SessionId, access: Access, topic: &str) -> bool {
+        if self.acl.is_open() {
+            return true;
+        }
+        let session = self.sessions.get_mut(id as usize);
+        let Some(session) = session.and_then(Option::as_deref_mut) else {
+            return false;
+        };
+        if session.superuser {
+            return true;
+        }
+        let known = session.decisions.as_ref();
+        if let Some(allow) = known.and_then(|cache| cache.find(now, access, topic)) {
+            self.metrics.add(Metric::AclCached, 1);
+            return allow;
+        }
+        let allow = self.acl.allows(client(session), access, topic);
+        let decided = if allow {
+            Metric::AclAllowed
+        } else {
+            Metric::AclDenied
+        };
+        self.metrics.add(decided, 1);
+        let cache = session.decisions.get_or_insert_default();
+        Cache::put(cache, now, access, topic, allow);
+        allow
+    }
+
+    /// Shows something to the hook, if it wants to see that, and publishes what it answers.
+    fn notify(
+        &mut self,
+        now: Time,
+        kind: Interest,
+        show: impl FnOnce(&Self, &mut dyn FnMut(&Event<'_>)),
+    ) {
+        if !self.interest.meets(kind) {
+            return;
+        }
+        // It is out of its place meanwhile, so that the event can borrow the broker.
+        let Some(mut hook) = self.hook.take() else {
+            return;
+        };
+        let mut answers: Vec<Publication> = Vec::new();
+        show(self, &mut |event| hook.event(now, event, &mut answers));
+        self.put_hook(hook);
+        self.hops += 1;
+        for answer in answers {
+            if self.hops > HOPS_MAX {
+                self.metrics.add(Metric::MessagesForbidden, 1);
+            } else {
+                self.publish_for(now, &answer);
+            }
+        }
+        self.hops -= 1;
+    }
+
+    fn put_hook(&mut self, hook: Box<dyn Hook>) {
+        self.interest = hook.interest();
+        self.watch.wants_sent = self.interest.meets(Interest::DELIVERED);
+        self.watch.wants_dropped = self.interest.meets(Interest::DELIVERY_DROPPED);
+        self.hook = Some(hook);
+    }
+
+    /// Shows what the last call left in `watch` for a session.
+    fn show_watched(&mut self, now: Time, id: SessionId) {
+        for delivery in std::mem::take(&mut self.watch.sent) {
+            self.notify(now, Interest::DELIVERED, |broker, show| {
+                if let Some(receiver) = broker.peek(id) {
+                    show(&Event::Delivered {
+                        message: &delivery.message,
+                        qos: delivery.qos,
+                        receiver,
+                    });
+                }
+            });
+        }
+        for (delivery, reason) in std::mem::take(&mut self.watch.lost) {
+            self.notify(now, Interest::DELIVERY_DROPPED, |broker, show| {
+                if let Some(receiver) = broker.peek(id) {
+                    show(&Event::DeliveryDropped {
+                        message: &delivery.message,
+                        qos: delivery.qos,
+                        receiver,
+                        reason,
+                    });
+                }
+            });
+        }
+    }
+
+    fn peek(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(id as usize)?.as_deref()
     }
 
     /// Closes a session's connection for a reason; its will is said.
     pub fn close(&mut self, now: Time, id: SessionId, reason: Reason) {
         self.cut(id, reason);
-        self.lost(now, id);
+        self.lost(now, id, reason.cause());
     }
 
     /// Closes every connection, because the broker stops.
@@ -244,9 +383,59 @@ impl Broker {
         if session.version == Version::V5 {
             let disconnect = Packet::Disconnect(reason, Properties::default());
             encode(&disconnect, session.version, &mut last);
+            self.metrics.add(Metric::DisconnectSent, 1);
         }
         self.effects.push(Effect::Close(link, last));
     }
+}
+
+/// A session as the rules see it.
+fn client(session: &Session) -> Client<'_> {
+    Client {
+        client_id: &session.client_id,
+        username: session.username.as_deref(),
+        address: session.address.ip(),
+    }
+}
+
+fn received_metric(packet: &Packet<'_>) -> Metric {
+    match packet {
+        Packet::Connect(_) => Metric::ConnectReceived,
+        Packet::Publish(publish) => match publish.qos {
+            Qos::AtMostOnce => Metric::Publish0Received,
+            Qos::AtLeastOnce => Metric::Publish1Received,
+            Qos::ExactlyOnce => Metric::Publish2Received,
+        },
+        Packet::Ack(ack) => match ack.kind {
+            AckKind::PubAck => Metric::PubackReceived,
+            AckKind::PubRec => Metric::PubrecReceived,
+            AckKind::PubRel => Metric::PubrelReceived,
+            AckKind::PubComp => Metric::PubcompReceived,
+        },
+        Packet::Subscribe(_) => Metric::SubscribeReceived,
+        Packet::Unsubscribe(_) => Metric::UnsubscribeReceived,
+        Packet::PingReq => Metric::PingReceived,
+        Packet::Disconnect(..) => Metric::DisconnectReceived,
+        Packet::Auth(..) => Metric::AuthReceived,
+        Packet::ConnAck(_) | Packet::SubAck(_) | Packet::PingResp => Metric::OtherReceived,
+    }
+}
+
+/// `None`: counted elsewhere.
+fn sent_metric(packet: &Packet<'_>) -> Option<Metric> {
+    Some(match packet {
+        Packet::ConnAck(_) => Metric::ConnackSent,
+        Packet::Ack(ack) => match ack.kind {
+            AckKind::PubAck => Metric::PubackSent,
+            AckKind::PubRec => Metric::PubrecSent,
+            AckKind::PubRel => Metric::PubrelSent,
+            AckKind::PubComp => Metric::PubcompSent,
+        },
+        Packet::SubAck(ack) if ack.unsubscribe => Metric::UnsubackSent,
+        Packet::SubAck(_) => Metric::SubackSent,
+        Packet::PingResp => Metric::PingSent,
+        _ => return None,
+    })
 }
 
 /// No deadline is nearer than this; a keep-alive may be late by as much.

@@ -6,9 +6,11 @@ use super::{Broker, Target};
 use crate::mqtt::Time;
 use crate::mqtt::acl::Access;
 use crate::mqtt::codec::property::id as property;
-use crate::mqtt::codec::{Ack, AckKind, Publish, Qos, Reason, Version};
+use crate::mqtt::codec::{Ack, AckKind, Packet, Properties, Publish, Qos, Reason, Version};
+use crate::mqtt::hook::{Event, Interest, Origin, Publisher};
 use crate::mqtt::message::Message;
-use crate::mqtt::session::{ALIASES_MAX, Delivery, Queued, Session};
+use crate::mqtt::metrics::Metric;
+use crate::mqtt::session::{ALIASES_MAX, Acknowledged, Delivery, Queued, Session};
 use crate::mqtt::topic;
 use crate::mqtt::topic::tree::{Group, Match, SessionId, Subscriber};
 
@@ -17,7 +19,6 @@ const OWN_TOPICS: &str = "$SYS/";
 
 impl Broker {
     pub(super) fn publish(&mut self, now: Time, id: SessionId, publish: &Publish<'_>) {
-        self.counts.received += 1;
         let aliased;
         let mut topic = publish.topic;
         if let Some(alias) = publish.properties.number(property::TOPIC_ALIAS) {
@@ -45,23 +46,25 @@ impl Broker {
                 Begun::New => {}
                 // It was routed when it came first.
                 Begun::Known => {
+                    self.metrics.add(Metric::PublishInUse, 1);
                     return self.answer(id, AckKind::PubRec, publish.packet_id, Reason::SUCCESS);
                 }
-                Begun::TooMany => return self.close(now, id, Reason::RECEIVE_MAXIMUM),
+                Begun::TooMany => {
+                    self.metrics.add(Metric::PublishDropped, 1);
+                    return self.close(now, id, Reason::RECEIVE_MAXIMUM);
+                }
             }
         }
         let mut reason = Reason::NOT_AUTHORIZED;
-        if topic.starts_with(OWN_TOPICS) || !self.allows(id, Access::Publish, topic) {
-            self.counts.denied += 1;
+        if topic.starts_with(OWN_TOPICS) || !self.allows(now, id, Access::Publish, topic) {
+            self.metrics.add(Metric::PublishAuthError, 1);
         } else {
             let flags = (publish.qos, publish.retain);
             let message = Message::new(now, topic, publish.properties, publish.payload, flags, id);
             let Some(message) = message else {
                 return self.close(now, id, Reason::PACKET_TOO_LARGE);
             };
-            let message = Rc::new(message);
-            self.keep(&message);
-            reason = if self.route(now, &message) == 0 {
+            reason = if self.take_in_from(now, message, id) == 0 {
                 Reason::NO_MATCHING_SUBSCRIBERS
             } else {
                 Reason::SUCCESS
@@ -77,6 +80,9 @@ impl Broker {
             Qos::AtLeastOnce => AckKind::PubAck,
             Qos::ExactlyOnce => AckKind::PubRec,
         };
+        if reason.is_failure() {
+            self.metrics.add(Metric::PublishError, 1);
+        }
         if reason.is_failure()
             && kind == AckKind::PubRec
             && let Some(session) = self.session(id)
@@ -91,10 +97,79 @@ impl Broker {
     }
 
     fn answer(&mut self, id: SessionId, kind: AckKind, packet_id: u16, reason: Reason) {
-        if let Some(session) = self.session(id) {
-            session.answer(kind, packet_id, reason);
+        let properties = Properties::default();
+        let ack = Ack {
+            kind,
+            packet_id,
+            reason,
+            properties,
+        };
+        self.say(id, &Packet::Ack(ack));
+    }
+
+    /// Takes a message of a client in: shows it, keeps it if it asks for that, queues it for everyone
+    /// who subscribes. Returns how many those are.
+    fn take_in_from(&mut self, now: Time, message: Message, id: SessionId) -> usize {
+        if self.interest == Interest::default() {
+            self.metrics.add(Metric::MessagesPublished, 1);
+            return self.spread(now, &Rc::new(message));
         }
-        self.wake(id);
+        match self.session(id).map(Session::publisher) {
+            Some(publisher) => self.take_in(now, message, &publisher),
+            None => 0,
+        }
+    }
+
+    /// The same for a message of anyone.
+    pub(super) fn take_in(
+        &mut self,
+        now: Time,
+        mut message: Message,
+        publisher: &Rc<Publisher>,
+    ) -> usize {
+        self.metrics.add(Metric::MessagesPublished, 1);
+        self.numbered += 1;
+        let id = self.numbered;
+        let deliveries = Interest::DELIVERED
+            .with(Interest::ACKED)
+            .with(Interest::DELIVERY_DROPPED);
+        if self.interest.meets(deliveries) {
+            let (publisher, received) = (Rc::clone(publisher), now);
+            message.origin = Some(Box::new(Origin {
+                publisher,
+                id,
+                received,
+            }));
+        }
+        let message = Rc::new(message);
+        self.notify(now, Interest::PUBLISHED, |_, show| {
+            show(&Event::Published {
+                message: &message,
+                id,
+                publisher,
+            });
+        });
+        let count = self.spread(now, &message);
+        if count == 0 {
+            self.notify(now, Interest::DROPPED, |_, show| {
+                show(&Event::Dropped {
+                    message: &message,
+                    id,
+                    publisher,
+                    reason: "no_subscribers",
+                });
+            });
+        }
+        count
+    }
+
+    fn spread(&mut self, now: Time, message: &Rc<Message>) -> usize {
+        self.keep(message);
+        let count = self.route(now, message);
+        if count == 0 {
+            self.metrics.add(Metric::MessagesUnmatched, 1);
+        }
+        count
     }
 
     /// The topic of an alias, after it was set when a topic came with it (3.3.2.3.4).
@@ -133,7 +208,7 @@ impl Broker {
         Begun::New
     }
 
-    pub(super) fn acknowledged(&mut self, id: SessionId, ack: &Ack<'_>) {
+    pub(super) fn acknowledged(&mut self, now: Time, id: SessionId, ack: &Ack<'_>) {
         let Some(session) = self.session(id) else {
             return;
         };
@@ -147,33 +222,82 @@ impl Broker {
                     session.awaiting_rel.swap_remove(index);
                     Reason::SUCCESS
                 }
-                None => Reason::PACKET_ID_NOT_FOUND,
+                None => {
+                    self.metrics.add(Metric::PubrelMissed, 1);
+                    Reason::PACKET_ID_NOT_FOUND
+                }
             };
-            session.answer(AckKind::PubComp, ack.packet_id, reason);
-            return self.wake(id);
+            return self.answer(id, AckKind::PubComp, ack.packet_id, reason);
         }
         match session.acknowledged(ack) {
-            Some(_) => self.wake(id),
-            // Somebody asks to go on with what is unknown here: let him finish (4.3.3).
-            None if ack.kind == AckKind::PubRec && !ack.reason.is_failure() => {
-                session.answer(AckKind::PubRel, ack.packet_id, Reason::PACKET_ID_NOT_FOUND);
+            Acknowledged::Done(delivery) => {
                 self.wake(id);
+                self.confirmed(now, id, delivery);
             }
-            None => {}
+            Acknowledged::Released(delivery) => {
+                session.sent.packets += 1;
+                self.metrics.add(Metric::PubrelSent, 1);
+                self.wake(id);
+                self.confirmed(now, id, delivery);
+            }
+            Acknowledged::OutOfPlace => self.count_stray(ack.kind, true),
+            Acknowledged::Unknown => {
+                self.count_stray(ack.kind, false);
+                // Somebody asks to go on with what is unknown here: let him finish (4.3.3).
+                if ack.kind == AckKind::PubRec && !ack.reason.is_failure() {
+                    let reason = Reason::PACKET_ID_NOT_FOUND;
+                    self.answer(id, AckKind::PubRel, ack.packet_id, reason);
+                }
+            }
         }
     }
 
+    fn confirmed(&mut self, now: Time, id: SessionId, delivery: Option<Delivery>) {
+        let Some(delivery) = delivery else {
+            return;
+        };
+        self.metrics.add(Metric::MessagesAcked, 1);
+        self.notify(now, Interest::ACKED, |broker, show| {
+            if let Some(receiver) = broker.peek(id) {
+                show(&Event::Acked {
+                    message: &delivery.message,
+                    qos: delivery.qos,
+                    receiver,
+                });
+            }
+        });
+    }
+
+    fn count_stray(&mut self, kind: AckKind, in_use: bool) {
+        let metric = match (kind, in_use) {
+            (AckKind::PubAck, true) => Metric::PubackInUse,
+            (AckKind::PubAck, false) => Metric::PubackMissed,
+            (AckKind::PubRec, true) => Metric::PubrecInUse,
+            (AckKind::PubRec, false) => Metric::PubrecMissed,
+            (AckKind::PubComp, true) => Metric::PubcompInUse,
+            (AckKind::PubComp, false) => Metric::PubcompMissed,
+            (AckKind::PubRel, _) => Metric::PubrelMissed,
+        };
+        self.metrics.add(metric, 1);
+    }
+
     pub(super) fn keep(&mut self, message: &Rc<Message>) {
-        if message.retain && !self.retained.keep(message, self.limits.retained_max) {
-            self.counts.dropped_retained += 1;
+        if !message.retain {
+            return;
         }
+        if !self.retained.keep(message, self.limits.retained_max) {
+            self.metrics.add(Metric::RetainedRefused, 1);
+        }
+        self.stats.retained.set(self.retained.len());
     }
 
     /// Queues a message for everyone who subscribes to its topic. Returns how many those are.
     pub(super) fn route(&mut self, now: Time, message: &Rc<Message>) -> usize {
         if message.expires <= now {
+            self.metrics.add(Metric::MessagesExpired, 1);
             return 0;
         }
+        let mut own = 0;
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
         let sessions = &self.sessions;
@@ -182,10 +306,13 @@ impl Broker {
             .matching(message.topic(), &mut |found| match found {
                 Match::Each(list) => {
                     lists += 1;
-                    let wanted = list
-                        .iter()
-                        .filter(|one| !(one.no_local && one.session == message.from));
-                    targets.extend(wanted.map(|one| Target::new(one, false)));
+                    for one in list {
+                        if one.no_local && one.session == message.from {
+                            own += 1;
+                        } else {
+                            targets.push(Target::new(one, false));
+                        }
+                    }
                 }
                 Match::OneOf(group) => {
                     targets.extend(turn(group, sessions).map(|one| Target::new(&one, true)));
@@ -206,17 +333,18 @@ impl Broker {
                 1
             };
             let (merged, others) = rest.split_at(length.min(rest.len()));
-            self.deliver(message, merged);
+            self.deliver(now, message, merged);
             count += 1;
             rest = others;
         }
         self.targets = targets;
+        self.metrics.add(Metric::DeliveryNoLocal, own);
         count
     }
 
     /// Queues a message for one session, by one or more of its subscriptions: once, with the highest
     /// of their qualities and all their identifiers (3.3.4).
-    fn deliver(&mut self, message: &Rc<Message>, by: &[Target]) {
+    fn deliver(&mut self, now: Time, message: &Rc<Message>, by: &[Target]) {
         let Some(first) = by.first() else {
             return;
         };
@@ -229,16 +357,23 @@ impl Broker {
             retain: message.retain && by.iter().any(|one| one.retain_as_published),
         };
         let limits = self.limits;
-        let Some(session) = self.session(first.session) else {
+        let session = self.sessions.get_mut(first.session as usize);
+        let Some(session) = session.and_then(Option::as_deref_mut) else {
             return;
         };
-        let queued = session.push(delivery, &limits);
-        let half = session.is_half_full(&limits);
-        if let Queued::OldestDropped(dropped) = queued {
-            self.counts.dropped_queue_full += dropped as u64;
+        let queued = session.push(delivery, &limits, &mut self.watch);
+        self.pressing |= session.is_half_full(&limits);
+        match queued {
+            Queued::Waiting => {}
+            Queued::OldestDropped(dropped) => {
+                self.metrics.add(Metric::DeliveryQueueFull, dropped.into());
+            }
+            Queued::NotKept => self.metrics.add(Metric::DeliveryQos0, 1),
         }
-        self.pressing |= half;
         self.wake(first.session);
+        if !self.watch.lost.is_empty() {
+            self.show_watched(now, first.session);
+        }
     }
 }
 

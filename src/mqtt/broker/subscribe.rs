@@ -1,12 +1,13 @@
 //! SUBSCRIBE, UNSUBSCRIBE and the retained messages that follow (3.8 to 3.11).
 
 use super::Broker;
+use crate::mqtt::Time;
 use crate::mqtt::acl::Access;
 use crate::mqtt::codec::property::id as property;
-use crate::mqtt::codec::{
-    Packet, Properties, Qos, Reason, SubAck, Subscribe, Version, encode, filters,
-};
-use crate::mqtt::session::{Delivery, Replay};
+use crate::mqtt::codec::{Packet, Properties, Qos, Reason, SubAck, Subscribe, Version, filters};
+use crate::mqtt::hook::{Event, Interest};
+use crate::mqtt::metrics::Metric;
+use crate::mqtt::session::{Delivery, Replay, Watch};
 use crate::mqtt::topic::Wanted;
 use crate::mqtt::topic::tree::{SessionId, Subscriber};
 
@@ -17,14 +18,14 @@ const REPLAY_STEP: usize = 64;
 const FAILURE: u8 = 0x80;
 
 impl Broker {
-    pub(super) fn subscribe(&mut self, id: SessionId, subscribe: &Subscribe<'_>) {
+    pub(super) fn subscribe(&mut self, now: Time, id: SessionId, subscribe: &Subscribe<'_>) {
         let identifier = subscribe
             .properties
             .number(property::SUBSCRIPTION_ID)
             .unwrap_or(0);
         let mut reasons = Vec::new();
         for (text, options) in filters(subscribe.list, true) {
-            reasons.push(self.subscribe_one(id, text, options, identifier));
+            reasons.push(self.subscribe_one(now, id, text, options, identifier));
         }
         let Some(session) = self.session(id) else {
             return;
@@ -37,19 +38,39 @@ impl Broker {
         self.suback(id, subscribe.packet_id, false, &reasons);
     }
 
-    fn subscribe_one(&mut self, id: SessionId, text: &str, options: u8, identifier: u32) -> u8 {
+    fn subscribe_one(
+        &mut self,
+        now: Time,
+        id: SessionId,
+        text: &str,
+        options: u8,
+        identifier: u32,
+    ) -> u8 {
         let Some(wanted) = Wanted::parse(text) else {
+            self.metrics.add(Metric::SubscribeError, 1);
             return Reason::FILTER_INVALID.0;
         };
-        if !self.allows(id, Access::Subscribe, wanted.filter) {
-            self.counts.denied += 1;
+        if !self.allows(now, id, Access::Subscribe, wanted.filter) {
+            self.metrics.add(Metric::SubscribeAuthError, 1);
             return Reason::NOT_AUTHORIZED.0;
         }
+        self.add_subscription(now, id, wanted, options, identifier)
+    }
+
+    /// Subscribes a session, whatever the rules say. Returns the quality granted, or why not.
+    pub(super) fn add_subscription(
+        &mut self,
+        now: Time,
+        id: SessionId,
+        wanted: Wanted<'_>,
+        options: u8,
+        identifier: u32,
+    ) -> u8 {
         let subscriptions_max = self.limits.subscriptions_max;
         let Some(session) = self.session(id) else {
             return Reason::UNSPECIFIED.0;
         };
-        if session.nodes.len() + session.shares.len() >= subscriptions_max {
+        if session.subscription_count() >= subscriptions_max {
             return Reason::QUOTA_EXCEEDED.0;
         }
         let no_local = options & 4 != 0;
@@ -57,14 +78,33 @@ impl Broker {
             return Reason::PROTOCOL_ERROR.0;
         }
         let qos = Qos::from_bits(options & 3).unwrap_or_default();
+        // A bridge of MQTT 3 has no way to ask for what it needs against loops.
+        let old_bridge = session.bridge && session.version != Version::V5;
         let subscriber = Subscriber {
             session: id,
             id: identifier,
             qos,
-            no_local,
-            retain_as_published: options & 8 != 0,
+            no_local: no_local || (old_bridge && wanted.group.is_none()),
+            retain_as_published: options & 8 != 0 || old_bridge,
         };
         let (node, new) = self.tree.insert(wanted.filter, wanted.group, subscriber);
+        if new {
+            self.stats.subscriptions.rise();
+            self.stats.routes.set(self.tree.routes());
+            if wanted.group.is_some() {
+                self.stats.shared.rise();
+            }
+        }
+        self.notify(now, Interest::SUBSCRIBED, |broker, show| {
+            if let Some(session) = broker.peek(id) {
+                let filter = wanted.filter;
+                show(&Event::Subscribed {
+                    session,
+                    filter,
+                    qos,
+                });
+            }
+        });
         let Some(session) = self.session(id) else {
             return Reason::UNSPECIFIED.0;
         };
@@ -93,11 +133,11 @@ impl Broker {
         qos.bits()
     }
 
-    pub(super) fn unsubscribe(&mut self, id: SessionId, unsubscribe: &Subscribe<'_>) {
+    pub(super) fn unsubscribe(&mut self, now: Time, id: SessionId, unsubscribe: &Subscribe<'_>) {
         let mut reasons = Vec::new();
         for (text, _) in filters(unsubscribe.list, false) {
             let removed =
-                Wanted::parse(text).is_some_and(|wanted| self.unsubscribe_one(id, wanted));
+                Wanted::parse(text).is_some_and(|wanted| self.remove_subscription(now, id, wanted));
             reasons.push(if removed {
                 Reason::SUCCESS.0
             } else {
@@ -107,13 +147,30 @@ impl Broker {
         self.suback(id, unsubscribe.packet_id, true, &reasons);
     }
 
-    fn unsubscribe_one(&mut self, id: SessionId, wanted: Wanted<'_>) -> bool {
+    /// Whether there was such a subscription.
+    pub(super) fn remove_subscription(
+        &mut self,
+        now: Time,
+        id: SessionId,
+        wanted: Wanted<'_>,
+    ) -> bool {
         let Some(node) = self.tree.find(wanted.filter) else {
             return false;
         };
         if !self.tree.remove(node, wanted.group, id) {
             return false;
         }
+        self.stats.subscriptions.fall();
+        self.stats.routes.set(self.tree.routes());
+        if wanted.group.is_some() {
+            self.stats.shared.fall();
+        }
+        self.notify(now, Interest::UNSUBSCRIBED, |broker, show| {
+            if let Some(session) = broker.peek(id) {
+                let filter = wanted.filter;
+                show(&Event::Unsubscribed { session, filter });
+            }
+        });
         if let Some(session) = self.session(id) {
             match wanted.group {
                 None => {
@@ -131,17 +188,14 @@ impl Broker {
     }
 
     fn suback(&mut self, id: SessionId, packet_id: u16, unsubscribe: bool, reasons: &[u8]) {
-        if let Some(session) = self.session(id) {
-            let plain = unsubscribe && session.version != Version::V5;
-            let ack = SubAck {
-                unsubscribe,
-                packet_id,
-                properties: Properties::default(),
-                reasons: if plain { &[] } else { reasons },
-            };
-            encode(&Packet::SubAck(ack), session.version, &mut session.control);
-        }
-        self.wake(id);
+        let plain = unsubscribe && self.peek(id).is_some_and(|one| one.version != Version::V5);
+        let ack = SubAck {
+            unsubscribe,
+            packet_id,
+            properties: Properties::default(),
+            reasons: if plain { &[] } else { reasons },
+        };
+        self.say(id, &Packet::SubAck(ack));
     }
 
     /// Puts retained messages into a queue that has room, a few at a time: however many there are,
@@ -171,7 +225,8 @@ impl Broker {
                 retain: true,
                 message,
             };
-            session.push(delivery, &limits);
+            // There is room.
+            session.push(delivery, &limits, &mut Watch::default());
         }
     }
 }

@@ -41,7 +41,7 @@ impl Broker {
     /// When [`Broker::tick`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Time {
-        let sweep = if self.retained.is_empty() {
+        let sweep = if self.retained.is_empty() && self.bans.is_empty() {
             NEVER
         } else {
             self.swept + SWEEP_EVERY
@@ -57,6 +57,9 @@ impl Broker {
         if now >= self.swept + SWEEP_EVERY {
             self.swept = now;
             self.retained.sweep(now);
+            self.stats.retained.set(self.retained.len());
+            let time = self.unix_ms(now) / 1000;
+            self.bans.sweep(time);
         }
         while let Some(&Reverse((due, id))) = self.timers.peek() {
             if due > now {

@@ -2,7 +2,7 @@
 
 use super::property::{Properties, place};
 use super::{
-    Ack, AckKind, ConnAck, Connect, Frame, Malformed, Packet, Publish, Qos, Reason, SubAck,
+    Ack, AckKind, BRIDGE, ConnAck, Connect, Frame, Malformed, Packet, Publish, Qos, Reason, SubAck,
     Subscribe, Version, Will, text,
 };
 use crate::wire::Reader;
@@ -81,11 +81,13 @@ fn connect<'a>(reader: &mut Reader<'a>) -> Result<Connect<'a>, Malformed> {
     if name != b"MQTT" && name != b"MQIsdp" {
         return Err(Malformed::ProtocolName);
     }
-    let version = match (name, reader.u8()?) {
+    let level = reader.u8()?;
+    // Bridges set the highest bit: of no standard, but mosquitto's since 2010.
+    let version = match (name, level & !BRIDGE) {
         (b"MQIsdp", 3) => Version::V3,
         (b"MQTT", 4) => Version::V4,
         (b"MQTT", 5) => Version::V5,
-        (_, level) => return Err(Malformed::ProtocolLevel(level)),
+        _ => return Err(Malformed::ProtocolLevel(level)),
     };
     let flags = reader.u8()?;
     let has = |bit: u8| flags & (1 << bit) != 0;
@@ -113,6 +115,7 @@ fn connect<'a>(reader: &mut Reader<'a>) -> Result<Connect<'a>, Malformed> {
     };
     Ok(Connect {
         version,
+        bridge: level & BRIDGE != 0,
         clean: has(1),
         keep_alive,
         properties: own,

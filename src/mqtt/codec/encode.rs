@@ -98,7 +98,7 @@ fn encode_connect(connect: &Connect<'_>, out: &mut Vec<u8>) {
         Version::V4 | Version::V5 => b"MQTT",
     };
     put_bytes(&mut body, name);
-    body.push(connect.version.level());
+    body.push(connect.version.level() | if connect.bridge { super::BRIDGE } else { 0 });
     let mut flags = u8::from(connect.clean) << 1
         | u8::from(connect.password.is_some()) << 6
         | u8::from(connect.username.is_some()) << 7;

@@ -26,6 +26,9 @@ use crate::wire::{Reader, Truncated};
 /// The largest remaining length that the protocol can say (1.5.5).
 pub const REMAINING_MAX: usize = 268_435_455;
 
+/// The bit of the protocol level by which a client calls itself a bridge.
+const BRIDGE: u8 = 0x80;
+
 /// Which edition of the protocol a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -116,6 +119,8 @@ pub enum Packet<'a> {
 pub struct Connect<'a> {
     /// What the client speaks from here on.
     pub version: Version,
+    /// Whether the client calls itself a bridge.
+    pub bridge: bool,
     /// Clean session, or clean start.
     pub clean: bool,
     /// Seconds; 0: never.

@@ -117,6 +117,11 @@ pub enum Value<'a> {
 pub struct Properties<'a>(&'a [u8]);
 
 impl<'a> Properties<'a> {
+    /// Properties that were checked before, as they stand in a packet.
+    pub(in crate::mqtt) fn checked(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
     /// Reads the length and the properties that may stand at `place`.
     pub(super) fn read(reader: &mut Reader<'a>, place: u16) -> Result<Self, Malformed> {
         let length = read_varint(reader)?;
@@ -233,7 +238,7 @@ fn check_value(identifier: u8, kind: Kind, value: Value<'_>) -> Result<(), Malfo
 }
 
 /// Writes properties one by one.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PropertyWriter(Vec<u8>);
 
 impl PropertyWriter {
@@ -266,6 +271,28 @@ impl PropertyWriter {
             self.0.push(identifier);
             self.0.extend(length.to_be_bytes());
             self.0.extend(value.as_bytes());
+        }
+    }
+
+    /// A user property; a text that is too long for the protocol leaves out both.
+    pub fn pair(&mut self, name: &str, value: &str) {
+        if let (Ok(name_length), Ok(value_length)) =
+            (u16::try_from(name.len()), u16::try_from(value.len()))
+        {
+            self.0.push(id::USER);
+            self.0.extend(name_length.to_be_bytes());
+            self.0.extend(name.as_bytes());
+            self.0.extend(value_length.to_be_bytes());
+            self.0.extend(value.as_bytes());
+        }
+    }
+
+    /// Bytes.
+    pub fn binary(&mut self, identifier: u8, value: &[u8]) {
+        if let Ok(length) = u16::try_from(value.len()) {
+            self.0.push(identifier);
+            self.0.extend(length.to_be_bytes());
+            self.0.extend(value);
         }
     }
 

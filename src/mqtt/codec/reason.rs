@@ -29,6 +29,8 @@ impl Reason {
     pub const NOT_AUTHORIZED: Self = Self(0x87);
     /// The broker is full.
     pub const SERVER_BUSY: Self = Self(0x89);
+    /// Banned by the administrator.
+    pub const BANNED: Self = Self(0x8a);
     /// The broker stops.
     pub const SHUTTING_DOWN: Self = Self(0x8b);
     /// No such way of authentication.
@@ -49,6 +51,8 @@ impl Reason {
     pub const ALIAS_INVALID: Self = Self(0x94);
     /// Larger than allowed.
     pub const PACKET_TOO_LARGE: Self = Self(0x95);
+    /// Messages come too fast.
+    pub const RATE_TOO_HIGH: Self = Self(0x96);
     /// More of something than allowed.
     pub const QUOTA_EXCEEDED: Self = Self(0x97);
     /// Closed by the administrator.
@@ -58,6 +62,29 @@ impl Reason {
     #[must_use]
     pub fn is_failure(self) -> bool {
         self >= Self::UNSPECIFIED
+    }
+
+    /// Why a connection ended, in EMQX's words.
+    #[must_use]
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::SUCCESS | Self::DISCONNECT_WITH_WILL => "normal",
+            Self::MALFORMED => "malformed_packet",
+            Self::PROTOCOL_ERROR => "protocol_error",
+            Self::NOT_AUTHORIZED => "not_authorized",
+            Self::BANNED => "banned",
+            Self::SHUTTING_DOWN => "server_shutting_down",
+            Self::KEEP_ALIVE_TIMEOUT => "keepalive_timeout",
+            Self::TAKEN_OVER => "takeovered",
+            Self::TOPIC_INVALID => "topic_name_invalid",
+            Self::RECEIVE_MAXIMUM => "receive_maximum_exceeded",
+            Self::ALIAS_INVALID => "topic_alias_invalid",
+            Self::PACKET_TOO_LARGE => "packet_too_large",
+            Self::RATE_TOO_HIGH => "message_rate_too_high",
+            Self::QUOTA_EXCEEDED => "quota_exceeded",
+            Self::ADMINISTRATIVE => "kicked",
+            _ => "unspecified_error",
+        }
     }
 
     /// The return code of a CONNACK of MQTT 3 (3.1.1 section 3.2.2.3). `None`: that version has no
@@ -70,7 +97,7 @@ impl Reason {
             Self::BAD_CLIENT_ID => 2,
             Self::SERVER_BUSY => 3,
             Self::BAD_CREDENTIALS => 4,
-            Self::NOT_AUTHORIZED => 5,
+            Self::NOT_AUTHORIZED | Self::BANNED | Self::BAD_AUTH_METHOD => 5,
             _ => return None,
         })
     }

@@ -217,12 +217,13 @@ proptest! {
 
     #[test]
     fn connect_returns_as_it_was(
-        version in version(), clean: bool, keep_alive: u16, client_id in "[a-z]{0,30}",
+        version in version(), bridge: bool, clean: bool, keep_alive: u16, client_id in "[a-z]{0,30}",
         will in proptest::option::of(("[a-z/]{1,9}", any::<Vec<u8>>(), qos(), any::<bool>())),
         login in proptest::option::of(("[a-z]{0,9}", any::<Vec<u8>>()))
     ) {
         let packet = Connect {
             version,
+            bridge,
             clean,
             keep_alive,
             properties: Properties::default(),

@@ -60,6 +60,13 @@ struct Node {
     groups: Option<Box<Vec<Group>>>,
 }
 
+impl Node {
+    /// Whether nothing is subscribed here.
+    fn is_bare(&self) -> bool {
+        self.subscribers.is_empty() && self.groups.is_none()
+    }
+}
+
 /// The tree.
 pub struct Tree {
     nodes: Vec<Node>,
@@ -67,6 +74,8 @@ pub struct Tree {
     /// Open addressing, linear probing; a power of two, at most three quarters full.
     slots: Vec<NodeId>,
     edges: usize,
+    /// Nodes at which something is subscribed.
+    routes: usize,
     keys: RandomState,
 }
 
@@ -77,6 +86,7 @@ impl Default for Tree {
             free: Vec::new(),
             slots: vec![EMPTY; 16],
             edges: 0,
+            routes: 0,
             keys: RandomState::new(),
         }
     }
@@ -101,6 +111,7 @@ impl Tree {
         let Some(node) = self.nodes.get_mut(at as usize) else {
             return (at, false);
         };
+        self.routes += usize::from(node.is_bare());
         let list = match group {
             None => &mut node.subscribers,
             Some(name) => group_of(node.groups.get_or_insert_default(), name),
@@ -133,6 +144,7 @@ impl Tree {
         let Some(node) = self.nodes.get_mut(at as usize) else {
             return false;
         };
+        let bare = node.is_bare();
         let removed = match group {
             None => take(&mut node.subscribers, session),
             Some(name) => {
@@ -150,6 +162,7 @@ impl Tree {
                 removed
             }
         };
+        self.routes -= usize::from(!bare && node.is_bare());
         self.prune(at);
         removed
     }
@@ -171,6 +184,25 @@ impl Tree {
             }
         };
         list.iter().find(|other| other.session == session)
+    }
+
+    /// How many filters somebody subscribes to.
+    #[must_use]
+    pub fn routes(&self) -> usize {
+        self.routes
+    }
+
+    /// The nodes of those filters, in a stable order.
+    pub fn subscribed(&self) -> impl Iterator<Item = NodeId> {
+        let nodes = (0..).zip(&self.nodes);
+        nodes.filter(|(_, node)| !node.is_bare()).map(|(id, _)| id)
+    }
+
+    /// Whether something is subscribed at a node.
+    #[must_use]
+    pub fn is_subscribed(&self, at: NodeId) -> bool {
+        let node = self.nodes.get(at as usize);
+        node.is_some_and(|node| !node.is_bare())
     }
 
     /// The filter of a node.
@@ -504,6 +536,9 @@ mod tests {
                     }
                 }
             }
+            let filters: std::collections::BTreeSet<_> = list.iter().map(|(filter, _)| filter).collect();
+            prop_assert_eq!(tree.routes(), filters.len());
+            prop_assert_eq!(tree.subscribed().count(), filters.len());
             for topic in &topics {
                 let mut want: Vec<_> = list
                     .iter()
@@ -517,7 +552,7 @@ mod tests {
                 let at = tree.find(&filter).unwrap();
                 prop_assert!(tree.remove(at, None, session));
             }
-            prop_assert_eq!((tree.edges, tree.nodes.len()), (0, 1));
+            prop_assert_eq!((tree.edges, tree.nodes.len(), tree.routes), (0, 1, 0));
         }
     }
 }

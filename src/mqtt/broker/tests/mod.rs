@@ -1,5 +1,7 @@
 //! The machine without sockets: clients are links, packets go in as structures and out as bytes.
 
+mod manage;
+
 use std::net::Ipv4Addr;
 
 use super::*;
@@ -8,17 +10,22 @@ use crate::mqtt::codec::{
     Ack, AckKind, Connect, Framed, PropertyWriter, Publish, Qos, Subscribe, Will, decode, frame,
 };
 
+fn open() -> Options {
+    Options {
+        acl_default: true,
+        allow_anonymous: true,
+        ..Options::default()
+    }
+}
+
 fn broker() -> Broker {
-    let acl = Acl {
-        rules: Vec::new(),
-        default: true,
-    };
-    Broker::new(Limits::default(), acl)
+    Broker::new(&open())
 }
 
 fn connect(client_id: &str, version: Version, clean: bool) -> Connect<'_> {
     Connect {
         version,
+        bridge: false,
         clean,
         keep_alive: 10,
         properties: Properties::default(),
@@ -32,7 +39,9 @@ fn connect(client_id: &str, version: Version, clean: bool) -> Connect<'_> {
 fn anyone() -> Admitted {
     Admitted {
         username: None,
-        address: Ipv4Addr::LOCALHOST.into(),
+        superuser: false,
+        address: (Ipv4Addr::LOCALHOST, 4000).into(),
+        listener: 0,
     }
 }
 
@@ -182,7 +191,7 @@ fn a_session_that_returns_gets_what_was_in_flight_first_and_then_what_waited() {
     say(&mut broker, "2", Qos::AtLeastOnce);
     assert_eq!(payloads(&mut broker, 1, id), ["1", "2"]);
     ack(&mut broker, id, AckKind::PubAck, 1);
-    broker.lost(2, id);
+    broker.lost(2, id, "tcp_closed");
     say(&mut broker, "3", Qos::AtLeastOnce);
     say(&mut broker, "not kept", Qos::AtMostOnce);
     let again = connect("s", Version::V4, false);
@@ -211,7 +220,7 @@ fn a_full_queue_drops_its_oldest_and_counts_it() {
     }
     assert!(broker.take_pressing());
     assert_eq!(payloads(&mut broker, 1, id), ["2", "3"]);
-    assert_eq!(broker.counts().dropped_queue_full, 1);
+    assert_eq!(broker.metrics().get(Metric::DeliveryQueueFull), 1);
 }
 
 #[test]
@@ -227,7 +236,7 @@ fn a_queue_is_bounded_in_bytes_too() {
         broker.receive(1, from, &Packet::Publish(packet));
     }
     assert_eq!(payloads(&mut broker, 1, id), [large]);
-    assert_eq!(broker.counts().dropped_queue_full, 3);
+    assert_eq!(broker.metrics().get(Metric::DeliveryQueueFull), 3);
 }
 
 #[test]
@@ -277,7 +286,7 @@ fn a_will_waits_for_its_delay_and_is_dropped_when_the_client_returns() {
         ..connect("d", Version::V5, true)
     };
     let gone = broker.connect(1, 1, &dying, anyone()).unwrap();
-    broker.lost(1000, gone);
+    broker.lost(1000, gone, "tcp_closed");
     broker.tick(5999);
     let back = Connect {
         clean: false,
@@ -287,7 +296,7 @@ fn a_will_waits_for_its_delay_and_is_dropped_when_the_client_returns() {
     assert_eq!(back, gone);
     broker.tick(7000);
     assert!(payloads(&mut broker, 7000, id).is_empty());
-    broker.lost(8000, back);
+    broker.lost(8000, back, "tcp_closed");
     broker.tick(13_000);
     assert_eq!(payloads(&mut broker, 13_000, id), ["gone"]);
 }
@@ -308,7 +317,7 @@ fn a_session_ends_when_its_time_is_over() {
     let mut broker = broker();
     let id = join(&mut broker, 0, "s", false);
     subscribe(&mut broker, id, "t", 1);
-    broker.lost(1000, id);
+    broker.lost(1000, id, "tcp_closed");
     let expiry = crate::mqtt::seconds(broker.limits.session_expiry);
     broker.tick(999 + expiry);
     assert_eq!(broker.by_client.len(), 1);
@@ -372,7 +381,7 @@ fn a_message_that_expired_is_not_sent() {
     };
     broker.receive(1, from, &Packet::Publish(short));
     assert!(payloads(&mut broker, 1001, id).is_empty());
-    assert_eq!(broker.counts().dropped_unsendable, 1);
+    assert_eq!(broker.metrics().get(Metric::DeliveryExpired), 1);
 }
 
 #[test]
@@ -386,7 +395,7 @@ fn nobody_else_speaks_for_the_broker_and_no_other_user_takes_a_session() {
         &Packet::Publish(publish("$SYS/x", "x", Qos::AtMostOnce, 0)),
     );
     assert!(payloads(&mut broker, 1, id).is_empty());
-    assert_eq!(broker.counts().denied, 1);
+    assert_eq!(broker.metrics().get(Metric::PublishAuthError), 1);
     let other = Admitted {
         username: Some("eve".into()),
         ..anyone()
