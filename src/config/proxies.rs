@@ -17,8 +17,6 @@ use crate::outbound::shadowsocks::method::{MethodError, Secret};
 const OTHER_TYPES: &[&str] = &[
     "dns",
     "ssr",
-    "vmess",
-    "vless",
     "hysteria",
     "hysteria2",
     "tuic",
@@ -47,6 +45,8 @@ pub(super) fn decode(
         "http" => Protocol::Http(http(&mut section)?),
         "socks5" => Protocol::Socks5(socks5(&mut section)?),
         "ss" => Protocol::Shadowsocks(shadowsocks(&mut section, warnings)?),
+        "vmess" => Protocol::Vmess(transport::vmess(&mut section, warnings)?),
+        "vless" => Protocol::Vless(transport::vless(&mut section, warnings)?),
         "trojan" => Protocol::Trojan(transport::trojan(&mut section, warnings)?),
         other if OTHER_TYPES.contains(&other) => {
             return Err(kind.fail(Reason::NotImplemented(Excerpt::of(other))));

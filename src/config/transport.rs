@@ -1,10 +1,14 @@
-//! `network` with its `…-opts`, and the proxies that have it (clash-api.md 3.8): Trojan.
+//! `network` with its `…-opts`, and the proxies that have it (clash-api.md 3.8): VMess, VLESS, Trojan.
 
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
-use super::proxies::{header, server, tls_keys};
+use super::proxies::{header, server, tls, tls_keys};
 use super::section::Section;
-use crate::outbound::options::{NetworkOptions, TrojanOptions, WebSocketOptions};
+use crate::outbound::options::{
+    NetworkOptions, PacketEncoding, TrojanOptions, VlessOptions, VmessOptions, VmessSecurity,
+    WebSocketOptions,
+};
+use crate::outbound::vmess::keys::parse_id;
 
 /// Values of `network` that mihomo knows and headgate does not.
 const OTHER_NETWORKS: &[&str] = &["http", "h2", "grpc", "xhttp"];
@@ -26,6 +30,96 @@ pub(super) fn trojan(
         refuse(section, key)?;
     }
     Ok(options)
+}
+
+/// `type: vmess`.
+pub(super) fn vmess(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<VmessOptions, ConfigError> {
+    if let Some(alter) = section.take("alterId") {
+        let id = alter.integer(0..=u32::MAX, "0: headers without AEAD are gone everywhere")?;
+        if id != 0 {
+            return Err(alter.expected("0: headers without AEAD are gone everywhere"));
+        }
+    }
+    let options = VmessOptions {
+        server: server(section)?,
+        id: uuid(section)?,
+        security: match section.take("cipher") {
+            Some(cipher) => cipher.parse(
+                "auto, aes-128-gcm, chacha20-poly1305, none or zero",
+                |text| match text {
+                    "auto" => Some(VmessSecurity::Auto),
+                    "aes-128-gcm" => Some(VmessSecurity::Aes128Gcm),
+                    "chacha20-poly1305" => Some(VmessSecurity::ChaCha20Poly1305),
+                    "none" => Some(VmessSecurity::None),
+                    "zero" => Some(VmessSecurity::Zero),
+                    _ => None,
+                },
+            )?,
+            None => VmessSecurity::Auto,
+        },
+        global_padding: section.boolean("global-padding", false)?,
+        authenticated_length: section.boolean("authenticated-length", false)?,
+        packets: packet_encoding(section, PacketEncoding::Plain)?,
+        tls: tls(section)?,
+        network: network(section, warnings)?,
+    };
+    refuse(section, "reality-opts")?;
+    Ok(options)
+}
+
+/// `type: vless`.
+pub(super) fn vless(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<VlessOptions, ConfigError> {
+    let options = VlessOptions {
+        server: server(section)?,
+        id: uuid(section)?,
+        packets: packet_encoding(section, PacketEncoding::Xudp)?,
+        tls: tls(section)?,
+        network: network(section, warnings)?,
+    };
+    for key in ["flow", "reality-opts"] {
+        refuse(section, key)?;
+    }
+    if let Some(encryption) = section.take("encryption")
+        && encryption.text()? != "none"
+    {
+        return Err(encryption.fail(Reason::NotImplemented(Excerpt::of("encryption"))));
+    }
+    Ok(options)
+}
+
+/// `uuid`, checked; never quoted.
+fn uuid(section: &mut Section<'_>) -> Result<Box<str>, ConfigError> {
+    let id = section.require("uuid")?;
+    match parse_id(id.text()?) {
+        Some(_) => Ok(id.text()?.into()),
+        None => Err(id.fail(Reason::SecretValue("a UUID, or a text of at most 30 bytes"))),
+    }
+}
+
+/// `packet-encoding`, or the older switches for its values.
+fn packet_encoding(
+    section: &mut Section<'_>,
+    absent: PacketEncoding,
+) -> Result<PacketEncoding, ConfigError> {
+    let xudp = section.boolean("xudp", false)?;
+    let packet_address = section.boolean("packet-addr", false)?;
+    match section.take("packet-encoding") {
+        Some(encoding) => encoding.parse("xudp, packetaddr or none", |text| match text {
+            "xudp" => Some(PacketEncoding::Xudp),
+            "packetaddr" | "packet" => Some(PacketEncoding::PacketAddress),
+            "none" => Some(PacketEncoding::Plain),
+            _ => None,
+        }),
+        None if packet_address => Ok(PacketEncoding::PacketAddress),
+        None if xudp => Ok(PacketEncoding::Xudp),
+        None => Ok(absent),
+    }
 }
 
 /// Refuses a key without which the server would not understand a byte.

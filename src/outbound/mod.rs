@@ -13,6 +13,7 @@ pub mod group;
 pub mod health;
 pub mod http;
 pub mod http_url;
+pub mod mux;
 pub mod options;
 pub mod packets;
 pub mod prelude;
@@ -30,6 +31,9 @@ pub mod stream_proxy;
 pub mod tls;
 pub mod transport;
 pub mod trojan;
+pub mod v2ray_address;
+pub mod vless;
+pub mod vmess;
 
 use std::future::Future;
 use std::io;
@@ -105,6 +109,10 @@ pub enum Kind {
     Shadowsocks,
     /// A Trojan server.
     Trojan,
+    /// A VMess server.
+    Vmess,
+    /// A VLESS server.
+    Vless,
     /// A group that a person chooses in.
     Selector,
     /// A group that takes the fastest member.
@@ -129,6 +137,8 @@ impl Kind {
             Self::Socks5 => "Socks5",
             Self::Shadowsocks => "Shadowsocks",
             Self::Trojan => "Trojan",
+            Self::Vmess => "Vmess",
+            Self::Vless => "Vless",
             Self::Selector => "Selector",
             Self::UrlTest => "URLTest",
             Self::Fallback => "Fallback",

@@ -57,6 +57,10 @@ pub enum Protocol {
     Shadowsocks(ShadowsocksOptions),
     /// `type: trojan`.
     Trojan(TrojanOptions),
+    /// `type: vmess`.
+    Vmess(VmessOptions),
+    /// `type: vless`.
+    Vless(VlessOptions),
 }
 
 /// `username` and `password`.
@@ -143,6 +147,91 @@ impl std::fmt::Debug for TrojanOptions {
     }
 }
 
+/// Keys of `type: vmess`.
+#[derive(Clone)]
+pub struct VmessOptions {
+    /// The server.
+    pub server: ServerAddress,
+    /// `uuid`; never shown.
+    pub id: Box<str>,
+    /// `cipher`.
+    pub security: VmessSecurity,
+    /// `global-padding`.
+    pub global_padding: bool,
+    /// `authenticated-length`.
+    pub authenticated_length: bool,
+    /// `packet-encoding`.
+    pub packets: PacketEncoding,
+    /// TLS when present.
+    pub tls: Option<TlsOptions>,
+    /// `network` with its own keys.
+    pub network: NetworkOptions,
+}
+
+impl std::fmt::Debug for VmessOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VmessOptions")
+            .field("server", &self.server)
+            .field("security", &self.security)
+            .field("tls", &self.tls)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keys of `type: vless`.
+#[derive(Clone)]
+pub struct VlessOptions {
+    /// The server.
+    pub server: ServerAddress,
+    /// `uuid`; never shown.
+    pub id: Box<str>,
+    /// `packet-encoding`.
+    pub packets: PacketEncoding,
+    /// TLS when present.
+    pub tls: Option<TlsOptions>,
+    /// `network` with its own keys.
+    pub network: NetworkOptions,
+}
+
+impl std::fmt::Debug for VlessOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VlessOptions")
+            .field("server", &self.server)
+            .field("tls", &self.tls)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `cipher` of VMess.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VmessSecurity {
+    /// `auto`: what the CPU does best.
+    #[default]
+    Auto,
+    /// `aes-128-gcm`.
+    Aes128Gcm,
+    /// `chacha20-poly1305`.
+    ChaCha20Poly1305,
+    /// `none`: chunks without encryption.
+    None,
+    /// `zero`: no chunks either.
+    Zero,
+}
+
+/// `packet-encoding`: how datagrams to several destinations share a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PacketEncoding {
+    /// `none`: a session of mux.cool for each destination; every server knows that.
+    #[default]
+    Plain,
+    /// `xudp`.
+    Xudp,
+    /// `packetaddr`.
+    PacketAddress,
+}
+
 /// `network`: what stands between TLS and the protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum NetworkOptions {
@@ -192,6 +281,8 @@ impl Protocol {
             Self::Socks5(_) => Kind::Socks5,
             Self::Shadowsocks(_) => Kind::Shadowsocks,
             Self::Trojan(_) => Kind::Trojan,
+            Self::Vmess(_) => Kind::Vmess,
+            Self::Vless(_) => Kind::Vless,
         }
     }
 }

@@ -12,12 +12,16 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::scratch::Scratch;
+use super::scratch::{Full, Scratch};
+use super::socks_address::AddressError;
 use super::{BoxFuture, ByteStream, Datagrams};
 use crate::metadata::{Endpoint, Host};
 
 /// Bytes that may wait for the stream to take them.
 pub const QUEUE_BYTES_MAX: usize = 256 * 1024;
+
+/// What a protocol adds to a datagram at most, the first one's request included.
+const FRAME_MAX: usize = 1024;
 
 /// A datagram that [`PacketCodec::decode`] found at the start of the bytes.
 pub struct Packet {
@@ -31,7 +35,7 @@ pub struct Packet {
 
 /// How datagrams stand in a stream. Pure.
 pub trait PacketCodec: Send {
-    /// Appends one datagram to or from `address`.
+    /// Appends one datagram to or from `address` to `out`, which is empty.
     ///
     /// # Errors
     /// It has no encoding; it is dropped.
@@ -39,14 +43,15 @@ pub trait PacketCodec: Send {
         &mut self,
         payload: &[u8],
         address: &Endpoint,
-        out: &mut Vec<u8>,
+        out: &mut Scratch,
     ) -> Result<(), NoEncoding>;
 
-    /// The datagram at the start of `bytes`, decoded in place; `None`: more bytes are needed.
+    /// The datagram at the start of `incoming`, decoded in place; `None`: more bytes are needed.
+    /// What stands before it and is none is consumed.
     ///
     /// # Errors
     /// The bytes are none; the stream is over.
-    fn decode(&mut self, bytes: &mut [u8]) -> io::Result<Option<Packet>>;
+    fn decode(&mut self, incoming: &mut Scratch) -> io::Result<Option<Packet>>;
 }
 
 /// A datagram's address, unless it is the association's only one, and its payload; `None` at the
@@ -56,6 +61,18 @@ pub type Received<'a> = Option<(Option<Endpoint>, &'a [u8])>;
 /// The datagram is too long for the protocol, or its address has no form there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoEncoding;
+
+impl From<Full> for NoEncoding {
+    fn from(_: Full) -> Self {
+        Self
+    }
+}
+
+impl From<AddressError> for NoEncoding {
+    fn from(_: AddressError) -> Self {
+        Self
+    }
+}
 
 /// A stream with datagrams in it. Machine: its driver polls.
 pub struct PacketStream {
@@ -98,8 +115,10 @@ impl PacketStream {
         if self.outgoing.len() - self.sent + payload.len() > QUEUE_BYTES_MAX {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let encoded = self.codec.encode(payload, address, &mut self.outgoing);
+        let mut out = Scratch::take(payload.len() + FRAME_MAX);
+        let encoded = self.codec.encode(payload, address, &mut out);
         encoded.map_err(|NoEncoding| io::ErrorKind::InvalidInput)?;
+        self.outgoing.extend_from_slice(out.data());
         let waker = self.receiver.clone();
         let waker = waker.as_ref().unwrap_or(Waker::noop());
         self.flush(&mut Context::from_waker(waker))
@@ -148,7 +167,7 @@ impl PacketStream {
         let packet = loop {
             if let Some(incoming) = &mut self.incoming {
                 incoming.consume(std::mem::take(&mut self.taken));
-                match self.codec.decode(incoming.data_mut()) {
+                match self.codec.decode(incoming) {
                     Ok(Some(packet)) => break packet,
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(self.fail(error)),

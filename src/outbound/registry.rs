@@ -17,7 +17,8 @@ use super::shadowsocks::Shadowsocks;
 use super::shadowsocks::method::MethodError;
 use super::socks5::{Socks5, Socks5Error};
 use super::transport::TransportError;
-use super::{Kind, Outbound, Traits, trojan};
+use super::vmess::VmessError;
+use super::{Kind, Outbound, Traits, trojan, vless, vmess};
 use crate::metadata::Metadata;
 
 /// The outbounds that exist without being configured.
@@ -75,6 +76,8 @@ pub enum ProtocolError {
     Shadowsocks(MethodError),
     /// TLS or `network` of a protocol that has them.
     Transport(TransportError),
+    /// `type: vmess` and `type: vless`.
+    Vmess(VmessError),
 }
 
 impl fmt::Display for ProtocolError {
@@ -84,6 +87,7 @@ impl fmt::Display for ProtocolError {
             Self::Socks5(error) => error.fmt(f),
             Self::Shadowsocks(error) => error.fmt(f),
             Self::Transport(error) => error.fmt(f),
+            Self::Vmess(error) => error.fmt(f),
         }
     }
 }
@@ -424,6 +428,12 @@ fn build_proxy(
         Protocol::Trojan(options) => Arc::new(
             trojan::outbound(node, options).map_err(|e| wrong(ProtocolError::Transport(e)))?,
         ),
+        Protocol::Vmess(options) => {
+            Arc::new(vmess::outbound(node, options).map_err(|e| wrong(ProtocolError::Vmess(e)))?)
+        }
+        Protocol::Vless(options) => {
+            Arc::new(vless::outbound(node, options).map_err(|e| wrong(ProtocolError::Vmess(e)))?)
+        }
     })
 }
 
@@ -434,6 +444,8 @@ fn server_host(protocol: &Protocol) -> Option<Box<str>> {
         Protocol::Socks5(options) => Some(options.server.host.clone()),
         Protocol::Shadowsocks(options) => Some(options.server.host.clone()),
         Protocol::Trojan(options) => Some(options.server.host.clone()),
+        Protocol::Vmess(options) => Some(options.server.host.clone()),
+        Protocol::Vless(options) => Some(options.server.host.clone()),
     }
 }
 

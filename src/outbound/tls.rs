@@ -23,6 +23,7 @@ use subtle::ConstantTimeEq;
 use tokio_rustls::TlsConnector;
 
 use super::carrier::Carrier;
+use super::crypto::has_aes_instructions;
 use super::options::TlsOptions;
 
 /// Where systems keep their root certificates: OpenWrt and Debian, then BSD's and Alpine's place.
@@ -185,21 +186,6 @@ fn ordered_provider(aes_instructions: bool) -> CryptoProvider {
         });
     }
     provider
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_aes_instructions() -> bool {
-    std::arch::is_x86_feature_detected!("aes")
-}
-
-#[cfg(target_arch = "aarch64")]
-fn has_aes_instructions() -> bool {
-    std::arch::is_aarch64_feature_detected!("aes")
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn has_aes_instructions() -> bool {
-    false
 }
 
 /// The system's root certificates. `SSL_CERT_FILE` names another bundle, as for OpenSSL.

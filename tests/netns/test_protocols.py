@@ -105,6 +105,16 @@ class Outbounds(LabTest):
         clients = {"clients": [{"password": PASSWORD}]}
         trojan = f"password: {PASSWORD}"
         proxies.add("trojan", "trojan", clients, trojan, tls=True)
+        for cipher in ("auto", "aes-128-gcm", "chacha20-poly1305", "none"):
+            keys = f"uuid: {UUID}, alterId: 0, cipher: {cipher}"
+            proxies.add(f"vmess-{cipher}", "vmess", {"clients": [{"id": UUID, "alterId": 0}]}, keys)
+        proxies.add("vmess-padded", "vmess", {"clients": [{"id": UUID}]}, f"uuid: {UUID}, cipher: aes-128-gcm, global-padding: true")
+        proxies.add("vmess-tls", "vmess", {"clients": [{"id": UUID}]}, f"uuid: {UUID}, tls: true", tls=True)
+        proxies.add("vmess-ws", "vmess", {"clients": [{"id": UUID}]}, f"uuid: {UUID}", network="ws")
+        vless, plain = {"clients": [{"id": UUID}], "decryption": "none"}, f"uuid: {UUID}, packet-encoding: none"
+        proxies.add("vless", "vless", vless, plain)
+        proxies.add("vless-tls", "vless", vless, f"{plain}, tls: true", tls=True)
+        proxies.add("vless-wss", "vless", vless, f"{plain}, tls: true", tls=True, network="ws")
         proxies.add("trojan-ws", "trojan", clients, trojan, tls=True, network="ws")
 
     def each(self, check):

@@ -208,8 +208,8 @@ fn proxy_mistakes() {
         "proxies[1].type: unknown proxy type `magic`",
     );
     wrong(
-        &proxy("name: b, type: ^vmess"),
-        "proxies[1].type: not implemented yet: vmess",
+        &proxy("name: b, type: ^tuic"),
+        "proxies[1].type: not implemented yet: tuic",
     );
     wrong(
         &proxy("name: b, type: http, port: 1"),

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha224};
 
 use crate::metadata::Endpoint;
 use crate::outbound::packets::{NoEncoding, Packet, PacketCodec};
+use crate::outbound::scratch::Scratch;
 use crate::outbound::socks_address::{self, AddressError};
 use crate::wire::Reader;
 
@@ -106,21 +107,22 @@ impl PacketCodec for Packets {
         &mut self,
         payload: &[u8],
         address: &Endpoint,
-        out: &mut Vec<u8>,
+        out: &mut Scratch,
     ) -> Result<(), NoEncoding> {
         if payload.len() > PAYLOAD_MAX {
             return Err(NoEncoding);
         }
         let length = u16::try_from(payload.len()).map_err(|_| NoEncoding)?;
-        socks_address::encode(address, out).map_err(|_| NoEncoding)?;
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(LINE_END);
-        out.extend_from_slice(payload);
-        Ok(())
+        let mut head = Vec::with_capacity(32);
+        socks_address::encode(address, &mut head)?;
+        head.extend_from_slice(&length.to_be_bytes());
+        head.extend_from_slice(LINE_END);
+        out.push(&head)?;
+        Ok(out.push(payload)?)
     }
 
-    fn decode(&mut self, bytes: &mut [u8]) -> io::Result<Option<Packet>> {
-        let mut reader = Reader::new(bytes);
+    fn decode(&mut self, incoming: &mut Scratch) -> io::Result<Option<Packet>> {
+        let mut reader = Reader::new(incoming.data());
         let address = match socks_address::decode(&mut reader) {
             Ok(address) => address,
             Err(AddressError::Truncated) => return Ok(None),
@@ -139,7 +141,7 @@ impl PacketCodec for Packets {
             payload: start..end,
             length: end,
         };
-        Ok((bytes.len() >= end).then_some(packet))
+        Ok((incoming.len() >= end).then_some(packet))
     }
 }
 
@@ -163,29 +165,39 @@ mod tests {
     #[test]
     fn datagrams_carry_their_address() {
         let to = Endpoint::parse("1.2.3.4:53").unwrap();
-        let mut bytes = Vec::new();
-        Packets.encode(b"hi", &to, &mut bytes).unwrap();
-        assert_eq!(bytes, b"\x01\x01\x02\x03\x04\0\x35\0\x02\r\nhi");
+        let mut out = Scratch::take(0);
+        Packets.encode(b"hi", &to, &mut out).unwrap();
+        let bytes = b"\x01\x01\x02\x03\x04\0\x35\0\x02\r\nhi";
+        assert_eq!(out.data(), bytes);
+        let scratch = |bytes: &[u8]| {
+            let mut scratch = Scratch::take(0);
+            scratch.push(bytes).unwrap();
+            scratch
+        };
         for cut in 0..bytes.len() {
-            assert!(Packets.decode(&mut bytes[..cut]).unwrap().is_none());
+            assert!(
+                Packets
+                    .decode(&mut scratch(&bytes[..cut]))
+                    .unwrap()
+                    .is_none()
+            );
         }
-        let packet = Packets.decode(&mut bytes).unwrap().unwrap();
+        let packet = Packets.decode(&mut out).unwrap().unwrap();
         assert_eq!((packet.address, packet.length), (Some(to.clone()), 13));
         assert_eq!(&bytes[packet.payload], b"hi");
         let long = vec![0; PAYLOAD_MAX + 1];
-        assert_eq!(Packets.encode(&long, &to, &mut bytes), Err(NoEncoding));
-        assert!(
-            Packets
-                .decode(&mut b"\x01\x01\x02\x03\x04\0\x35\0\x02hihi".to_vec())
-                .is_err()
-        );
+        assert_eq!(Packets.encode(&long, &to, &mut out), Err(NoEncoding));
+        let bad = b"\x01\x01\x02\x03\x04\0\x35\0\x02hihi";
+        assert!(Packets.decode(&mut scratch(bad)).is_err());
     }
 
     proptest! {
         #[test]
-        fn random_datagrams_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn random_datagrams_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let length = bytes.len();
-            if let Ok(Some(packet)) = Packets.decode(&mut bytes) {
+            let mut incoming = Scratch::take(0);
+            incoming.push(&bytes).unwrap();
+            if let Ok(Some(packet)) = Packets.decode(&mut incoming) {
                 prop_assert!(packet.length <= length && packet.payload.end <= length);
             }
         }
