@@ -4,11 +4,12 @@
 //! that other machines can reach needs a secret.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Component, Path};
 
 use super::decode::Cursor;
 use super::error::{ConfigError, Reason, Warnings};
 use super::section::Section;
-use crate::controllers::options::{Options, Scope, Secret, Tls};
+use crate::controllers::options::{Options, Scope, Secret, Tls, Ui};
 use crate::metadata::Host;
 
 /// Takes the controller's keys of the top level.
@@ -27,6 +28,7 @@ pub(super) fn decode(
         listen,
         tls,
         secrets,
+        ui: ui(section)?,
         unix: unix.map(|path| path.into_string().into()),
         secret,
         hosts: section.list("external-controller-hosts", |item| {
@@ -95,6 +97,24 @@ fn tls(
         listen,
         certificate,
         private_key,
+    }))
+}
+
+/// `external-ui`, and beneath it `external-ui-name`, which leads to no other place.
+fn ui(section: &mut Section<'_>) -> Result<Option<Ui>, ConfigError> {
+    let name = section.take("external-ui-name");
+    let name = name.map(|name| {
+        name.parse("a path below external-ui, without ..", |text| {
+            let mut parts = Path::new(text).components();
+            let stays = parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            stays.then(|| text.trim_matches('/').into())
+        })
+    });
+    let name = name.transpose()?;
+    let ui = section.text("external-ui")?;
+    Ok(ui.map(|directory| Ui {
+        directory: directory.into_string().into(),
+        name,
     }))
 }
 

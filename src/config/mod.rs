@@ -67,8 +67,6 @@ const OTHER_KEYS: &[&str] = &[
     "experimental",
     "external-controller-pipe",
     "external-controller-routing-mark",
-    "external-ui",
-    "external-ui-name",
     "external-ui-url",
     "external-doh-server",
     "inbound-tfo",

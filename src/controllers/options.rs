@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// `external-controller*` and `secret`.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// `external-controller`; none: no TCP controller.
     pub listen: Option<SocketAddr>,
     /// `external-controller-tls`, with the certificate that it shows.
     pub tls: Option<Tls>,
+    /// `external-ui`: the files of dashboards, shown without a secret.
+    pub ui: Option<Ui>,
     /// `external-controller-unix`, relative to the working directory.
     pub unix: Option<PathBuf>,
     /// `secret`; empty: every route is open. Never shown.
@@ -36,8 +38,17 @@ pub struct Tls {
     pub private_key: Box<str>,
 }
 
+/// The files of dashboards.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ui {
+    /// `external-ui`, relative to the working directory.
+    pub directory: PathBuf,
+    /// `external-ui-name`: the directory beneath it that is shown when none is named.
+    pub name: Option<Box<str>>,
+}
+
 /// One entry of `secrets`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     /// What the log calls its bearer.
     pub name: Box<str>,

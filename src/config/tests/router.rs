@@ -240,7 +240,6 @@ fn what_has_no_effect_is_reported_once_with_its_place() {
         warnings(ROUTER),
         [
             "14:28: global-client-fingerprint: not implemented yet, ignored",
-            "23:14: external-ui: not implemented yet, ignored",
             "30:3: tun: not implemented yet, ignored",
             "42:38: sniffer.skip-domain[1]: not implemented yet, ignored: geosite:private",
             "57:38: dns.fake-ip-filter[2]: not implemented yet, ignored: geosite:cn",

@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::connection::{BodyError, Connection, HeadError};
 use super::feed::{self, Framing};
+use super::ui::{self, Ui};
 use super::{HELD_BYTES_MAX, SMALL_BODY_BYTES, Seat, TABLES};
 use crate::controllers::http::access::{Door, Refusal};
 use crate::controllers::http::head::{self, Head};
@@ -73,6 +74,9 @@ impl Client {
             Ok(head) => head,
             Err(bad) => return self.refuse(bad.status()).await,
         };
+        if self.seat.shared.ui.is_some() && Ui::has(head.path) {
+            return self.show_page(&head).await;
+        }
         let (route, parameters) = match self.decide(&head) {
             Ok(found) => found,
             Err(response) => return self.decline(&head, &response).await,
@@ -258,6 +262,50 @@ impl Client {
         self.respond(head, &response, head.keep_alive).await
     }
 
+    /// Answers with a file of the dashboard.
+    async fn show_page(&mut self, head: &Head<'_>) -> io::Result<Next> {
+        let shared = Arc::clone(&self.seat.shared);
+        let Some(ui) = &shared.ui else {
+            return self.decline(head, &Response::no_route()).await;
+        };
+        if let Err(refusal) = shared.policy.check_host(head, self.door) {
+            return self.decline(head, &refused(refusal)).await;
+        }
+        if head.preflight {
+            return self.decline(head, &Response::empty(200)).await;
+        }
+        if head.method != Method::Get {
+            return self.decline(head, &Response::empty(405)).await;
+        }
+        let page = match ui.find(head.path).await {
+            ui::Found::File(page) => page,
+            ui::Found::Moved(to) => {
+                let moved = Response {
+                    fields: format!("Location: {to}\r\n"),
+                    ..Response::empty(307)
+                };
+                return self.decline(head, &moved).await;
+            }
+            ui::Found::Nothing => return self.decline(head, &Response::no_route()).await,
+        };
+        let known = head.if_none_match.unwrap_or_default();
+        if known.split(',').any(|tag| tag.trim() == page.etag) {
+            let unchanged = Response {
+                fields: page.fields,
+                ..Response::empty(304)
+            };
+            return self.decline(head, &unchanged).await;
+        }
+        let keep_alive = head.keep_alive && !head.has_body();
+        let mut fields = self.fields_before_body(head, 200);
+        fields.push_str(&page.fields);
+        // Writing to a String cannot fail.
+        let _ = write!(fields, "Content-Length: {}\r\n", page.bytes);
+        let next = self.send(fields, keep_alive, &[]).await?;
+        page.send(&mut self.connection).await?;
+        Ok(next)
+    }
+
     /// Switches to WebSocket or to a body without end.
     async fn open_feed(
         &mut self,
@@ -349,8 +397,8 @@ impl Client {
         if !content_type.is_empty() {
             let _ = write!(fields, "Content-Type: {content_type}\r\n");
         }
-        // RFC 9110 section 8.6: a 204 has no length.
-        if status != 204 {
+        // RFC 9110 section 8.6: a 204 has no length, and that of a 304 would be the file's.
+        if !matches!(status, 204 | 304) {
             let _ = write!(fields, "Content-Length: {length}\r\n");
         }
         fields

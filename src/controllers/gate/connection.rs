@@ -190,7 +190,8 @@ impl Connection {
         timeout(ANSWER_TIMEOUT, sent).await?
     }
 
-    async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Sends bytes of an answer that has begun; a client that takes none for a while is given up.
+    pub(super) async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let written = timeout(WRITE_TIMEOUT, self.stream.write(bytes)).await??;
             bytes = bytes.get(written..).unwrap_or_default();

@@ -15,6 +15,7 @@ mod connection;
 mod feed;
 mod rest;
 mod tls;
+mod ui;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -141,6 +142,9 @@ impl Gate {
         if tcp.is_none() && tls.is_none() && unix.is_none() {
             return Ok(gate);
         }
+        let ui = options.ui.as_ref();
+        let ui =
+            ui.map(|ui| ui::Ui::new(control.directory().join(&ui.directory), ui.name.as_deref()));
         let context = Arc::new(Context {
             clash: clash::Shared::new().map_err(StartError::Rest)?,
             control,
@@ -148,6 +152,7 @@ impl Gate {
         let shared = Arc::new(Shared {
             policy: Policy::new(options),
             lockout: Mutex::default(),
+            ui,
             rest: rest::Rest::start(TABLES, &context).map_err(StartError::Rest)?,
             context,
             clients: Clients::default(),
@@ -215,6 +220,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 struct Shared {
     policy: Policy,
     lockout: Mutex<Lockout>,
+    ui: Option<ui::Ui>,
     rest: rest::Rest,
     context: Arc<Context>,
     clients: Clients,

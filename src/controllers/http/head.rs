@@ -67,6 +67,8 @@ pub struct Head<'a> {
     pub forwarded_host: Option<&'a str>,
     /// `Origin`.
     pub origin: Option<&'a str>,
+    /// `If-None-Match`: what the client has already.
+    pub if_none_match: Option<&'a str>,
     /// `Authorization`.
     pub authorization: Option<&'a str>,
     /// Whether `Upgrade` names WebSocket.
@@ -129,6 +131,7 @@ impl<'a> Head<'a> {
             host: None,
             forwarded_host: None,
             origin: None,
+            if_none_match: None,
             authorization: None,
             websocket: false,
             websocket_key: None,
@@ -179,6 +182,8 @@ impl<'a> Head<'a> {
                 once(&mut self.authorization, value)?;
             } else if is("Origin") {
                 once(&mut self.origin, value)?;
+            } else if is("If-None-Match") {
+                self.if_none_match = Some(value);
             } else if is("X-Forwarded-Host") {
                 self.forwarded_host = Some(value);
             } else if is("Upgrade") {

@@ -3,6 +3,7 @@
 mod delays;
 mod feeds;
 mod limits;
+mod pages;
 mod permission;
 mod process;
 mod resources;

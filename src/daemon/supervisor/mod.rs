@@ -30,8 +30,8 @@ use super::restart::{End, Program};
 use super::state;
 use super::workers::Workers;
 use crate::config::Config;
-use crate::controllers::gate::Gate;
-use crate::controllers::{Control, ReloadSource};
+use crate::controllers::gate::{Gate, StartError};
+use crate::controllers::{self, Control, ReloadSource};
 use crate::dns::current::Current;
 use crate::mqtt;
 use crate::netfilter::apply;
@@ -133,6 +133,8 @@ struct Instance {
     door: Arc<Door>,
     requests: mpsc::Receiver<Request>,
     gate: Option<Gate>,
+    /// What the gate was opened with: a reload through it leaves it as it is.
+    gate_options: controllers::options::Options,
     checks: Checks,
     mqtt: Option<mqtt::handle::Handle>,
     broker: mqtt::remote::Remote,
@@ -207,6 +209,7 @@ impl Instance {
             door,
             requests,
             gate: None,
+            gate_options: controllers::options::Options::default(),
             checks: Checks::default(),
             mqtt: None,
             broker: mqtt::remote::Remote::default(),
@@ -236,10 +239,7 @@ impl Instance {
         }
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
         self.listeners.serve_dns(listen)?;
-        self.gate = Some(Gate::start(
-            &self.config.controller,
-            Arc::clone(&self.door) as Arc<dyn Control>,
-        )?);
+        self.open_gate(self.config.controller.clone())?;
         if self.config.mqtt.enable {
             let started = mqtt::handle::Handle::start(&self.config.mqtt, &self.broker);
             let started = started.map_err(|(at, error)| format!("{at}: {error}"))?;
@@ -278,6 +278,9 @@ impl Instance {
                 Event::Reload => {
                     let done = self.reload(ReloadSource::Running, true).await;
                     log_reload(&done);
+                    if done.is_ok() {
+                        self.follow_gate();
+                    }
                     drain(&mut hangup);
                 }
                 Event::Persist => self.persist(),
@@ -294,6 +297,28 @@ impl Instance {
                 Event::Request(Request::Patch(patch, reply)) => {
                     let _gone = reply.send(self.patch(*patch));
                 }
+            }
+        }
+    }
+
+    fn open_gate(&mut self, options: controllers::options::Options) -> Result<(), StartError> {
+        let control = Arc::clone(&self.door) as Arc<dyn Control>;
+        self.gate = Some(Gate::start(&options, control)?);
+        self.gate_options = options;
+        Ok(())
+    }
+
+    /// Brings the controller to what the file says now; what cannot be opened leaves the old one.
+    fn follow_gate(&mut self) {
+        if self.gate_options == self.config.controller {
+            return;
+        }
+        // The new one may want the same ports.
+        self.gate = None;
+        if let Err(error) = self.open_gate(self.config.controller.clone()) {
+            log::error!("{error}");
+            if let Err(error) = self.open_gate(self.gate_options.clone()) {
+                log::error!("{error}");
             }
         }
     }
