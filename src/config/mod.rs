@@ -14,6 +14,7 @@ mod dns;
 mod domain;
 mod error;
 mod general;
+mod geodata;
 mod groups;
 mod inbound;
 mod mqtt;
@@ -42,17 +43,20 @@ use crate::inbound::options::Options as InboundOptions;
 use crate::mqtt::options::Options as MqttOptions;
 use crate::netfilter::options::Options as TransparentOptions;
 use crate::outbound::options::{GroupOptions, ProxyOptions};
-use crate::provider::options::RuleProviderOptions;
+use crate::provider::options::{GeodataOptions, RuleProviderOptions};
+use crate::rules::geo::Geodata;
 use crate::rules::{Library, RuleLine, Rules};
 use crate::sniff::Options as SnifferOptions;
 
 use decode::Cursor;
 use error::Warnings;
+use geodata::GeoUses;
 use section::Section;
 use yaml::Tree;
 
 pub use error::{ConfigError, Excerpt, Ignored, Reason, Warning};
 pub use general::{FindProcess, General};
+pub use geodata::{GeoUse, Place};
 pub use validate::BUILTIN_NAMES;
 
 /// Keys of the top level that mihomo or the contract knows and headgate does not serve yet.
@@ -74,12 +78,6 @@ const OTHER_KEYS: &[&str] = &[
     "global-client-fingerprint",
     "global-ua",
     "etag-support",
-    "geodata-mode",
-    "geodata-loader",
-    "geosite-matcher",
-    "geo-auto-update",
-    "geo-update-interval",
-    "geox-url",
     "ss-config",
     "vmess-config",
     "tuic-server",
@@ -105,6 +103,13 @@ pub struct Config {
     pub rules: Vec<RuleLine>,
     /// `rule-providers:`, in the order of the file; the rules hold on to their sets.
     pub rule_providers: Vec<RuleProviderOptions>,
+    /// `geodata-mode`, `geox-url` and their like.
+    pub geodata: GeodataOptions,
+    /// The categories of geodata in use; rules and rule providers hold on to them, and providers may
+    /// ask for more.
+    pub geo_categories: Geodata,
+    /// Where the file asks for them.
+    pub geo_uses: Vec<GeoUse>,
     /// `sub-rules:` by name, in the order of the file, with targets as those of the rules.
     pub sub_rules: Vec<(Box<str>, Arc<Rules>)>,
     /// `transparent:`.
@@ -155,6 +160,9 @@ impl Config {
             groups: Vec::new(),
             rules: RuleLine::parse("MATCH,DIRECT").into_iter().collect(),
             rule_providers: Vec::new(),
+            geodata: GeodataOptions::default(),
+            geo_categories: Geodata::default(),
+            geo_uses: Vec::new(),
             sub_rules: Vec::new(),
             transparent: TransparentOptions::default(),
             controller: ControllerOptions {
@@ -172,18 +180,21 @@ impl Config {
     ) -> Result<(Self, Vec<groups::Group>), ConfigError> {
         let (general, store_fake_ip) = general::decode(section, warnings)?;
         let inbound = inbound::decode(section, warnings)?;
+        // What lists of names and rules may refer to comes first.
+        let geodata = geodata::decode(section, warnings)?;
+        let mut uses = GeoUses::default();
+        let rule_providers = rule_providers::decode(section, &mut uses, warnings)?;
+        let mut library = Library::new(uses.geodata());
+        for provider in &rule_providers {
+            library.add_set(Arc::clone(&provider.set));
+        }
         let dns = dns::decode(section, store_fake_ip, warnings)?;
         let groups = section.list("proxy-groups", |item| groups::decode(item, warnings))?;
         let (sniffer, proxies) = (
             sniffer::decode(section, warnings)?,
             section.list("proxies", |item| proxies::decode(item, warnings))?,
         );
-        let rule_providers = rule_providers::decode(section, warnings)?;
-        let mut library = Library::default();
-        for provider in &rule_providers {
-            library.add_set(Arc::clone(&provider.set));
-        }
-        let rules::Decoded { rules, lists } = rules::decode(section, library)?;
+        let rules::Decoded { rules, lists } = rules::decode(section, library, &mut uses)?;
         let config = Self {
             general,
             inbound,
@@ -192,6 +203,9 @@ impl Config {
             groups: Vec::new(),
             rules,
             rule_providers,
+            geodata,
+            geo_categories: uses.geodata().clone(),
+            geo_uses: uses.into_list(),
             sub_rules: lists,
             transparent: transparent::decode(section, dns.enable, warnings)?,
             controller: controller::decode(section, warnings)?,
@@ -204,11 +218,6 @@ impl Config {
 
 /// Rule types of mihomo's that are not served yet.
 const OTHER_RULE_TYPES: &[&str] = &[
-    "GEOSITE",
-    "GEOIP",
-    "SRC-GEOIP",
-    "IP-ASN",
-    "SRC-IP-ASN",
     "PROCESS-NAME",
     "PROCESS-NAME-REGEX",
     "PROCESS-NAME-WILDCARD",

@@ -8,9 +8,11 @@ use md5::Digest;
 
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Ignored, Reason, Warnings};
+use super::geodata::GeoUses;
 use super::section::Section;
 use crate::provider::options::{Download, Format, RuleProviderOptions, Source};
 use crate::provider::url::Url;
+use crate::rules::geo::Geodata;
 use crate::rules::set::{Behavior, NamedSet, RuleSetBuilder};
 
 /// Keys of mihomo's that are not served yet.
@@ -19,6 +21,7 @@ const OTHER_KEYS: &[&str] = &["path-in-bundle"];
 /// The section, in the order of the file.
 pub(super) fn decode(
     section: &mut Section<'_>,
+    uses: &mut GeoUses,
     warnings: &mut Warnings,
 ) -> Result<Vec<RuleProviderOptions>, ConfigError> {
     let Some(providers) = section.take("rule-providers") else {
@@ -26,13 +29,18 @@ pub(super) fn decode(
     };
     providers
         .entries()?
-        .map(|(name, entry)| provider(name, &entry.weak(), warnings))
+        .map(|(name, entry)| {
+            let options = provider(name, &entry.weak(), uses.geodata(), warnings)?;
+            uses.note(&entry);
+            Ok(options)
+        })
         .collect()
 }
 
 fn provider(
     name: &str,
     entry: &Cursor<'_>,
+    geodata: &Geodata,
     warnings: &mut Warnings,
 ) -> Result<RuleProviderOptions, ConfigError> {
     let mut section = entry.section()?;
@@ -52,7 +60,7 @@ fn provider(
     let source = match kind.text()? {
         "inline" => {
             let payload = section.require("payload")?;
-            Source::Inline(fill(&set, &payload, warnings)?)
+            Source::Inline(fill(&set, &payload, geodata, warnings)?)
         }
         "file" => Source::File(PathBuf::from(section.require("path")?.text()?)),
         "http" => Source::Http(Box::new(download(&mut section)?)),
@@ -60,6 +68,7 @@ fn provider(
     };
     let options = RuleProviderOptions {
         set,
+        geodata: geodata.clone(),
         source,
         format,
         interval: Duration::from_secs(section.number("interval", 0)?.into()),
@@ -75,11 +84,7 @@ fn provider(
 }
 
 fn download(section: &mut Section<'_>) -> Result<Download, ConfigError> {
-    let url_at = section.require("url")?;
-    let address = url_at.text()?;
-    // Not quoted in the message: the address may hold a token.
-    let url = Url::parse(address);
-    let url = url.ok_or_else(|| url_at.fail(Reason::SecretValue("an http or https address")))?;
+    let mut download = from_address(&section.require("url")?)?;
     let mut fields = Vec::new();
     if let Some(header) = section.take("header") {
         for (name, values) in header.entries()? {
@@ -91,17 +96,29 @@ fn download(section: &mut Section<'_>) -> Result<Download, ConfigError> {
             }
         }
     }
+    download.path = section.text("path")?.map(|path| PathBuf::from(&*path));
+    download.proxy = section.text("proxy")?;
+    download.fields = fields;
+    Ok(download)
+}
+
+/// A download from the address that stands here.
+pub(super) fn from_address(at: &Cursor<'_>) -> Result<Download, ConfigError> {
+    // Not quoted in the message: the address may hold a token.
+    let wrong = || at.fail(Reason::SecretValue("an http or https address"));
+    from_text(at.text()?).ok_or_else(wrong)
+}
+
+/// A download from this address.
+pub(super) fn from_text(address: &str) -> Option<Download> {
     let hash = md5::Md5::digest(address.as_bytes());
-    Ok(Download {
-        url,
-        path: section.text("path")?.map(|path| PathBuf::from(&*path)),
-        hash: hash
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-            .into(),
-        proxy: section.text("proxy")?,
-        fields,
+    let digits = hash.iter().map(|byte| format!("{byte:02x}"));
+    Some(Download {
+        url: Url::parse(address)?,
+        path: None,
+        hash: digits.collect::<String>().into(),
+        proxy: None,
+        fields: Vec::new(),
     })
 }
 
@@ -129,9 +146,10 @@ fn format(at: &Cursor<'_>, behavior: Behavior) -> Result<Format, ConfigError> {
 fn fill(
     set: &NamedSet,
     payload: &Cursor<'_>,
+    geodata: &Geodata,
     warnings: &mut Warnings,
 ) -> Result<Arc<[Box<str>]>, ConfigError> {
-    let mut builder = RuleSetBuilder::new(set.behavior());
+    let mut builder = RuleSetBuilder::new(set.behavior(), geodata);
     let mut entries = Vec::new();
     for item in payload.items()? {
         let text = item.text()?;

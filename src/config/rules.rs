@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::OTHER_RULE_TYPES;
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason};
+use super::geodata::GeoUses;
 use super::section::Section;
 use crate::rules::{Library, RuleError, RuleLine, Rules, RulesBuilder, list_name};
 
@@ -23,7 +24,11 @@ pub(super) struct Decoded {
 }
 
 /// Reads both sections. `library` has whatever else lines may refer to.
-pub(super) fn decode(section: &mut Section<'_>, library: Library) -> Result<Decoded, ConfigError> {
+pub(super) fn decode(
+    section: &mut Section<'_>,
+    library: Library,
+    uses: &mut GeoUses,
+) -> Result<Decoded, ConfigError> {
     let sub_rules = section.take("sub-rules");
     let mut entries = Vec::new();
     if let Some(lists) = &sub_rules {
@@ -32,6 +37,7 @@ pub(super) fn decode(section: &mut Section<'_>, library: Library) -> Result<Deco
     let mut lists = Lists {
         entries,
         library,
+        uses,
         open: Vec::new(),
     };
     let mut done = Vec::new();
@@ -40,20 +46,21 @@ pub(super) fn decode(section: &mut Section<'_>, library: Library) -> Result<Deco
             done.push((name.into(), list));
         }
     }
-    let library = &lists.library;
-    let rules = section.list("rules", |item| parse(item, library))?;
+    let (library, uses) = (&lists.library, &mut *lists.uses);
+    let rules = section.list("rules", |item| parse(item, library, uses))?;
     Ok(Decoded { rules, lists: done })
 }
 
 /// The lists on their way from text to compiled form.
-struct Lists<'c> {
+struct Lists<'c, 'u> {
     entries: Vec<(&'c str, Cursor<'c>)>,
     library: Library,
+    uses: &'u mut GeoUses,
     /// Those whose lines are being read, outermost first.
     open: Vec<&'c str>,
 }
 
-impl<'c> Lists<'c> {
+impl<'c> Lists<'c, '_> {
     /// Compiles a list after those that its lines lead to; its name and itself.
     fn compile(&mut self, index: usize) -> Result<Option<(&'c str, Arc<Rules>)>, ConfigError> {
         let Some((name, at)) = self.entries.get(index).copied() else {
@@ -69,7 +76,7 @@ impl<'c> Lists<'c> {
                 if let Some(next) = list_name(item.text()?) {
                     self.enter(next, &item)?;
                 }
-                let line = parse(&item, &self.library)?;
+                let line = parse(&item, &self.library, self.uses)?;
                 builder
                     .push(&line)
                     .map_err(|why| item.fail(Reason::Rule(why)))?;
@@ -98,8 +105,14 @@ impl<'c> Lists<'c> {
     }
 }
 
-fn parse(item: &Cursor<'_>, library: &Library) -> Result<RuleLine, ConfigError> {
-    RuleLine::parse_in(item.text()?, library).map_err(|why| item.fail(reason(why)))
+fn parse(
+    item: &Cursor<'_>,
+    library: &Library,
+    uses: &mut GeoUses,
+) -> Result<RuleLine, ConfigError> {
+    let line = RuleLine::parse_in(item.text()?, library).map_err(|why| item.fail(reason(why)))?;
+    uses.note(item);
+    Ok(line)
 }
 
 /// A type that `rules` does not know may still be one of mihomo's.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::outbound::Outbound;
 use crate::platform::logger::{Level, Logger};
 use crate::prefix::Prefix;
+use crate::provider::Provider as _;
 use crate::provider::rule::RuleProvider;
 use crate::tunnel::Tunnel;
 use crate::tunnel::routing::Mode;
@@ -106,7 +107,7 @@ pub trait Control: Send + Sync {
     /// Fetches the geo databases that the running configuration uses.
     ///
     /// # Errors
-    /// What became of one of them; those that were fetched before it are in use.
+    /// What became of one of them; the others are in use.
     fn update_geo(&self) -> Result<(), Cause>;
 
     /// Stops cleanly and runs the program anew with the same arguments. Does not wait.

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::geodata;
 use crate::config::Config;
 
 /// Printed after a usage error.
@@ -145,12 +146,7 @@ pub fn execute(command: &Command) -> ExitCode {
             say(USAGE);
             Ok(())
         }
-        Task::Check => load(command).map(|loaded| {
-            for warning in &loaded.warnings {
-                eprintln!("{}:{warning}", loaded.origin);
-            }
-            say(&format!("{}: the configuration is valid", loaded.origin));
-        }),
+        Task::Check => load(command).and_then(|loaded| check(command, &loaded)),
         Task::Ruleset => {
             load(command).and_then(|loaded| super::kernel::print_ruleset(&loaded.config))
         }
@@ -164,6 +160,23 @@ pub fn execute(command: &Command) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says what a valid configuration has wrong nevertheless.
+fn check(command: &Command, loaded: &Loaded) -> Result<(), super::Failure> {
+    let Loaded { config, origin, .. } = loaded;
+    for warning in &loaded.warnings {
+        eprintln!("{origin}:{warning}");
+    }
+    let databases = geodata::databases(config, &command.directory())?;
+    for line in geodata::load(&config.geo_uses, &databases) {
+        if !config.geodata.fail_soft {
+            return Err(format!("{origin}:{line}").into());
+        }
+        eprintln!("{origin}:{line}");
+    }
+    say(&format!("{origin}: the configuration is valid"));
+    Ok(())
 }
 
 #[expect(

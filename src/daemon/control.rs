@@ -156,7 +156,7 @@ impl Control for Door {
         let (reply, answer) = sync_channel(1);
         let (providers, provider) = (Arc::clone(&self.providers), Arc::clone(provider));
         self.runtime.spawn(async move {
-            let _gone = reply.send(providers.refresh(&provider).await);
+            let _gone = reply.send(providers.refresh(provider).await);
         });
         match answer.recv_timeout(PATIENCE) {
             Ok(done) => Ok(done?),
@@ -195,8 +195,15 @@ impl Control for Door {
     }
 
     fn update_geo(&self) -> Result<(), Cause> {
-        // No rule type of this version reads a geo database.
-        Ok(())
+        let (reply, answer) = sync_channel(1);
+        let providers = Arc::clone(&self.providers);
+        self.runtime.spawn(async move {
+            let _gone = reply.send(providers.refresh_geodata().await);
+        });
+        match answer.recv_timeout(PATIENCE) {
+            Ok(done) => Ok(done?),
+            Err(_) => Err("the download takes long; it goes on".into()),
+        }
     }
 
     fn restart(&self) {

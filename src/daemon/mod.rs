@@ -5,13 +5,15 @@
 //! anything. `supervisor` is the life of a running instance: one task owns everything that changes,
 //! and controllers reach it through `control`. `workers` are the loops that flows live on,
 //! `listeners` their sockets, `checks` the tests of groups, `providers` where rule sets come from,
-//! `kernel` the capture rules, `offload` what DNS tells the kernel, `state` what survives a restart,
-//! `storage` what dashboards keep with us, `restart` how the program runs itself anew.
+//! `geodata` where categories do, `kernel` the capture rules, `offload` what DNS tells the kernel,
+//! `state` what survives a restart, `storage` what dashboards keep with us, `restart` how the program
+//! runs itself anew.
 
 mod build;
 mod checks;
 pub mod command;
 mod control;
+mod geodata;
 mod kernel;
 mod listeners;
 mod offload;

@@ -12,21 +12,26 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::{Failure, geodata};
 use crate::config::Config;
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
 use crate::outbound::{BoxFuture, Stream};
 use crate::platform::clock;
+use crate::provider::Provider;
+use crate::provider::geo::GeoDatabase;
 use crate::provider::http::Connect;
 use crate::provider::options::Source;
-use crate::provider::rule::{PathOutside, ProviderError, RuleProvider};
+use crate::provider::resource::{ProviderError, Resource};
+use crate::provider::rule::RuleProvider;
+use crate::rules::set::Behavior;
 use crate::tunnel::Tunnel;
 
 /// How often a provider's own file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// How soon a download is tried again after a failure, at first and at last.
-const AGAIN_FIRST: Duration = Duration::from_secs(5);
-const AGAIN_LAST: Duration = Duration::from_secs(600);
+pub const AGAIN_FIRST: Duration = Duration::from_secs(5);
+pub const AGAIN_LAST: Duration = Duration::from_secs(600);
 
 /// Downloads go through the tunnel as flows of type Inner.
 struct Way(Arc<OnceLock<Weak<Tunnel>>>);
@@ -57,10 +62,17 @@ impl Connect for Way {
 
 /// The providers in force. Table: swapped by a reload.
 pub struct Providers {
-    list: RwLock<Arc<[Arc<RuleProvider>]>>,
+    rules: RwLock<Arc<[Arc<RuleProvider>]>>,
+    databases: RwLock<Arc<[Arc<GeoDatabase>]>>,
     following: Mutex<Following>,
     changed: Arc<Notify>,
-    way: Arc<Way>,
+    way: Arc<dyn Connect>,
+}
+
+/// What a configuration's providers have on disk.
+pub struct Loaded {
+    rules: Arc<[Arc<RuleProvider>]>,
+    databases: Arc<[Arc<GeoDatabase>]>,
 }
 
 /// The tasks that follow the providers of one configuration; they end with it.
@@ -79,7 +91,8 @@ impl Providers {
     /// No providers yet; their downloads will go through `tunnel`.
     pub fn new(tunnel: Arc<OnceLock<Weak<Tunnel>>>) -> Self {
         Self {
-            list: RwLock::default(),
+            rules: RwLock::default(),
+            databases: RwLock::default(),
             following: Mutex::default(),
             changed: Arc::default(),
             way: Arc::new(Way(tunnel)),
@@ -88,7 +101,7 @@ impl Providers {
 
     /// The rule providers, in the order of the file.
     pub fn list(&self) -> Arc<[Arc<RuleProvider>]> {
-        Arc::clone(&self.list.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits until a set has changed.
@@ -96,28 +109,36 @@ impl Providers {
         self.changed.notified().await;
     }
 
-    /// Loads what the configuration's providers have on disk, before its rules are put in force.
+    /// Loads what the configuration's providers and databases have on disk, before its rules are put
+    /// in force. `origin` is where the configuration came from.
     ///
     /// # Errors
-    /// A path that may not be written.
-    pub async fn load(
-        config: &Config,
-        directory: &Path,
-    ) -> Result<Arc<[Arc<RuleProvider>]>, PathOutside> {
+    /// A path that may not be written; without `geodata-fail-soft` what rules ask of geodata in vain.
+    pub async fn load(config: &Config, directory: &Path, origin: &str) -> Result<Loaded, Failure> {
         let options = config.rule_providers.iter();
-        let list: Arc<[Arc<RuleProvider>]> = options
+        let rules: Arc<[Arc<RuleProvider>]> = options
             .map(|options| RuleProvider::new(options.clone(), directory).map(Arc::new))
             .collect::<Result<_, _>>()?;
-        for provider in list.iter().map(Arc::clone) {
+        for provider in rules.iter().map(Arc::clone) {
             // What is wrong it has logged.
             let _loaded = spawn_blocking(move || provider.load()).await;
         }
-        Ok(list)
+        let databases = geodata::databases(config, directory)?;
+        let (uses, reading) = (config.geo_uses.clone(), Arc::clone(&databases));
+        let wanting = spawn_blocking(move || geodata::load(&uses, &reading)).await?;
+        for line in wanting {
+            if !config.geodata.fail_soft {
+                return Err(format!("{origin}:{line}").into());
+            }
+            log::warn!("{origin}:{line}; the rule matches nothing");
+        }
+        Ok(Loaded { rules, databases })
     }
 
-    /// Puts loaded providers in the place of those before, and follows them.
-    pub fn replace(&self, list: Arc<[Arc<RuleProvider>]>) {
-        let tasks = list.iter().filter_map(|provider| {
+    /// Puts what was loaded in the place of what was before, and follows it.
+    pub fn replace(&self, loaded: Loaded) {
+        let Loaded { rules, databases } = loaded;
+        let tasks = rules.iter().filter_map(|provider| {
             let (provider, changed) = (Arc::clone(provider), Arc::clone(&self.changed));
             match provider.options().source {
                 Source::Inline(_) => None,
@@ -128,8 +149,24 @@ impl Providers {
                 }
             }
         });
+        // Rules of providers may ask for categories that nobody asked for before.
+        let may_grow = rules.iter().any(|provider| {
+            let classical = provider.options().set.behavior() == Behavior::Classical;
+            classical && provider.resource().is_some()
+        });
+        let followed = databases
+            .iter()
+            .filter(|database| may_grow || database.is_needed());
+        let tasks = tasks.chain(followed.map(|database| {
+            let (way, changed) = (Arc::clone(&self.way), Arc::clone(&self.changed));
+            tokio::spawn(geodata::follow(Arc::clone(database), way, changed))
+        }));
         let following = Following(tasks.collect());
-        *self.list.write().unwrap_or_else(PoisonError::into_inner) = list;
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        *self
+            .databases
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = databases;
         let mut before = self
             .following
             .lock()
@@ -137,11 +174,28 @@ impl Providers {
         *before = following;
     }
 
+    /// Fetches every database in use anew.
+    ///
+    /// # Errors
+    /// Of the last that failed; its categories are as they were.
+    pub async fn refresh_geodata(&self) -> Result<(), ProviderError> {
+        let databases = self
+            .databases
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut done = Ok(());
+        for database in databases.iter().filter(|database| database.is_needed()) {
+            done = self.refresh(Arc::clone(database) as _).await.and(done);
+        }
+        done
+    }
+
     /// Loads a provider anew; the supervisor hears of it.
     ///
     /// # Errors
     /// What is wrong with its source; the set is as it was.
-    pub async fn refresh(&self, provider: &Arc<RuleProvider>) -> Result<(), ProviderError> {
+    pub async fn refresh(&self, provider: Arc<dyn Provider>) -> Result<(), ProviderError> {
         if provider.refresh(&*self.way).await? {
             self.changed.notify_one();
         }
@@ -154,7 +208,10 @@ async fn follow_file(provider: Arc<RuleProvider>, changed: Arc<Notify>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let again = Arc::clone(&provider);
-        let look = move || again.is_outdated() && again.load().is_ok();
+        let look = move || {
+            let changed = again.resource().is_some_and(Resource::is_outdated);
+            changed && again.load().is_ok()
+        };
         if spawn_blocking(look).await.unwrap_or(false) {
             log::info!("rule provider {}: loaded again", provider.name());
             changed.notify_one();
@@ -163,14 +220,15 @@ async fn follow_file(provider: Arc<RuleProvider>, changed: Arc<Notify>) {
 }
 
 /// Fetches a set when there is none, and again when its copy is too old.
-async fn follow_server(provider: Arc<RuleProvider>, way: Arc<Way>, changed: Arc<Notify>) {
+async fn follow_server(provider: Arc<RuleProvider>, way: Arc<dyn Connect>, changed: Arc<Notify>) {
     let mut again = AGAIN_FIRST;
-    while let Some(good) = provider.good_for(clock::unix_time()) {
+    let good_for = || provider.resource()?.good_for(clock::unix_time());
+    while let Some(good) = good_for() {
         if !good.is_zero() {
             tokio::time::sleep(good).await;
             continue;
         }
-        match provider.refresh(&*way).await {
+        match Arc::clone(&provider).refresh(&*way).await {
             Ok(new) => {
                 again = AGAIN_FIRST;
                 if new {

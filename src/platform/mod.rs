@@ -9,6 +9,7 @@
 pub mod clock;
 pub mod conntrack;
 pub mod counter;
+pub mod file_map;
 pub mod interfaces;
 pub mod logger;
 pub mod memory;

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read};
 
 use super::mrs;
 use super::options::Format;
-use crate::rules::set::{Behavior, EntryError, RuleSet, RuleSetBuilder};
+use crate::rules::set::{EntryError, RuleSet, RuleSetBuilder};
 
 /// Bytes of a line; longer ones are passed over. A name has 253, a rule with expressions a few more.
 const LINE_MAX: u64 = 4096;
@@ -59,6 +59,8 @@ pub enum ReadError {
     Window,
     /// An mrs file for another behavior.
     OtherBehavior,
+    /// Not a database of the kind that it should be, or a broken one.
+    NotGeodata,
     /// It has lines, and none of them is an entry.
     NothingUsable,
 }
@@ -72,6 +74,7 @@ impl fmt::Display for ReadError {
             Self::NotMrs => f.write_str("not an mrs file"),
             Self::Window => f.write_str("unpacking it takes too much memory"),
             Self::OtherBehavior => f.write_str("an mrs file of another behavior"),
+            Self::NotGeodata => f.write_str("not a database of this kind, or a broken one"),
             Self::NothingUsable => f.write_str("no entry in it can be used"),
         }
     }
@@ -85,26 +88,25 @@ impl From<io::Error> for ReadError {
     }
 }
 
-/// Reads a whole source of at most `size_limit` bytes (0: [`SOURCE_MAX`]).
+/// Reads a whole source of at most `size_limit` bytes (0: [`SOURCE_MAX`]) into a set.
 ///
 /// # Errors
 /// [`ReadError`].
 pub fn read(
     source: impl BufRead,
     format: Format,
-    behavior: Behavior,
+    mut builder: RuleSetBuilder,
     size_limit: u64,
 ) -> Result<Entries, ReadError> {
     let most = size_max(size_limit);
     if format == Format::Mrs {
         return Ok(Entries {
-            set: mrs::read(source, behavior, most)?,
+            set: mrs::read(source, builder.behavior(), most)?,
             skipped: 0,
             first_skipped: None,
         });
     }
     let mut source = source.take(most.saturating_add(1));
-    let mut builder = RuleSetBuilder::new(behavior);
     let (mut skipped, mut first_skipped, mut taken) = (0, None, 0usize);
     let mut listed = format == Format::Text;
     let mut line = Vec::new();
@@ -240,11 +242,17 @@ fn yaml_entry(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::geo::Geodata;
+    use crate::rules::set::Behavior;
     use proptest::prelude::*;
+
+    fn builder(behavior: Behavior) -> RuleSetBuilder {
+        RuleSetBuilder::new(behavior, &Geodata::default())
+    }
 
     #[track_caller]
     fn check(format: Format, behavior: Behavior, text: &str, entries: usize, skipped: usize) {
-        let read = read(text.as_bytes(), format, behavior, 0).unwrap();
+        let read = read(text.as_bytes(), format, builder(behavior), 0).unwrap();
         assert_eq!(
             (read.set.entries(), read.skipped),
             (entries, skipped),
@@ -272,7 +280,13 @@ mod tests {
     #[test]
     fn what_is_no_list_is_refused() {
         let read = |text: &str, limit| {
-            read(text.as_bytes(), Format::Yaml, Behavior::Domain, limit).map(|_| ())
+            read(
+                text.as_bytes(),
+                Format::Yaml,
+                builder(Behavior::Domain),
+                limit,
+            )
+            .map(|_| ())
         };
         assert!(matches!(read("- a.org\n", 0), Err(ReadError::NoPayload)));
         assert!(matches!(read("<html>", 0), Err(ReadError::NoPayload)));
@@ -297,8 +311,8 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in "(payload:\n)?(- ?['\"]?[a.,\\\\'\"#-]{0,8}\n){0,6}") {
             for format in [Format::Yaml, Format::Text] {
                 for behavior in [Behavior::Domain, Behavior::IpCidr, Behavior::Classical] {
-                    let _ = read(bytes.as_slice(), format, behavior, 0);
-                    let _ = read(text.as_bytes(), format, behavior, 0);
+                    let _ = read(bytes.as_slice(), format, builder(behavior), 0);
+                    let _ = read(text.as_bytes(), format, builder(behavior), 0);
                 }
             }
         }

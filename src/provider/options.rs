@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::geo::Database;
 use super::url::Url;
+use crate::rules::geo::Geodata;
 use crate::rules::set::NamedSet;
 
 /// One entry of `rule-providers:`.
@@ -13,6 +15,8 @@ use crate::rules::set::NamedSet;
 pub struct RuleProviderOptions {
     /// The set that the rules hold on to: name and behavior are its own.
     pub set: Arc<NamedSet>,
+    /// What rules among the entries may ask for.
+    pub geodata: Geodata,
     /// Where the entries come from.
     pub source: Source,
     /// How they are written; means nothing for inline ones.
@@ -21,6 +25,34 @@ pub struct RuleProviderOptions {
     pub interval: Duration,
     /// `size-limit`, bytes; 0 is none but the reader's own.
     pub size_limit: u64,
+}
+
+/// `geodata-mode`, `geox-url` and their like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeodataOptions {
+    /// `geodata-mode`: countries are read from `GeoIP.dat`, not from a MaxMind database.
+    pub countries_in_dat: bool,
+    /// `geo-auto-update`.
+    pub auto_update: bool,
+    /// `geo-update-interval`.
+    pub interval: Duration,
+    /// `geodata-fail-soft`: a rule whose database cannot be read matches nothing; otherwise such a
+    /// configuration is refused.
+    pub fail_soft: bool,
+    /// `geox-url`, or where mihomo fetches them from.
+    pub downloads: Vec<(Database, Download)>,
+}
+
+impl Default for GeodataOptions {
+    fn default() -> Self {
+        Self {
+            countries_in_dat: false,
+            auto_update: false,
+            interval: Duration::from_secs(24 * 3600),
+            fail_soft: true,
+            downloads: Vec::new(),
+        }
+    }
 }
 
 /// Where entries come from.

@@ -9,6 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+use super::geo::Geodata;
 use super::matcher::{Known, Truth};
 use super::set::{Behavior, NamedSet, RuleSetBuilder};
 use super::{Found, Library, RuleLine, Rules};
@@ -302,7 +303,7 @@ proptest! {
         let parse = |text: &String| RuleLine::parse(text).unwrap();
         let head: Vec<_> = before.iter().map(|rule| line(rule, "proxy")).collect();
         let set = Arc::new(NamedSet::new("set", Behavior::Classical));
-        let mut builder = RuleSetBuilder::new(Behavior::Classical);
+        let mut builder = RuleSetBuilder::new(Behavior::Classical, &Geodata::default());
         for (rule, with) in &entries {
             builder.push(&format!("{rule}{with}")).unwrap();
         }

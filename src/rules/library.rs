@@ -1,11 +1,12 @@
-//! What a line may refer to by its name: the lists of `sub-rules:` and the sets of
-//! rule providers.
+//! What a line may refer to by its name: the lists of `sub-rules:`, the sets of rule providers, and
+//! categories of geodata.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::Rules;
+use super::geo::Geodata;
 use super::set::NamedSet;
 
 /// The named things of one configuration. Filled before the lines that refer to them are parsed.
@@ -13,9 +14,25 @@ use super::set::NamedSet;
 pub struct Library {
     lists: HashMap<Box<str>, Arc<Rules>>,
     sets: HashMap<Box<str>, Arc<NamedSet>>,
+    geodata: Geodata,
 }
 
 impl Library {
+    /// One with these categories of geodata, and nothing else yet.
+    #[must_use]
+    pub fn new(geodata: &Geodata) -> Self {
+        Self {
+            geodata: geodata.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// The categories of geodata.
+    #[must_use]
+    pub fn geodata(&self) -> &Geodata {
+        &self.geodata
+    }
+
     /// Adds a list of `sub-rules:`; whatever it refers to must be here before it.
     pub fn add_list(&mut self, name: &str, list: Arc<Rules>) {
         self.lists.insert(name.into(), list);

@@ -195,6 +195,11 @@ pub trait Matcher: fmt::Debug + Send + Sync {
         false
     }
 
+    /// How many entries the category of geodata has that it asks.
+    fn size(&self) -> Option<usize> {
+        None
+    }
+
     /// The list in which a flow that it matches finds its target (SUB-RULE).
     fn list(&self) -> Option<&Rules> {
         None

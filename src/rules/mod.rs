@@ -16,6 +16,7 @@
 
 mod certain;
 mod domain;
+pub mod geo;
 mod inbound;
 mod index;
 mod intervals;
@@ -90,10 +91,13 @@ pub const RULE_TYPES: &[RuleType] = &[
     RuleType::new("DOMAIN-WILDCARD", Form::Plain, domain::wildcard),
     RuleType::new("DSCP", Form::Plain, port::dscp),
     RuleType::new("DST-PORT", Form::Plain, port::destination),
+    RuleType::new("GEOIP", Form::Plain, geo::geoip),
+    RuleType::new("GEOSITE", Form::Plain, geo::geosite),
     RuleType::new("IN-NAME", Form::Plain, inbound::name),
     RuleType::new("IN-PORT", Form::Plain, port::inbound),
     RuleType::new("IN-TYPE", Form::Plain, inbound::kind),
     RuleType::new("IN-USER", Form::Plain, inbound::user),
+    RuleType::new("IP-ASN", Form::Plain, geo::ip_asn),
     RuleType::new("IP-CIDR", Form::Plain, ip::cidr),
     RuleType::new("IP-CIDR6", Form::Plain, ip::cidr),
     RuleType::new("IP-SUFFIX", Form::Plain, ip::suffix),
@@ -102,6 +106,8 @@ pub const RULE_TYPES: &[RuleType] = &[
     RuleType::new("NOT", Form::Greedy, logic::not),
     RuleType::new("OR", Form::Greedy, logic::or),
     RuleType::new("RULE-SET", Form::Plain, rule_set::rule_set),
+    RuleType::new("SRC-GEOIP", Form::Plain, geo::source_geoip),
+    RuleType::new("SRC-IP-ASN", Form::Plain, geo::source_ip_asn),
     RuleType::new("SRC-IP-CIDR", Form::Plain, ip::source_cidr),
     RuleType::new("SRC-IP-SUFFIX", Form::Plain, ip::source_suffix),
     RuleType::new("SRC-MAC", Form::Plain, source_mac::source_mac),

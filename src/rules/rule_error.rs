@@ -84,6 +84,10 @@ pub enum PayloadError {
     NoList(Box<str>),
     /// RULE-SET: no rule provider has this name.
     NoSet,
+    /// No category of geodata can have this name.
+    Category,
+    /// Not the number of an autonomous system.
+    SystemNumber,
     /// Not a domain wildcard.
     Pattern,
     /// The set has 4 GiB of names.
@@ -117,6 +121,8 @@ impl fmt::Display for PayloadError {
             Self::NotAPart(kind) => write!(f, "{kind} cannot be a part"),
             Self::NoList(name) => write!(f, "no list of sub-rules is named {name:?}"),
             Self::NoSet => f.write_str("no rule provider has this name"),
+            Self::Category => f.write_str("expected the name of a category"),
+            Self::SystemNumber => f.write_str("expected the number of an autonomous system"),
             Self::Pattern => {
                 f.write_str("expected a domain name or wildcard (a.b, *.b, .b, +.b)")
             }

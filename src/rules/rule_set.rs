@@ -13,18 +13,46 @@ use super::matcher::{Bounds, Condition, Destination, Known, Matcher, Payload, Sc
 use super::set::{Behavior, Content, NamedSet, RuleSet};
 use crate::metadata::Metadata;
 
-/// `RULE-SET,name`.
+/// `RULE-SET,name`, and categories of geodata.
 #[derive(Debug)]
-struct InSet {
+pub(super) struct InSet {
     set: Arc<NamedSet>,
     side: Side,
+    /// Whether everything else is meant.
+    negated: bool,
+    /// Whether the APIs count its entries: those of geodata, not those of providers.
+    counted: bool,
 }
 
 impl InSet {
+    /// Some entry of a provider's set.
+    fn of_provider(set: Arc<NamedSet>, side: Side) -> Self {
+        Self {
+            set,
+            side,
+            negated: false,
+            counted: false,
+        }
+    }
+
+    /// Some entry of a category, or none.
+    pub fn of_category(set: Arc<NamedSet>, side: Side, negated: bool) -> Self {
+        Self {
+            set,
+            side,
+            negated,
+            counted: true,
+        }
+    }
+
     fn ask(&self, set: &RuleSet, known: &Known<'_>) -> Truth {
+        let negated = self.negated;
         match (&set.content, self.side) {
-            (Content::Names(names), _) => known.ask_host(|host| names.contains(host)),
-            (Content::Addresses(addresses), side) => side.ask(known, |ip| addresses.contains(ip)),
+            (Content::Names(names), _) => known.ask_host(|host| names.contains(host) != negated),
+            (Content::Site(site), _) => known.ask_host(|host| site.contains(host) != negated),
+            (Content::Addresses(addresses), side) => {
+                side.ask(known, |ip| addresses.contains(ip) != negated)
+            }
             (Content::Classical(rules), Side::Destination { resolve: true }) => rules.truth(known),
             (Content::Classical(rules), Side::Destination { resolve: false }) => {
                 rules.truth(&known.unresolved())
@@ -70,10 +98,16 @@ impl Matcher for InSet {
             return open;
         };
         match (&set.content, self.side) {
-            (Content::Names(_), _) => Bounds::of(self.ask(&set, &scope.known()), scope),
+            (Content::Names(_) | Content::Site(_), _) => {
+                Bounds::of(self.ask(&set, &scope.known()), scope)
+            }
             (_, Side::Source) => open,
             (Content::Addresses(addresses), Side::Destination { .. }) => {
                 let inside = addresses.intervals(scope.v4);
+                let inside = match self.negated {
+                    true => inside.complement(scope.v4),
+                    false => inside,
+                };
                 Bounds {
                     always: inside.clone(),
                     possible: inside,
@@ -81,6 +115,11 @@ impl Matcher for InSet {
             }
             (Content::Classical(rules), Side::Destination { .. }) => rules.bounds(scope),
         }
+    }
+
+    fn size(&self) -> Option<usize> {
+        let counted = self.counted.then(|| self.set.loaded());
+        counted.map(|set| set.map_or(0, |set| set.entries()))
     }
 
     fn needs_mac(&self) -> bool {
@@ -94,7 +133,11 @@ pub(super) fn rule_set(payload: &Payload<'_>) -> Result<Condition, PayloadError>
     let set = payload.library.set(payload.text);
     let set = Arc::clone(set.ok_or(PayloadError::NoSet)?);
     let side = Side::of(payload);
-    Ok(Condition::new("RuleSet", payload.text, InSet { set, side }))
+    Ok(Condition::new(
+        "RuleSet",
+        payload.text,
+        InSet::of_provider(set, side),
+    ))
 }
 
 impl<'a> Known<'a> {
@@ -111,6 +154,7 @@ impl<'a> Known<'a> {
 mod tests {
     use super::*;
     use crate::metadata::{Endpoint, InboundType, Network};
+    use crate::rules::geo::Geodata;
     use crate::rules::set::RuleSetBuilder;
     use crate::rules::{Found, Library, RuleLine, Rules};
 
@@ -119,7 +163,7 @@ mod tests {
         let mut named = Vec::new();
         for (name, behavior, entries) in sets {
             let set = Arc::new(NamedSet::new(name, *behavior));
-            let mut builder = RuleSetBuilder::new(*behavior);
+            let mut builder = RuleSetBuilder::new(*behavior, &Geodata::default());
             for entry in *entries {
                 builder.push(entry).unwrap();
             }
@@ -190,7 +234,7 @@ mod tests {
                 .certainly_direct_ranges(true, false, &|i| i == 1)
                 .is_empty()
         );
-        let mut builder = RuleSetBuilder::new(Behavior::IpCidr);
+        let mut builder = RuleSetBuilder::new(Behavior::IpCidr, &Geodata::default());
         builder.push("1.0.0.0/8").unwrap();
         set.replace(Arc::new(builder.finish()));
         assert_eq!(rules.find(&flow("a.b:1"), 0, true), Found::NeedIp(0));
@@ -222,7 +266,7 @@ mod tests {
             "",
         ] {
             assert!(
-                RuleSetBuilder::new(Behavior::Classical)
+                RuleSetBuilder::new(Behavior::Classical, &Geodata::default())
                     .push(entry)
                     .is_err(),
                 "{entry}"

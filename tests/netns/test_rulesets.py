@@ -1,10 +1,12 @@
 """Rule providers and sub-rules in a live router: what a set says decides, and what it says next."""
 
+import ipaddress
 import pathlib
+import subprocess
 import sys
 import tempfile
 
-from lab import DIRECT, PROXIED, REJECTED, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, SOCKS5, SOCKSED, Daemon, LabTest, config, wait_for
+from lab import DIRECT, HEADGATE, PROXIED, REJECTED, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, SOCKS5, SOCKSED, Daemon, LabTest, config, wait_for
 
 PROVIDERS = """
 rule-providers:
@@ -185,3 +187,127 @@ class Downloads(LabTest):
         self.assertEqual(providers["cut"]["updatedAt"], "0001-01-01T00:00:00Z")
         self.assertTrue(self.asked("/cut")[0].startswith(ROUTER_WAN))
         self.assertFalse(list((self.daemon.directory / "rules").glob("*.new")))
+
+
+def field(number, content):
+    """A field of protobuf with bytes in it, of less than 128 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def geosite(**lists):
+    """A geosite.dat; each list is of (kind, name, attribute or None)."""
+    kinds = {"keyword": 0, "regex": 1, "domain": 2, "full": 3}
+    file = b""
+    for name, entries in lists.items():
+        body = field(1, name.upper().encode())
+        for kind, value, attribute in entries:
+            domain = bytes([1 << 3, kinds[kind]]) + field(2, value.encode())
+            domain += field(3, field(1, attribute.encode()) + b"\x10\x01") if attribute else b""
+            body += field(2, domain)
+        file += b"\x0a" + bytes([len(body)]) + body
+    return file
+
+
+def text(value):
+    return bytes([0x40 | len(value)]) + value.encode()
+
+
+def mmdb(**codes):
+    """A metadb (MaxMind DB, 24 bits) of IPv4 addresses: code to list of addresses."""
+    nodes, data, places = [[None, None]], b"", {}
+    for code, addresses in codes.items():
+        places[code] = len(data)
+        data += text(code)
+        for address in addresses:
+            bits, node = f"{int(ipaddress.IPv4Address(address)):0128b}", 0
+            for bit in map(int, bits[:-1]):
+                if nodes[node][bit] is None:
+                    nodes.append([None, None])
+                    nodes[node][bit] = len(nodes) - 1
+                node = nodes[node][bit]
+            nodes[node][int(bits[-1])] = ("record", code)
+    value = lambda side: len(nodes) if side is None else side if isinstance(side, int) else len(nodes) + 16 + places[side[1]]
+    tree = b"".join(value(side).to_bytes(3, "big") for node in nodes for side in node)
+    number = lambda n: b"\xc4" + n.to_bytes(4, "big")
+    metadata = {"node_count": number(len(nodes)), "record_size": number(24), "ip_version": number(6),
+                "binary_format_major_version": number(2), "database_type": text("Meta-geoip0")}
+    pairs = b"".join(text(key) + item for key, item in metadata.items())
+    return tree + bytes(16) + data + b"\xab\xcd\xefMaxMind.com" + bytes([0xe0 | len(metadata)]) + pairs
+
+
+GEO = f"""
+geox-url: {{mmdb: 'http://{DIRECT}:8000/country', geosite: 'http://{DIRECT}:8000/sites'}}
+rule-providers:
+  lists: {{type: file, behavior: classical, path: lists.yaml}}
+rules:
+"""
+
+GEO_RULES = """
+  - GEOSITE,shop@ads,REJECT
+  - GEOSITE,shop,Pick
+  - RULE-SET,lists,socks
+  - GEOIP,nowhere,REJECT
+  - GEOIP,XX,Pick
+  - GEOIP,lan,REJECT
+  - MATCH,DIRECT
+"""
+
+
+class Geodata(LabTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.served = pathlib.Path(tempfile.mkdtemp(dir=cls.lab.directory))
+        cls.directory = pathlib.Path(tempfile.mkdtemp(dir=cls.lab.directory))
+        sites = geosite(other=[("domain", "test", None)], shop=[("full", "rejected.test", "ads"), ("keyword", "roxie", None)])
+        (cls.directory / "geosite.DAT").write_bytes(sites)
+        (cls.served / "sites").write_bytes(sites)
+        (cls.directory / "lists.yaml").write_text("payload:\n  - GEOIP,yy\n")
+        cls.lab.spawn("wan", sys.executable, "-c", SERVER, str(cls.served))
+        wait_for("the server", lambda: ":8000" in cls.lab.ns("wan", "ss", "-lnt"))
+        cls.text = config("  offload: true", GEO_RULES, swap={"rules:\n": GEO})
+        cls.daemon = Daemon(cls.lab, cls.text, cls.directory).start()
+
+    seen = RuleSets.seen
+
+    def put(self):
+        return self.daemon.api("POST", "/configs/geo")[0]
+
+    def test_names_of_lists_decide_and_what_is_missing_is_fetched(self):
+        self.assertEqual(self.seen("proxied.test"), SHADOWSOCKS)
+        self.assertIsNone(self.seen("rejected.test"))
+        self.assertEqual(self.seen("direct.test"), ROUTER_WAN)
+        # The database of countries is not there: said with the place of the rule, and nobody is cut off.
+        self.assertTrue(self.daemon.said("rules[4]: geoip:xx: geoip.metadb is not there; the rule matches nothing"))
+        self.assertEqual(self.seen("", PROXIED), ROUTER_WAN)
+        (self.served / "country").write_bytes(mmdb(xx=[PROXIED], yy=[SOCKSED]))
+        wait_for("the database", lambda: self.daemon.said("geoip.metadb: fetched"), 20)
+        # What the kernel had been told of the address is taken back.
+        wait_for("the country", lambda: self.seen("", PROXIED) == SHADOWSOCKS)
+        self.assertEqual(self.seen("", SOCKSED), SOCKS5)
+        self.assertEqual(self.seen("", DIRECT), ROUTER_WAN)
+        rules = self.daemon.api("GET", "/rules")[1]["rules"]
+        self.assertEqual([(r["type"], r["payload"], r["size"]) for r in rules[:2]], [("GeoSite", "shop@ads", 1), ("GeoSite", "shop", 2)])
+        self.assertEqual((rules[4]["type"], rules[4]["payload"], rules[4]["size"]), ("GeoIP", "xx", 1))
+        # A broken one is refused and the good copy kept.
+        (self.served / "country").write_bytes(b"<html>")
+        self.assertEqual(self.put(), 500)
+        self.assertEqual(self.seen("", PROXIED), SHADOWSOCKS)
+        (self.served / "country").write_bytes(mmdb(xx=[REJECTED]))
+        self.assertEqual(self.put(), 204)
+        wait_for("the new country", lambda: self.seen("", REJECTED) == SHADOWSOCKS)
+
+    def test_without_fail_soft_a_missing_database_is_an_error_at_its_rule(self):
+        where = pathlib.Path(tempfile.mkdtemp(dir=self.lab.directory))
+        file = where / "config.yaml"
+        file.write_text("geodata-fail-soft: false\nrules:\n  - GEOIP,lan,DIRECT\n  - GEOIP,XX,DIRECT\n")
+        for command in ("check", "run"):
+            done = subprocess.run([HEADGATE, command, "-d", where, "-f", file], capture_output=True, text=True, timeout=20, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertEqual(done.stderr, f"{file}:4:5: rules[1]: geoip:xx: geoip.metadb is not there\n")
+        (where / "Country.mmdb").write_bytes(mmdb(zz=[DIRECT]))
+        done = subprocess.run([HEADGATE, "check", "-d", where, "-f", file], capture_output=True, text=True, timeout=20, check=False)
+        self.assertEqual(done.stderr, f"{file}:4:5: rules[1]: geoip:xx: Country.mmdb has no such category\n")
+        (where / "Country.mmdb").write_bytes(mmdb(xx=[DIRECT]))
+        done = subprocess.run([HEADGATE, "check", "-d", where, "-f", file], capture_output=True, text=True, timeout=20, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))

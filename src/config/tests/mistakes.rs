@@ -389,8 +389,12 @@ fn rule_mistakes() {
         &format!("rules[0]: {unknown}"),
     );
     wrong(
-        "rules: [^'GEOIP,CN,DIRECT']",
-        "rules[0]: not implemented yet: rule type GEOIP",
+        "rules: [^'UID,1,DIRECT']",
+        "rules[0]: not implemented yet: rule type UID",
+    );
+    wrong(
+        "rules: [^'IP-ASN,AS1,DIRECT']",
+        "rules[0]: IP-ASN \"AS1\": expected the number of an autonomous system",
     );
     wrong(
         "rules: [^'SUB-RULE,(NETWORK,tcp),gone']",
@@ -642,4 +646,40 @@ fn transparent_mistakes() {
             mask: 240
         }
     );
+}
+
+#[test]
+fn geodata_mistakes() {
+    wrong(
+        "geox-url: {mmdb: ^ftp://x/y}",
+        "geox-url.mmdb: expected an http or https address",
+    );
+    wrong(
+        "geodata-mode: ^dat",
+        "geodata-mode: expected true or false, found `dat`",
+    );
+    let text = "geox-url: {mmbd: 'https://x/y'}";
+    let said = "1:12: geox-url.mmbd: unknown key, ignored; did you mean mmdb?";
+    assert_eq!(warnings(text), [said]);
+}
+
+#[test]
+fn categories_know_where_they_are_asked_for_first() {
+    let config = good(
+        "rules: ['GEOIP,lan,DIRECT', 'GEOSITE,a,DIRECT', 'AND,((GEOIP,CN),(GEOSITE,A)),DIRECT']\n\
+         rule-providers: {p: {type: inline, behavior: classical, payload: ['GEOSITE,b']}}",
+    );
+    let uses = config.geo_uses.iter();
+    let uses: Vec<_> = uses
+        .map(|used| format!("{} {}", used.place, used.set.set.name()))
+        .collect();
+    let want = [
+        "2:21: rule-providers.p geosite:b",
+        "1:9: rules[0] geoip:lan",
+        "1:29: rules[1] geosite:a",
+        "1:49: rules[2] geoip:cn",
+    ];
+    assert_eq!(uses, want);
+    // What mihomo fetches them from has an address that we can read.
+    assert_eq!(config.geodata.downloads.len(), 4);
 }

@@ -166,7 +166,7 @@ impl Instance {
         let server = build::dns_server(&config, &mut tables, &ties)?;
         let dns = Arc::new(Current::new(server));
         let routing = build::routing(&mut config, dns.clone(), mark, &selected, None)?;
-        let loaded = Providers::load(&config, &directory).await?;
+        let loaded = Providers::load(&config, &directory, &loaded.origin).await?;
         let providers = Arc::new(Providers::new(Arc::clone(&tunnel_known)));
         let workers = Arc::new(Workers::start()?);
         let devices = Neighbours::watch().await.ok().map(Arc::new);

@@ -53,7 +53,7 @@ impl Instance {
             Some(&self.tunnel.routing().outbounds),
         )?;
 
-        let providers = Providers::load(&config, &self.directory).await?;
+        let providers = Providers::load(&config, &self.directory, &loaded.origin).await?;
 
         // From here on nothing is refused any more.
         let old = std::mem::replace(&mut self.config, config);

@@ -198,9 +198,14 @@ impl Rules {
 
     /// The list that line `index` leads to, if it is a SUB-RULE.
     fn list(&self, index: usize) -> Option<&Self> {
+        self.asked_at(index)?.list()
+    }
+
+    /// The matcher of a line without a key.
+    fn asked_at(&self, index: usize) -> Option<&dyn Matcher> {
         let line = u32::try_from(index).ok()?;
         let at = self.asked.binary_search_by_key(&line, |(line, _)| *line);
-        self.asked.get(at.ok()?)?.1.list()
+        Some(&*self.asked.get(at.ok()?)?.1)
     }
 
     /// The first line at or after `from` that `host` alone makes match; [`Class::Ask`] apart.
@@ -222,6 +227,12 @@ impl Rules {
     fn next_resolving(&self, from: u32) -> Option<u32> {
         let at = self.resolving.partition_point(|(_, last)| *last < from);
         self.resolving.get(at).map(|(first, _)| (*first).max(from))
+    }
+
+    /// How many entries the category has that line `index` asks, for the APIs.
+    #[must_use]
+    pub fn size(&self, index: usize) -> Option<usize> {
+        self.asked_at(index)?.size()
     }
 
     /// How many lines there are.

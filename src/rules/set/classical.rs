@@ -4,16 +4,16 @@ use crate::rules::line::parse_part;
 use crate::rules::matcher::Payload;
 use crate::rules::{Form, Library, PayloadError, RuleError, RuleLine};
 
-/// Reads an entry. MATCH, RULE-SET and SUB-RULE are none, as in mihomo.
-pub(super) fn entry(text: &str) -> Result<RuleLine, RuleError> {
-    let library = Library::default();
+/// Reads an entry, for which `library` has geodata and no sets. MATCH, RULE-SET and SUB-RULE are
+/// none, as in mihomo.
+pub(super) fn entry(text: &str, library: &Library) -> Result<RuleLine, RuleError> {
     let outer = Payload {
         text,
         no_resolve: false,
         source: false,
         depth: 0,
         target: "",
-        library: &library,
+        library,
     };
     let (row, condition) = parse_part(text.trim(), &outer)?;
     if row.form == Form::NoPayload {

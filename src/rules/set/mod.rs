@@ -9,14 +9,19 @@ mod addresses;
 mod bits;
 mod classical;
 mod names;
+mod site;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use addresses::{AddressSet, AddressSetBuilder};
 pub use names::{NameSet, NameSetBuilder};
+pub use site::{SiteSet, SiteSetBuilder};
 
-use super::{PayloadError, RuleError, Rules, RulesBuilder};
+use super::geo::Geodata;
+use super::matcher::{Known, Truth};
+use super::{Library, PayloadError, RuleError, Rules, RulesBuilder};
 use crate::prefix::Prefix;
 
 /// What the entries of a set are.
@@ -41,6 +46,7 @@ pub(super) enum Content {
     Names(NameSet),
     Addresses(AddressSet),
     Classical(Box<Rules>),
+    Site(SiteSet),
 }
 
 impl RuleSet {
@@ -72,16 +78,38 @@ impl RuleSet {
     #[must_use]
     pub fn behavior(&self) -> Behavior {
         match self.content {
-            Content::Names(_) => Behavior::Domain,
+            Content::Names(_) | Content::Site(_) => Behavior::Domain,
             Content::Addresses(_) => Behavior::IpCidr,
             Content::Classical(_) => Behavior::Classical,
+        }
+    }
+
+    /// Whether a name alone, in lower case without the final dot, is enough for an entry to match.
+    #[must_use]
+    pub fn has_name(&self, name: &str) -> bool {
+        match &self.content {
+            Content::Names(names) => names.contains(name),
+            Content::Site(site) => site.contains(name),
+            Content::Classical(rules) => rules.truth(&Known::host_alone(Some(name))) == Truth::Yes,
+            Content::Addresses(_) => false,
+        }
+    }
+
+    /// Whether the address is in a set of addresses.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        match &self.content {
+            Content::Addresses(addresses) => addresses.contains(address.to_canonical()),
+            Content::Names(_) | Content::Site(_) | Content::Classical(_) => false,
         }
     }
 }
 
 /// Compiles a set, entry by entry; of an entry nothing is kept but what the set keeps.
 pub struct RuleSetBuilder {
+    behavior: Behavior,
     draft: Draft,
+    library: Library,
     entries: usize,
 }
 
@@ -92,10 +120,12 @@ enum Draft {
 }
 
 impl RuleSetBuilder {
-    /// An empty set.
+    /// An empty set; its rules may ask for categories of `geodata`.
     #[must_use]
-    pub fn new(behavior: Behavior) -> Self {
+    pub fn new(behavior: Behavior, geodata: &Geodata) -> Self {
         Self {
+            behavior,
+            library: Library::new(geodata),
             draft: match behavior {
                 Behavior::Domain => Draft::Names(NameSetBuilder::default()),
                 Behavior::IpCidr => Draft::Addresses(AddressSetBuilder::default()),
@@ -103,6 +133,12 @@ impl RuleSetBuilder {
             },
             entries: 0,
         }
+    }
+
+    /// What its entries are.
+    #[must_use]
+    pub fn behavior(&self) -> Behavior {
+        self.behavior
     }
 
     /// Adds an entry: a wildcard, a prefix or an address, or `TYPE,payload[,no-resolve]`.
@@ -118,7 +154,7 @@ impl RuleSetBuilder {
                     .push(prefix.map_err(|why| EntryError::Payload(PayloadError::Prefix(why)))?);
             }
             Draft::Classical(rules) => {
-                let line = classical::entry(entry).map_err(EntryError::Rule)?;
+                let line = classical::entry(entry, &self.library).map_err(EntryError::Rule)?;
                 rules.push(&line).map_err(EntryError::Rule)?;
             }
         }
@@ -197,6 +233,19 @@ impl NamedSet {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Whether a name alone is enough for an entry to match ([`RuleSet::has_name`]); no while nothing
+    /// is loaded. For lists of names outside the rules.
+    #[must_use]
+    pub fn has_name(&self, name: &str) -> bool {
+        self.loaded().is_some_and(|set| set.has_name(name))
+    }
+
+    /// Whether the address is in it ([`RuleSet::has_address`]); no while nothing is loaded.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.loaded().is_some_and(|set| set.has_address(address))
     }
 
     /// Puts `set` in its place. Decisions may change: offload must be told.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use headgate::metadata::{Endpoint, InboundType, Metadata, Network};
 use headgate::provider::entries::{self, ReadError};
 use headgate::provider::options::Format;
+use headgate::rules::geo::Geodata;
 use headgate::rules::matcher::Known;
-use headgate::rules::set::{Behavior, NamedSet};
+use headgate::rules::set::{Behavior, NamedSet, RuleSetBuilder};
 use headgate::rules::{Library, RuleLine, Truth};
 use headgate_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
@@ -36,7 +37,12 @@ fn answers(
     format: Format,
     behavior: Behavior,
 ) -> Result<(usize, usize, Vec<Truth>), ReadError> {
-    let read = entries::read(source, format, behavior, SIZE_MAX)?;
+    let read = entries::read(
+        source,
+        format,
+        RuleSetBuilder::new(behavior, &Geodata::default()),
+        SIZE_MAX,
+    )?;
     let counts = (read.set.entries(), read.skipped);
     let set = Arc::new(NamedSet::new("s", behavior));
     set.replace(Arc::new(read.set));
