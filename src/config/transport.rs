@@ -185,45 +185,8 @@ fn web_socket(at: &Cursor<'_>, warnings: &mut Warnings) -> Result<WebSocketOptio
         early_data_header: section.text("early-data-header-name")?.unwrap_or_default(),
         upgrade_only: section.boolean("v2ray-http-upgrade", false)?,
     };
-    // Xray's way to say both: `?ed=2048` in the path, which is not sent.
-    if let Some((path, early)) = early_data_of(&options.path) {
-        options.path = path;
-        if options.early_data_max == 0 {
-            options.early_data_max = early;
-            options.early_data_header = "Sec-WebSocket-Protocol".into();
-        }
-    }
+    options.take_early_data();
     section.not_implemented(&["v2ray-http-upgrade-fast-open"], warnings);
     section.finish(warnings);
     Ok(options)
-}
-
-/// The path without its parameter `ed`, and that parameter.
-fn early_data_of(path: &str) -> Option<(Box<str>, u32)> {
-    let (path, query) = path.split_once('?')?;
-    let early = query.split('&').find_map(|part| part.strip_prefix("ed="))?;
-    let early = early.parse::<u32>().ok()?.min(8192);
-    let rest: Vec<&str> = query
-        .split('&')
-        .filter(|part| !part.starts_with("ed="))
-        .collect();
-    let path = match rest.is_empty() {
-        true => path.to_owned(),
-        false => format!("{path}?{}", rest.join("&")),
-    };
-    Some((path.into(), early))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn early_data_is_taken_out_of_the_path() {
-        assert_eq!(early_data_of("/p?ed=2048"), Some(("/p".into(), 2048)));
-        let both = early_data_of("/p?a=b&ed=99999&c");
-        assert_eq!(both, Some(("/p?a=b&c".into(), 8192)));
-        assert_eq!(early_data_of("/p?edge=1"), None);
-        assert_eq!(early_data_of("/p?ed=x"), None);
-    }
 }

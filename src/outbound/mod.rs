@@ -13,6 +13,7 @@ pub mod group;
 pub mod health;
 pub mod http;
 pub mod http_url;
+pub mod link;
 pub mod mux;
 pub mod options;
 pub mod packets;

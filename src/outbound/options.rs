@@ -257,6 +257,30 @@ pub struct WebSocketOptions {
     pub upgrade_only: bool,
 }
 
+/// How much early data is asked for at most.
+pub const EARLY_DATA_MAX: u32 = 8192;
+
+impl WebSocketOptions {
+    /// Obeys Xray's way to ask for early data: a parameter `ed=2048` of the path, which is not sent.
+    pub fn take_early_data(&mut self) {
+        let Some((path, query)) = self.path.split_once('?') else {
+            return;
+        };
+        let most = query.split('&').find_map(|part| part.strip_prefix("ed="));
+        let Some(most) = most.and_then(|most| most.parse::<u32>().ok()) else {
+            return;
+        };
+        let others = query.split('&').filter(|part| !part.starts_with("ed="));
+        let others = others.collect::<Vec<_>>().join("&");
+        let mark = if others.is_empty() { "" } else { "?" };
+        self.path = format!("{path}{mark}{others}").into();
+        if self.early_data_max == 0 {
+            self.early_data_max = most.min(EARLY_DATA_MAX);
+            self.early_data_header = "Sec-WebSocket-Protocol".into();
+        }
+    }
+}
+
 /// TLS towards a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
@@ -394,4 +418,27 @@ pub enum Strategy {
     StickySessions,
     /// `round-robin`: in turn.
     RoundRobin,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, left: &str, most: u32) {
+        let mut options = WebSocketOptions {
+            path: path.into(),
+            ..WebSocketOptions::default()
+        };
+        options.take_early_data();
+        assert_eq!((&*options.path, options.early_data_max), (left, most));
+    }
+
+    #[test]
+    fn early_data_is_taken_out_of_the_path() {
+        check("/p?ed=2048", "/p", 2048);
+        check("/p?a=b&ed=99999&c", "/p?a=b&c", EARLY_DATA_MAX);
+        check("/p?edge=1", "/p?edge=1", 0);
+        check("/p?ed=x", "/p?ed=x", 0);
+    }
 }
