@@ -22,5 +22,6 @@ pub mod prefix;
 pub mod provider;
 pub mod rules;
 pub mod sniff;
+pub mod sql;
 pub mod tunnel;
 pub mod wire;

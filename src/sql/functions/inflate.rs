@@ -1,0 +1,238 @@
+//! Decompression of DEFLATE (RFC 1951), up to a size that the caller names.
+
+/// Codes of literals and lengths, and of distances.
+const LITERALS: usize = 288;
+const DISTANCES: usize = 32;
+
+/// The longest code.
+const BITS_MAX: usize = 15;
+
+/// Base and extra bits of the length codes from 257 (3.2.5).
+const LENGTHS: [(u16, u8); 29] = [
+    (3, 0),
+    (4, 0),
+    (5, 0),
+    (6, 0),
+    (7, 0),
+    (8, 0),
+    (9, 0),
+    (10, 0),
+    (11, 1),
+    (13, 1),
+    (15, 1),
+    (17, 1),
+    (19, 2),
+    (23, 2),
+    (27, 2),
+    (31, 2),
+    (35, 3),
+    (43, 3),
+    (51, 3),
+    (59, 3),
+    (67, 4),
+    (83, 4),
+    (99, 4),
+    (115, 4),
+    (131, 5),
+    (163, 5),
+    (195, 5),
+    (227, 5),
+    (258, 0),
+];
+
+/// The order in which the lengths of the code length code stand (3.2.7).
+const ORDER: [usize; 19] = [
+    16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15,
+];
+
+/// A canonical Huffman code: how many codes have each length, and the symbols in their order.
+struct Code {
+    counts: [u16; BITS_MAX + 1],
+    symbols: Vec<u16>,
+}
+
+impl Code {
+    /// `None`: more codes than there is room for.
+    fn new(lengths: &[u8]) -> Option<Self> {
+        let mut counts = [0_u16; BITS_MAX + 1];
+        for length in lengths {
+            *counts.get_mut(usize::from(*length))? += 1;
+        }
+        counts[0] = 0;
+        let mut room = 1_i32;
+        for count in counts.iter().skip(1) {
+            room = (room << 1) - i32::from(*count);
+            if room < 0 {
+                return None;
+            }
+        }
+        let mut symbols: Vec<u16> = (0..u16::try_from(lengths.len()).ok()?).collect();
+        let length = |symbol: &u16| lengths.get(usize::from(*symbol)).copied().unwrap_or(0);
+        symbols.retain(|symbol| length(symbol) > 0);
+        symbols.sort_by_key(length);
+        Some(Self { counts, symbols })
+    }
+}
+
+struct Bits<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    bit: u8,
+}
+
+impl Bits<'_> {
+    fn bit(&mut self) -> Option<u16> {
+        let byte = self.bytes.get(self.at)?;
+        let bit = byte >> self.bit & 1;
+        self.bit += 1;
+        if self.bit == 8 {
+            self.bit = 0;
+            self.at += 1;
+        }
+        Some(bit.into())
+    }
+
+    /// An integer of `count` bits, at most 16, the lowest first.
+    fn number(&mut self, count: u8) -> Option<u16> {
+        let mut value = 0;
+        for i in 0..count {
+            value |= self.bit()? << i;
+        }
+        Some(value)
+    }
+
+    fn symbol(&mut self, code: &Code) -> Option<u16> {
+        let (mut value, mut first, mut index) = (0_i32, 0_i32, 0_i32);
+        for count in code.counts.iter().skip(1) {
+            value |= i32::from(self.bit()?);
+            let count = i32::from(*count);
+            if value - first < count {
+                let at = usize::try_from(index + value - first).ok()?;
+                return code.symbols.get(at).copied();
+            }
+            index += count;
+            first = (first + count) << 1;
+            value <<= 1;
+        }
+        None
+    }
+}
+
+/// What was compressed, at most `max` bytes, and the number of bytes that it took. `None`: not
+/// DEFLATE, cut off, or more than that.
+pub(super) fn inflate(bytes: &[u8], max: usize) -> Option<(Vec<u8>, usize)> {
+    let mut bits = Bits {
+        bytes,
+        at: 0,
+        bit: 0,
+    };
+    let mut out = Vec::new();
+    loop {
+        let last = bits.bit()? == 1;
+        match bits.number(2)? {
+            0 => stored(&mut bits, &mut out, max)?,
+            1 => {
+                let (literals, distances) = fixed()?;
+                block(&mut bits, &literals, &distances, &mut out, max)?;
+            }
+            2 => {
+                let (literals, distances) = dynamic(&mut bits)?;
+                block(&mut bits, &literals, &distances, &mut out, max)?;
+            }
+            _ => return None,
+        }
+        if last {
+            return Some((out, bits.at + usize::from(bits.bit > 0)));
+        }
+    }
+}
+
+fn stored(bits: &mut Bits<'_>, out: &mut Vec<u8>, max: usize) -> Option<()> {
+    bits.at += usize::from(bits.bit > 0);
+    bits.bit = 0;
+    let head = bits.bytes.get(bits.at..bits.at + 4)?;
+    let (length, check) = head.split_at_checked(2)?;
+    let length = u16::from_le_bytes(length.try_into().ok()?);
+    if u16::from_le_bytes(check.try_into().ok()?) != !length {
+        return None;
+    }
+    let from = bits.at + 4;
+    bits.at = from + usize::from(length);
+    out.extend_from_slice(bits.bytes.get(from..bits.at)?);
+    (out.len() <= max).then_some(())
+}
+
+/// The codes of section 3.2.6.
+fn fixed() -> Option<(Code, Code)> {
+    let mut lengths = [8_u8; LITERALS];
+    lengths.get_mut(144..256)?.fill(9);
+    lengths.get_mut(256..280)?.fill(7);
+    Some((Code::new(&lengths)?, Code::new(&[5; 30])?))
+}
+
+/// The codes that stand before a block (3.2.7).
+fn dynamic(bits: &mut Bits<'_>) -> Option<(Code, Code)> {
+    let literals = usize::from(bits.number(5)?) + 257;
+    let distances = usize::from(bits.number(5)?) + 1;
+    let count = usize::from(bits.number(4)?) + 4;
+    let mut lengths = [0_u8; 19];
+    for at in ORDER.iter().take(count) {
+        *lengths.get_mut(*at)? = u8::try_from(bits.number(3)?).ok()?;
+    }
+    let code = Code::new(&lengths)?;
+    let mut lengths = Vec::with_capacity(LITERALS + DISTANCES);
+    while lengths.len() < literals + distances {
+        let symbol = bits.symbol(&code)?;
+        let (length, times) = match symbol {
+            0..=15 => (u8::try_from(symbol).ok()?, 1),
+            16 => (*lengths.last()?, 3 + bits.number(2)?),
+            17 => (0, 3 + bits.number(3)?),
+            _ => (0, 11 + bits.number(7)?),
+        };
+        lengths.extend((0..times).map(|_| length));
+    }
+    let (literals, distances) = lengths.split_at_checked(literals)?;
+    (literals.len() <= 286 && distances.len() <= 30).then_some(())?;
+    Some((Code::new(literals)?, Code::new(distances)?))
+}
+
+fn block(
+    bits: &mut Bits<'_>,
+    literals: &Code,
+    distances: &Code,
+    out: &mut Vec<u8>,
+    max: usize,
+) -> Option<()> {
+    loop {
+        let symbol = bits.symbol(literals)?;
+        if out.len() > max {
+            return None;
+        }
+        let Some(index) = usize::from(symbol).checked_sub(257) else {
+            match u8::try_from(symbol) {
+                Ok(byte) => out.push(byte),
+                Err(_) => return Some(()),
+            }
+            continue;
+        };
+        let (base, extra) = LENGTHS.get(index)?;
+        let length = usize::from(base + bits.number(*extra)?);
+        let symbol = bits.symbol(distances)?;
+        let distance = match symbol {
+            0..4 => usize::from(symbol) + 1,
+            4..30 => {
+                let extra = u8::try_from(symbol / 2 - 1).ok()?;
+                let base = usize::from(2 + symbol % 2) << extra;
+                base + usize::from(bits.number(extra)?) + 1
+            }
+            _ => return None,
+        };
+        let from = out.len().checked_sub(distance)?;
+        for at in from..from + length {
+            out.push(*out.get(at)?);
+        }
+        if out.len() > max {
+            return None;
+        }
+    }
+}

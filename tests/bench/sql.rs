@@ -1,0 +1,113 @@
+//! What SQL costs: nanoseconds for each message, of one rule without broker and actions.
+//!
+//! `cargo bench --bench sql` (bar: the first at most 1500 ns).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    reason = "a measurement"
+)]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use headgate::sql::{Columns, Input, Program, Store, Surroundings, Template, Text, Value};
+
+struct Message<'p>(&'p str);
+
+impl Columns for Message<'_> {
+    fn column<'e>(&'e self, name: &str) -> Option<Value<'e>> {
+        match name {
+            "payload" => Some(Value::Text(Text::Borrowed(self.0.as_bytes()))),
+            "topic" => Some(Value::text("t/sensor/1")),
+            "clientid" => Some(Value::text("sensor-1")),
+            "qos" => Some(Value::Int(0)),
+            _ => None,
+        }
+    }
+
+    fn names(&self) -> &[&'static str] {
+        &["payload", "topic", "clientid", "qos"]
+    }
+}
+
+#[derive(Default)]
+struct Still(Store);
+
+impl Surroundings for Still {
+    fn now_ns(&self) -> i64 {
+        0
+    }
+
+    fn local_offset(&self, _: i64) -> i32 {
+        0
+    }
+
+    fn random(&self) -> u64 {
+        0
+    }
+
+    fn store(&self) -> &Store {
+        &self.0
+    }
+}
+
+const SMALL: &str = r#"{"temp":35,"hum":20.5}"#;
+const LARGE: &str = r#"{"id":"0x00158d0001a2b3c4","linkquality":120,"battery":97,"voltage":3015,"state":"ON",
+    "update":{"state":"idle","installed_version":16777241,"latest_version":16777241},"action":null,
+    "history":[1,2,3,4,5,6,7,8,9,10,11,12],"device":{"friendlyName":"kitchen","model":"WSDCGQ11LM"},"temp":21.5}"#;
+
+fn main() {
+    let cases = [
+        (
+            "the bar",
+            r#"SELECT payload.temp AS t FROM "t/#" WHERE t > 30"#,
+            SMALL,
+        ),
+        (
+            "one field of 350 bytes",
+            r#"SELECT payload.temp AS t FROM "t/#" WHERE t > 20"#,
+            LARGE,
+        ),
+        (
+            "columns only",
+            r#"SELECT clientid, topic FROM "t/#" WHERE qos = 0"#,
+            SMALL,
+        ),
+        (
+            "a dozen operations",
+            r#"SELECT payload.temp * 9 / 5 + 32 AS f, upper(clientid) AS id, CASE WHEN f > 90 THEN 'hot' ELSE 'mild' END AS s FROM "t/#" WHERE payload.hum > 10 AND topic =~ 't/+/1'"#,
+            SMALL,
+        ),
+        (
+            "a row for each of twelve",
+            r#"FOREACH payload.history AS h DO h * 2 AS x, clientid INCASE h > 0 FROM "t/#""#,
+            LARGE,
+        ),
+    ];
+    let still = Still::default();
+    let template = Template::new("{\"v\":${t}}");
+    for (name, sql, payload) in cases {
+        let program = Program::parse(sql).unwrap();
+        let once = || {
+            let message = Message(black_box(payload));
+            let input = Input {
+                event: &message,
+                surroundings: &still,
+                rule: "rule:1",
+            };
+            for row in program.run(input).unwrap() {
+                black_box(template.render(&row, 1024).unwrap());
+            }
+        };
+        let times = 200_000;
+        let best = (0..5).map(|_| {
+            let start = Instant::now();
+            (0..times).for_each(|_| once());
+            start.elapsed().as_nanos() as f64 / f64::from(times)
+        });
+        println!("{:8.0} ns  {name}", best.fold(f64::INFINITY, f64::min));
+    }
+}
