@@ -116,6 +116,53 @@ rest_case() {
         lost "$(awk '/Non-2xx/ { bad = $NF } END { print bad + 0 }' <<<"$said")" pss "$(pss_kib)"
 }
 
+# Name, pattern, quality, messages a second (0: as many as go).
+MQTT_CASES=(
+    "p2p-q0 p2p 0 0" "p2p-q1 p2p 1 0" "p2p-q2 p2p 2 0"
+    "ten-q0 ten 0 0" "ten-q1 ten 1 0" "ten-q2 ten 2 0"
+    "fanout500-q0 fanout 0 0" "fanout500-q1 fanout 1 0"
+    "fanin500-q0 fanin 0 0" "fanin500-q1 fanin 1 0"
+    "lat1k-q0 p2p 0 1000" "lat1k-q1 p2p 1 1000" "lat10k-q0 ten 0 10000"
+)
+
+group_mqtt() { rounds mqtt_cases headgate-mqtt mosquitto; }
+
+mqtt_cases() {
+    local line name peer=${1%-mqtt} before after said count empty
+    local -a words
+    sleep 0.5
+    for line in "${MQTT_CASES[@]}"; do
+        read -ra words <<<"$line"
+        name=${words[0]}
+        wanted "$name" "$CASES" || continue
+        before=$(cpu_ticks)
+        said=$(in_ns "$GW" "$LOAD" mqtt 127.0.0.1 1883 "${words[@]:1}" "$DURATION")
+        after=$(cpu_ticks)
+        count=$(field deliveries "$said")
+        record mqtt "$name" "$peer" cpu "$(per_unit $((after - before)) "$count" 1e6)" rate "$(field rate "$said")" \
+            lost "$(field lost "$said")" pss "$(pss_kib)" p50 "$(field p50 "$said")" p99 "$(field p99 "$said")"
+    done
+    mqtt_memory "$peer" connections-5000 5000 mqtt-idle 0
+    mqtt_memory "$peer" subscribed-5000 5000 mqtt-idle 1
+    mqtt_memory "$peer" retained-100k 100000 mqtt-retain
+}
+
+# Memory for a number of something that then is still; its last argument is the load's.
+mqtt_memory() {
+    local peer=$1 case=$2 count=$3 empty full held
+    wanted "$case" "$CASES" || return 0
+    sleep 2
+    empty=$(pss_kib)
+    coproc HELD { in_ns "$GW" "$LOAD" "$4" 127.0.0.1 1883 "$count" "${@:5}" 3; }
+    local load=$HELD_PID
+    read -r -u "${HELD[0]}" _ held
+    sleep 1
+    full=$(pss_kib)
+    wait "$load" || true
+    record idle "mqtt-$case" "$peer" each "$(awk -v kib=$((full - empty)) -v n="$held" 'BEGIN { printf "%.3f", kib / n }')" \
+        total "$((full - empty))" pss "$empty" lost $((count - held))
+}
+
 group_idle() {
     rounds idle_connections headgate haproxy v2ray
     rounds idle_whole headgate-everything

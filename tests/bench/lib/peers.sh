@@ -211,6 +211,32 @@ CFG
     wait_listening "$GW" 127.0.0.1:9090
 }
 
+# With the bounds of headgate's defaults, and without Nagle's delay, which would cost it nine milliseconds.
+start_mosquitto() {
+    cat >"$STATE/mosquitto.conf" <<'CFG'
+listener 1883 127.0.0.1
+allow_anonymous true
+persistence false
+set_tcp_nodelay true
+max_queued_messages 1000
+user root
+log_type error
+CFG
+    spawn "$GW" mosquitto mosquitto -c "$STATE/mosquitto.conf"
+    PIDS=("$SPAWNED")
+    wait_listening "$GW" 127.0.0.1:1883
+}
+
+headgate_mqtt() {
+    cat <<YAML
+mqtt:
+  listeners: [{name: tcp, type: tcp, listen: 127.0.0.1:1883, max-connections: 10000}]
+  allow-anonymous: true
+  max-retained: 200000
+  persistence: false
+YAML
+}
+
 # headgate or the binary it is compared with.
 binary_of() {
     case $1 in
@@ -237,6 +263,8 @@ start_peer() {
         *-cached) start_headgate "$binary" < <(headgate_head redir-host && headgate_rules DIRECT) ;;
         *-fake-ip) start_headgate "$binary" < <(headgate_head fake-ip && headgate_rules DIRECT) ;;
         *-everything) start_headgate "$binary" < <(headgate_everything) ;;
+        *-mqtt) start_headgate "$binary" < <(headgate_head && headgate_mqtt && headgate_rules DIRECT) ;;
+        mosquitto) start_mosquitto ;;
         *-rest) start_headgate "$binary" < <(headgate_head && headgate_rules DIRECT) ;;
         haproxy) start_haproxy ;;
         v2ray) start_v2ray ;;
