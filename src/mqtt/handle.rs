@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::TcpListener as Socket;
+use std::path::Path;
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 
@@ -18,7 +19,9 @@ use super::Time;
 use super::broker::Broker;
 use super::listener::{Driver, Service, accept_forever, tick_forever, write_forever};
 use super::options::{ListenerOptions, Options};
+use super::persistence::write_down_forever;
 use super::remote::Remote;
+use super::store::file::Log;
 use super::transport::Transport;
 
 /// Commands that may wait: one a reload, one a controller's thread.
@@ -52,11 +55,16 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Binds the listeners and serves them; `remote` leads here from then on.
+    /// Binds the listeners and serves them; `remote` leads here from then on. What survives a restart is
+    /// in `directory`.
     ///
     /// # Errors
     /// The address that cannot be bound, or what the kernel says of the thread.
-    pub fn start(options: &Options, remote: &Remote) -> Result<Self, (String, io::Error)> {
+    pub fn start(
+        options: &Options,
+        remote: &Remote,
+        directory: &Path,
+    ) -> Result<Self, (String, io::Error)> {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -70,9 +78,17 @@ impl Handle {
             thread: None,
         };
         handle.follow(options)?;
+        let log = if options.persistence {
+            Some(Log::open(directory).map_err(|error| (directory.display().to_string(), error))?)
+        } else {
+            None
+        };
         let options = options.clone();
         let run = move || {
             let driver = Driver::new(Broker::new(&options));
+            if let Some((log, frames)) = log {
+                driver.keep(log, &frames, &options);
+            }
             LocalSet::new().block_on(&runtime, run(driver, receiver));
         };
         let thread = thread::Builder::new()
@@ -131,6 +147,7 @@ async fn run(driver: Rc<Driver>, mut commands: mpsc::Receiver<Command>) {
     let mut tasks = JoinSet::new();
     tasks.spawn_local(write_forever(Rc::clone(&driver)));
     tasks.spawn_local(tick_forever(Rc::clone(&driver)));
+    tasks.spawn_local(write_down_forever(Rc::clone(&driver)));
     let mut serving: Vec<(ListenerOptions, JoinSet<()>)> = Vec::new();
     while let Some(command) = commands.recv().await {
         match command {
@@ -146,6 +163,7 @@ async fn run(driver: Rc<Driver>, mut commands: mpsc::Receiver<Command>) {
         }
     }
     driver.with(|broker, _| broker.shut_down());
+    driver.write_all_down();
 }
 
 fn serve(driver: &Rc<Driver>, bound: Bound) -> Option<(ListenerOptions, JoinSet<()>)> {

@@ -28,6 +28,7 @@ use super::auth::Login;
 use super::broker::{Admitted, Broker, Effect, refusal};
 use super::codec::{Connect, Framed, Malformed, Packet, Reason, Version, decode, frame};
 use super::message::Message;
+use super::persistence::Keeper;
 use super::session::LinkId;
 use super::topic::tree::SessionId;
 use super::transport::{Io, Transport};
@@ -86,8 +87,9 @@ type Joined = (Rc<Link>, Option<SessionId>);
 
 /// The broker and what it runs on.
 pub struct Driver {
-    broker: RefCell<Broker>,
+    pub(super) broker: RefCell<Broker>,
     hashing: Semaphore,
+    pub(super) keeper: Keeper,
     links: RefCell<Vec<Option<Joined>>>,
     free: RefCell<Vec<LinkId>>,
     dirty: RefCell<Vec<LinkId>>,
@@ -105,6 +107,7 @@ impl Driver {
         Rc::new(Self {
             broker: RefCell::new(broker),
             hashing: Semaphore::new(HASHING_MAX),
+            keeper: Keeper::default(),
             links: RefCell::default(),
             free: RefCell::default(),
             dirty: RefCell::default(),
@@ -127,7 +130,7 @@ impl Driver {
         result
     }
 
-    fn now(&self) -> Time {
+    pub(super) fn now(&self) -> Time {
         Time::try_from((clock::now() - self.began).as_millis())
             .map_or(super::NEVER - 1, |ms| START + ms)
     }
@@ -135,6 +138,12 @@ impl Driver {
     /// Does what the broker asks for: writing is left to the writer, closing is done.
     fn settle(&self) {
         let effects = std::mem::take(self.broker.borrow_mut().effects());
+        let closes = |effect: &Effect| matches!(effect, Effect::Close(..));
+        if effects.iter().any(closes) {
+            // What is said at last may be a promise.
+            self.promise();
+        }
+        self.keeper.wake();
         for effect in effects {
             match effect {
                 Effect::Write(id) => {
@@ -183,6 +192,8 @@ impl Driver {
     /// Writes what every connection has, in the order in which they got something.
     fn write_dirty(&self) {
         let dirty = std::mem::take(&mut *self.dirty.borrow_mut());
+        // All that this turn is to acknowledge in one go.
+        self.promise();
         for id in dirty {
             let found = self.links.borrow().get(id as usize).cloned().flatten();
             if let Some((link, Some(session))) = found
@@ -214,6 +225,7 @@ impl Driver {
             let tail = broker.transmit(now, session, &mut out, CHUNK_BYTES);
             let more = broker.has_more(session);
             drop(broker);
+            self.promise();
             if !out.is_empty() && !send(&mut **io, &mut context, &out, tail, &mut unsent)? {
                 return flush(&mut **io, &mut context);
             }

@@ -1,5 +1,7 @@
 //! A message as the broker holds it: once, however many sessions it goes to.
 
+use std::cell::Cell;
+
 use super::codec::property::id;
 use super::codec::{Properties, Qos};
 use super::hook::Origin;
@@ -23,6 +25,8 @@ pub struct Message {
     pub from: SessionId,
     /// Where it came from, while somebody looks at deliveries.
     pub origin: Option<Box<Origin>>,
+    /// Its number in the log; 0: it is not there.
+    pub log_id: Cell<u32>,
 }
 
 impl Message {
@@ -65,6 +69,7 @@ impl Message {
             expires,
             from,
             origin: None,
+            log_id: Cell::new(0),
         })
     }
 

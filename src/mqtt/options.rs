@@ -25,6 +25,24 @@ pub struct Options {
     pub acl_default: bool,
     /// Bounds of what clients may hold.
     pub limits: Limits,
+    /// `persistence`: what survives a restart is written to the daemon's directory.
+    pub persistence: bool,
+    /// `persistence-sync`.
+    pub sync: Sync,
+    /// `persistence-retained`, seconds: how long further values of a retained topic may wait.
+    pub retained_after: u32,
+}
+
+/// When what is written is forced onto the medium.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sync {
+    /// Before it is promised: nothing that was acknowledged is lost.
+    Strict,
+    /// Within a second.
+    #[default]
+    Batched,
+    /// When the system likes.
+    Never,
 }
 
 /// One entry of `mqtt.listeners`.

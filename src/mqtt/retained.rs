@@ -67,6 +67,22 @@ impl Retained {
         true
     }
 
+    /// The message on a topic.
+    #[must_use]
+    pub fn get(&self, topic: &str) -> Option<&Rc<Message>> {
+        self.0.get(topic).map(|ByTopic(message)| message)
+    }
+
+    /// Forgets a topic.
+    pub fn remove(&mut self, topic: &str) {
+        self.0.remove(topic);
+    }
+
+    /// The topics, in order.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|ByTopic(message)| message.topic())
+    }
+
     /// Forgets those that have expired.
     pub fn sweep(&mut self, now: Time) {
         self.0.retain(|ByTopic(message)| message.expires > now);

@@ -102,4 +102,31 @@ def websocket():
     return [len(m.payload) for m in client.got]
 
 
-print(json.dumps({"version5": version5, "order": order, "websocket": websocket}[sys.argv[1]]()))
+def crash():
+    """Quality two through a broker that is killed again and again; ends when a line is read."""
+    listener = mqtt.Client(*CALLBACKS, "crash-listener", protocol=mqtt.MQTTv311, clean_session=False)
+    speaker = mqtt.Client(*CALLBACKS, "crash-speaker", protocol=mqtt.MQTTv311, clean_session=False)
+    got, confirmed, over = [], [], threading.Event()
+    listener.on_message = lambda _client, _data, message: got.append(int(message.payload))
+    listener.on_connect = lambda client, *_: client.subscribe("crash/#", 2)
+    speaker.on_publish = lambda _client, _data, mid, *_: confirmed.append(mid)
+    for client in (listener, speaker):
+        client.reconnect_delay_set(0.05, 0.1)
+        client.connect(HOST, PORT, 30)
+        client.loop_start()
+    threading.Thread(target=lambda: (sys.stdin.readline(), over.set()), daemon=True).start()
+    sent = 0
+    until(listener.is_connected)
+    while not over.is_set():
+        if sent - len(confirmed) < 20:
+            speaker.publish("crash/x", str(sent), 2)
+            sent += 1
+        else:
+            time.sleep(0.001)
+    until(lambda: len(confirmed) >= sent, 20)
+    until(lambda: len(got) >= sent, 20)
+    time.sleep(0.3)  # for what comes twice
+    return {"sent": sent, "missing": sent - len(set(got)), "twice": len(got) - len(set(got)), "in_order": got == sorted(got)}
+
+
+print(json.dumps({"crash": crash, "version5": version5, "order": order, "websocket": websocket}[sys.argv[1]]()))

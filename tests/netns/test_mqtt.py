@@ -1,10 +1,12 @@
 """The MQTT broker over a live LAN: mosquitto's clients and paho, over TCP, TLS and WebSocket."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 from lab import HEADGATE, ROUTER_LAN, Daemon, LabTest, config, wait_for
 
@@ -164,6 +166,64 @@ class Mqtt(LabTest):
         done = subprocess.run([HEADGATE, "check", "-f", str(file)], capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("bad.yaml:4:16: mqtt.listeners[0].listen:", done.stderr)
+
+
+class Persistence(LabTest):
+    """What survives a stop and a power cut. `ROUNDS` in the environment: how often it is killed."""
+
+    CONFIG_TEXT = f"""
+mode: direct
+log-level: info
+mqtt:
+  listeners: [{{name: tcp, type: tcp, listen: {ROUTER_LAN}:1883}}]
+  allow-anonymous: true
+  users: [{{username: ann, password: plain}}]
+  persistence-sync: strict
+"""
+
+    def ask(self, program, *arguments):
+        return self.lab.ns("lan1", program, "-h", ROUTER_LAN, *arguments, check=False)
+
+    def leave(self):
+        sub = ("-i", "sleeper", "-c", "-q", "1", "-t", "post/#", "-t", "$share/g/work")
+        self.ask("mosquitto_sub", *sub, "-E")
+        self.ask("mosquitto_pub", "-q", "1", "-t", "post/1", "-m", "letter")
+        self.ask("mosquitto_pub", "-q", "1", "-r", "-t", "state/lamp", "-m", "on")
+        self.ask("mosquitto_pub", "-q", "1", "-r", "-t", "state/gone", "-m", "x")
+        self.ask("mosquitto_pub", "-q", "1", "-r", "-t", "state/gone", "-n")
+
+    def find(self):
+        self.assertEqual(self.ask("mosquitto_sub", "-t", "state/#", "-W", "1", "-F", "%t %p"), "state/lamp on\n")
+        self.assertEqual(self.ask("mosquitto_sub", "-i", "sleeper", "-c", "-q", "1", "-t", "other", "-C", "1", "-W", "5"), "letter\n")
+        # The subscriptions are there without being asked for again.
+        self.ask("mosquitto_pub", "-q", "1", "-t", "work", "-m", "job")
+        self.assertEqual(self.ask("mosquitto_sub", "-i", "sleeper", "-c", "-q", "1", "-t", "other", "-C", "1", "-W", "5"), "job\n")
+
+    def test_a_clean_stop_keeps_everything(self):
+        self.leave()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.daemon.start()
+        self.find()
+
+    def test_a_power_cut_keeps_what_was_acknowledged_and_a_torn_end_is_cut_off(self):
+        self.leave()
+        self.daemon.kill()
+        with open(self.daemon.directory / "mqtt.log", "ab") as log:
+            log.write(b"\x00\x00\x00\x40torn")
+        self.daemon.start()
+        self.assertTrue(self.daemon.said("8 bytes at the end of the log are torn"))
+        self.find()
+
+    def test_nothing_of_quality_two_is_lost_or_doubled_however_often_it_is_killed(self):
+        clients = self.lab.spawn("lan1", sys.executable, PAHO, "crash", ROUTER_LAN, "1883", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for number in range(int(os.environ.get("ROUNDS", "12"))):
+            time.sleep(0.25 + number % 7 * 0.05)  # the moment of the cut, another each time
+            self.daemon.kill()
+            self.daemon.start()
+        out, _ = clients.communicate("over\n", timeout=60)
+        said = json.loads(out)
+        self.assertGreater(said["sent"], 100)
+        self.assertEqual((said["missing"], said["twice"], said["in_order"]), (0, 0, True), said)
 
 
 class BuiltIn(LabTest):

@@ -241,7 +241,8 @@ impl Instance {
         self.listeners.serve_dns(listen)?;
         self.open_gate(self.config.controller.clone())?;
         if self.config.mqtt.enable {
-            let started = mqtt::handle::Handle::start(&self.config.mqtt, &self.broker);
+            let started =
+                mqtt::handle::Handle::start(&self.config.mqtt, &self.broker, &self.directory);
             let started = started.map_err(|(at, error)| format!("{at}: {error}"))?;
             self.mqtt = Some(started);
         }

@@ -113,8 +113,10 @@ impl Instance {
         let options = &self.config.mqtt;
         let done = match &mut self.mqtt {
             Some(running) if options.enable => running.follow(options),
-            None if options.enable => mqtt::handle::Handle::start(options, &self.broker)
-                .map(|started| self.mqtt = Some(started)),
+            None if options.enable => {
+                mqtt::handle::Handle::start(options, &self.broker, &self.directory)
+                    .map(|started| self.mqtt = Some(started))
+            }
             _ => {
                 self.mqtt = None;
                 Ok(())

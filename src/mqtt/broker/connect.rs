@@ -133,6 +133,7 @@ impl Broker {
         session.received.packets += 1;
         let anonymous = session.username.is_none();
         self.say(id, &Packet::ConnAck(ack));
+        self.note_connected(id);
         self.schedule(id);
         self.stats.connections.rise();
         self.metrics.add(Metric::ClientConnected, 1);
@@ -321,6 +322,10 @@ impl Broker {
             self.end(now, id);
             return;
         }
+        self.note(id, false, |ledger| ledger.changed = true);
+        let Some(session) = self.session(id) else {
+            return;
+        };
         match &session.will {
             Some(will) if will.delay > 0 => {
                 session.will_due = now.saturating_add(seconds(will.delay));
@@ -352,6 +357,7 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(id as usize).and_then(Option::take) else {
             return;
         };
+        self.note_ended(id, &session);
         for node in session.nodes {
             self.tree.remove(node, None, id);
             self.stats.subscriptions.fall();

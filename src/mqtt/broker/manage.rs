@@ -18,6 +18,7 @@ use crate::mqtt::hook::{Hook, Publication, Publisher};
 use crate::mqtt::message::Message;
 use crate::mqtt::metrics::{Metric, Stats};
 use crate::mqtt::options::{ListenerOptions, Options};
+use crate::mqtt::password::Secret;
 use crate::mqtt::session::Session;
 use crate::mqtt::topic::tree::{NodeId, SessionId};
 use crate::mqtt::topic::{self, Wanted};
@@ -304,13 +305,16 @@ impl Broker {
     /// # Errors
     /// [`NotAdded`].
     pub fn add_user(&mut self, name: &str, account: Account) -> Result<(), NotAdded> {
-        self.users.add(name, account)
+        self.users.add(name, account)?;
+        self.note_user(name);
+        Ok(())
     }
 
     /// Changes a user who was added; his connections end. Whether there is one.
     pub fn change_user(&mut self, now: Time, name: &str, account: Account) -> bool {
         let changed = self.users.change(name, account);
         if changed {
+            self.note_user(name);
             self.close_user(now, name);
         }
         changed
@@ -320,6 +324,7 @@ impl Broker {
     pub fn remove_user(&mut self, now: Time, name: &str) -> bool {
         let removed = self.users.remove(name);
         if removed {
+            self.note_user(name);
             self.close_user(now, name);
         }
         removed
@@ -334,6 +339,7 @@ impl Broker {
     /// Adds a row to the rules. `false`: there are enough.
     pub fn add_row(&mut self, now: Time, login: &str, row: Row) -> bool {
         let added = self.acl.add(login, row);
+        self.note_rows(login);
         self.recheck(now, Some(login));
         added
     }
@@ -341,6 +347,7 @@ impl Broker {
     /// Removes a login's rows on a topic. Whether there was one.
     pub fn remove_row(&mut self, now: Time, login: &str, topic: &str) -> bool {
         let removed = self.acl.remove(login, topic);
+        self.note_rows(login);
         self.recheck(now, Some(login));
         removed
     }
@@ -353,9 +360,10 @@ impl Broker {
 
     /// Bans somebody; connections that this concerns end. `false`: there are enough.
     pub fn ban(&mut self, now: Time, who: Who, ban: Ban) -> bool {
-        if !self.bans.set(who, ban) {
+        if !self.bans.set(who.clone(), ban) {
             return false;
         }
+        self.note_ban(&who);
         let time = self.unix_ms(now) / 1000;
         for id in self.ids(|session| session.link.is_some()) {
             let held = self.peek(id).is_some_and(|session| {
@@ -371,7 +379,9 @@ impl Broker {
 
     /// Lifts a ban. Whether there was one.
     pub fn lift_ban(&mut self, who: &Who) -> bool {
-        self.bans.lift(who)
+        let lifted = self.bans.lift(who);
+        self.note_ban(who);
+        lifted
     }
 
     /// Lets somebody look on, in place of whoever did.
@@ -388,11 +398,91 @@ impl Broker {
         result
     }
 
-    fn ids(&self, wanted: impl Fn(&Session) -> bool) -> Vec<SessionId> {
+    pub(super) fn ids(&self, wanted: impl Fn(&Session) -> bool) -> Vec<SessionId> {
         let all = (0..).zip(&self.sessions);
         all.filter(|(_, session)| session.as_deref().is_some_and(&wanted))
             .map(|(id, _)| id)
             .collect()
+    }
+
+    fn note_user(&mut self, name: &str) {
+        let value = self.users.added().get(name).and_then(|account| {
+            let secret = account.secret.to_text()?;
+            Some(format!("{} {secret}", u8::from(account.superuser)))
+        });
+        let key = format!("{USER}{name}");
+        self.set_document(&key, value.as_deref().map(str::as_bytes));
+    }
+
+    fn note_rows(&mut self, login: &str) {
+        let rows = self.acl.rows_of(login).iter().map(|row| {
+            let access = match row.access {
+                Some(Access::Publish) => "pub",
+                Some(Access::Subscribe) => "sub",
+                None => "pubsub",
+            };
+            // No topic holds a zero (1.5.4).
+            format!("{} {access} {}\0", u8::from(row.allow), row.topic)
+        });
+        let rows: String = rows.collect();
+        let key = format!("{ROWS}{login}");
+        let value = (!rows.is_empty()).then_some(rows.as_bytes());
+        self.set_document(&key, value);
+    }
+
+    fn note_ban(&mut self, who: &Who) {
+        let key = match who {
+            Who::ClientId(name) => format!("{BAN}clientid {name}"),
+            Who::Username(name) => format!("{BAN}username {name}"),
+            Who::Address(address) => format!("{BAN}peerhost {address}"),
+        };
+        let known = self.bans.iter().find(|(known, _)| *known == who);
+        let value = known.map(|(_, ban)| {
+            let reason = ban.reason.as_deref().unwrap_or_default();
+            let given = u8::from(ban.reason.is_some());
+            format!(
+                "{} {} {} {given} {reason}",
+                ban.at,
+                ban.until,
+                escape(&ban.by)
+            )
+        });
+        self.set_document(&key, value.as_deref().map(str::as_bytes));
+    }
+
+    /// Takes users, rows and bans back from the documents.
+    pub(super) fn restore_management(&mut self) {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let all: Vec<(String, String)> = self
+            .documents("")
+            .map(|(key, value)| (key.to_owned(), text(value)))
+            .collect();
+        for (key, value) in all {
+            if let Some(name) = key.strip_prefix(USER) {
+                self.restore_user(name, &value);
+            } else if let Some(login) = key.strip_prefix(ROWS) {
+                for line in value.split_terminator('\0') {
+                    if let Some(row) = parse_row(line) {
+                        self.acl.add(login, row);
+                    }
+                }
+            } else if let Some(who) = key.strip_prefix(BAN) {
+                if let (Some(who), Some(ban)) = (parse_who(who), parse_ban(&value)) {
+                    self.bans.set(who, ban);
+                }
+            }
+        }
+    }
+
+    fn restore_user(&mut self, name: &str, value: &str) {
+        let Some((superuser, secret)) = value.split_once(' ') else {
+            return;
+        };
+        if let Some(secret) = Secret::parse(secret) {
+            let superuser = superuser == "1";
+            // One of the same name in the configuration comes first.
+            let _taken = self.users.add(name, Account { secret, superuser });
+        }
     }
 
     fn close_user(&mut self, now: Time, name: &str) {
@@ -430,4 +520,49 @@ impl Broker {
             }
         }
     }
+}
+
+/// Keys of documents.
+const USER: &str = "user ";
+const ROWS: &str = "acl ";
+const BAN: &str = "ban ";
+
+/// A word without spaces.
+fn escape(text: &str) -> String {
+    text.replace('%', "%25").replace(' ', "%20")
+}
+
+fn parse_row(line: &str) -> Option<Row> {
+    let mut parts = line.splitn(3, ' ');
+    Some(Row {
+        allow: parts.next()? == "1",
+        access: match parts.next()? {
+            "pub" => Some(Access::Publish),
+            "sub" => Some(Access::Subscribe),
+            _ => None,
+        },
+        topic: parts.next()?.into(),
+    })
+}
+
+fn parse_who(text: &str) -> Option<Who> {
+    let (kind, name) = text.split_once(' ')?;
+    Some(match kind {
+        "clientid" => Who::ClientId(name.into()),
+        "username" => Who::Username(name.into()),
+        _ => Who::Address(name.parse().ok()?),
+    })
+}
+
+fn parse_ban(value: &str) -> Option<Ban> {
+    let mut parts = value.splitn(5, ' ');
+    Some(Ban {
+        at: parts.next()?.parse().ok()?,
+        until: parts.next()?.parse().ok()?,
+        by: parts.next()?.replace("%20", " ").replace("%25", "%").into(),
+        reason: match (parts.next()?, parts.next()?) {
+            ("1", reason) => Some(reason.into()),
+            _ => None,
+        },
+    })
 }

@@ -7,6 +7,7 @@
 //! references to messages that others hold too.
 
 mod connect;
+mod journal;
 mod manage;
 mod publish;
 mod subscribe;
@@ -33,6 +34,7 @@ use super::topic::tree::{SessionId, Tree};
 use super::{NEVER, Time};
 
 pub use connect::{Admitted, refusal};
+pub use journal::Extent;
 pub use manage::{Listener, NotSubscribed, Subscription};
 
 /// What the driver is to do.
@@ -83,6 +85,7 @@ pub struct Broker {
     interest: Interest,
     watch: Watch,
     hops: u8,
+    journal: Option<Box<journal::Journal>>,
 }
 
 impl Broker {
@@ -115,6 +118,7 @@ impl Broker {
             interest: Interest::default(),
             watch: Watch::default(),
             hops: 0,
+            journal: None,
         };
         broker.reconfigure(0, options);
         broker
@@ -140,8 +144,7 @@ impl Broker {
     /// A time as milliseconds since 1970.
     #[must_use]
     pub fn unix_ms(&self, time: Time) -> u64 {
-        let time = i64::try_from(time).unwrap_or(i64::MAX);
-        u64::try_from(time.saturating_add(self.epoch)).unwrap_or(0)
+        unix_ms(self.epoch, time)
     }
 
     /// What is to be done, in order. The driver takes all of it after each call.
@@ -233,6 +236,9 @@ impl Broker {
         metrics.add(Metric::PubrelSent, done.releases.into());
         metrics.add(Metric::DeliveryExpired, done.expired.into());
         metrics.add(Metric::DeliveryTooLarge, done.too_large.into());
+        if least + exactly > 0 || done.expired > 0 || done.too_large > 0 {
+            self.note(id, false, |_| {});
+        }
         self.show_watched(now, id);
         tail
     }
@@ -387,6 +393,18 @@ impl Broker {
         }
         self.effects.push(Effect::Close(link, last));
     }
+}
+
+/// A time as milliseconds since 1970.
+fn unix_ms(epoch: i64, time: Time) -> u64 {
+    let time = i64::try_from(time).unwrap_or(i64::MAX);
+    u64::try_from(time.saturating_add(epoch)).unwrap_or(0)
+}
+
+/// The other way round.
+fn time_of(epoch: i64, unix: u64) -> Time {
+    let unix = i64::try_from(unix).unwrap_or(i64::MAX);
+    Time::try_from(unix.saturating_sub(epoch)).unwrap_or(0)
 }
 
 /// A session as the rules see it.

@@ -92,6 +92,7 @@ impl Broker {
             session
                 .awaiting_rel
                 .retain(|&other| other != publish.packet_id);
+            self.note(id, false, |ledger| ledger.awaiting = true);
         }
         self.answer(id, kind, publish.packet_id, reason);
     }
@@ -164,7 +165,7 @@ impl Broker {
     }
 
     fn spread(&mut self, now: Time, message: &Rc<Message>) -> usize {
-        self.keep(message);
+        self.keep(now, message);
         let count = self.route(now, message);
         if count == 0 {
             self.metrics.add(Metric::MessagesUnmatched, 1);
@@ -205,6 +206,7 @@ impl Broker {
             return Begun::TooMany;
         }
         session.awaiting_rel.push(packet_id);
+        self.note(id, true, |ledger| ledger.awaiting = true);
         Begun::New
     }
 
@@ -220,6 +222,7 @@ impl Broker {
             let reason = match known {
                 Some(index) => {
                     session.awaiting_rel.swap_remove(index);
+                    self.note(id, false, |ledger| ledger.awaiting = true);
                     Reason::SUCCESS
                 }
                 None => {
@@ -231,11 +234,13 @@ impl Broker {
         }
         match session.acknowledged(ack) {
             Acknowledged::Done(delivery) => {
+                self.note(id, false, |_| {});
                 self.wake(id);
                 self.confirmed(now, id, delivery);
             }
             Acknowledged::Released(delivery) => {
                 session.sent.packets += 1;
+                self.note(id, false, |_| {});
                 self.metrics.add(Metric::PubrelSent, 1);
                 self.wake(id);
                 self.confirmed(now, id, delivery);
@@ -281,12 +286,18 @@ impl Broker {
         self.metrics.add(metric, 1);
     }
 
-    pub(super) fn keep(&mut self, message: &Rc<Message>) {
+    fn keep(&mut self, now: Time, message: &Rc<Message>) {
         if !message.retain {
             return;
         }
+        let known = self.retained.get(message.topic()).is_some();
         if !self.retained.keep(message, self.limits.retained_max) {
             self.metrics.add(Metric::RetainedRefused, 1);
+            return;
+        }
+        if known || !message.payload().is_empty() {
+            let stays = known && !message.payload().is_empty();
+            self.note_retained(now, message.topic(), stays);
         }
         self.stats.retained.set(self.retained.len());
     }
@@ -350,12 +361,10 @@ impl Broker {
         };
         let qos = by.iter().map(|one| one.qos).max().unwrap_or_default();
         let ids: Vec<u32> = by.iter().map(|one| one.id).filter(|&id| id != 0).collect();
-        let delivery = Delivery {
-            message: Rc::clone(message),
-            ids: (!ids.is_empty()).then(|| Box::new(ids)),
-            qos: qos.min(message.qos),
-            retain: message.retain && by.iter().any(|one| one.retain_as_published),
-        };
+        let ids = (!ids.is_empty()).then(|| Box::new(ids));
+        let qos = qos.min(message.qos);
+        let retain = message.retain && by.iter().any(|one| one.retain_as_published);
+        let delivery = Delivery::new(Rc::clone(message), ids, qos, retain);
         let limits = self.limits;
         let session = self.sessions.get_mut(first.session as usize);
         let Some(session) = session.and_then(Option::as_deref_mut) else {
@@ -369,6 +378,9 @@ impl Broker {
                 self.metrics.add(Metric::DeliveryQueueFull, dropped.into());
             }
             Queued::NotKept => self.metrics.add(Metric::DeliveryQos0, 1),
+        }
+        if qos > Qos::AtMostOnce {
+            self.note(first.session, true, |_| {});
         }
         self.wake(first.session);
         if !self.watch.lost.is_empty() {

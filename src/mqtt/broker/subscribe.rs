@@ -108,6 +108,7 @@ impl Broker {
         let Some(session) = self.session(id) else {
             return Reason::UNSPECIFIED.0;
         };
+        let text = session.ledger.is_some().then(|| wanted.to_text());
         match wanted.group {
             None if new => session.nodes.push(node),
             Some(group) if new => session.shares.push((node, group.into())),
@@ -129,6 +130,9 @@ impl Broker {
                 qos,
                 id: identifier,
             });
+        }
+        if let Some(text) = text {
+            self.note(id, true, |ledger| _ = ledger.filters.insert(text.into()));
         }
         qos.bits()
     }
@@ -184,6 +188,8 @@ impl Broker {
                     .retain(|(other, group)| *other != node || **group != *name),
             }
         }
+        let text = wanted.to_text();
+        self.note(id, true, |ledger| _ = ledger.filters.insert(text.into()));
         true
     }
 
@@ -219,12 +225,9 @@ impl Broker {
                 continue;
             };
             replay.after = Some(message.topic().into());
-            let delivery = Delivery {
-                qos: replay.qos.min(message.qos),
-                ids: (replay.id != 0).then(|| Box::new(vec![replay.id])),
-                retain: true,
-                message,
-            };
+            let qos = replay.qos.min(message.qos);
+            let ids = (replay.id != 0).then(|| Box::new(vec![replay.id]));
+            let delivery = Delivery::new(message, ids, qos, true);
             // There is room.
             session.push(delivery, &limits, &mut Watch::default());
         }

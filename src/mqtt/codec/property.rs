@@ -122,10 +122,18 @@ impl<'a> Properties<'a> {
         Self(bytes)
     }
 
+    /// Properties of a message from the log, which need not be what was written. `None`: they are not.
+    pub(in crate::mqtt) fn stored(bytes: &'a [u8]) -> Option<Self> {
+        Self::check(bytes, place::PUBLISH).ok()
+    }
+
     /// Reads the length and the properties that may stand at `place`.
     pub(super) fn read(reader: &mut Reader<'a>, place: u16) -> Result<Self, Malformed> {
         let length = read_varint(reader)?;
-        let bytes = reader.take(length as usize)?;
+        Self::check(reader.take(length as usize)?, place)
+    }
+
+    fn check(bytes: &'a [u8], place: u16) -> Result<Self, Malformed> {
         let properties = Self(bytes);
         let mut seen = 0_u64;
         let mut rest = Reader::new(bytes);

@@ -3,6 +3,8 @@
 //! Pure. A session outlives its connections when the client asked for that. It knows how to turn
 //! its queue into bytes, but not who else there is; `broker` does.
 
+pub mod ledger;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,6 +20,7 @@ use super::message::Message;
 use super::options::Limits;
 use super::topic::tree::NodeId;
 use super::{NEVER, Time};
+use ledger::Ledger;
 
 /// A connection's number, the driver's.
 pub type LinkId = u32;
@@ -39,6 +42,35 @@ pub struct Delivery {
     pub qos: Qos,
     /// The flag as this client is to see it.
     pub retain: bool,
+    /// The log has it.
+    stored: bool,
+    /// Its place among the session's deliveries.
+    place: u32,
+}
+
+impl Delivery {
+    /// One that is new.
+    #[must_use]
+    pub fn new(message: Rc<Message>, ids: Option<Box<Vec<u32>>>, qos: Qos, retain: bool) -> Self {
+        Self {
+            message,
+            ids,
+            qos,
+            retain,
+            stored: false,
+            place: 0,
+        }
+    }
+
+    /// One that the log has, at its place there.
+    #[must_use]
+    pub fn restored(self, place: u32) -> Self {
+        Self {
+            stored: true,
+            place,
+            ..self
+        }
+    }
 }
 
 /// Where a message of QoS 1 or 2 stands.
@@ -55,6 +87,8 @@ struct Inflight {
     delivery: Delivery,
     packet_id: u16,
     phase: Phase,
+    /// What the log says of it.
+    noted: Option<Phase>,
 }
 
 /// What is said when the client is gone.
@@ -199,6 +233,9 @@ pub struct Session {
     pub queue_dropped: u64,
     /// What the rules said lately.
     pub decisions: Option<Box<Cache>>,
+    /// What the log lacks of it, when it is kept there.
+    pub ledger: Option<Box<Ledger>>,
+    next_place: u32,
     /// Who it is as a publisher, once somebody asked.
     publisher: Option<Rc<Publisher>>,
     /// What it speaks.
@@ -264,6 +301,8 @@ impl Session {
             sent: Traffic::default(),
             queue_dropped: 0,
             decisions: None,
+            ledger: None,
+            next_place: 0,
             publisher: None,
             version: Version::V4,
             link: None,
@@ -392,7 +431,7 @@ impl Session {
 
     /// Puts a message in the queue; when it is full, the oldest is dropped: it is the least news.
     /// They are shown to `watch`.
-    pub fn push(&mut self, delivery: Delivery, limits: &Limits, watch: &mut Watch) -> Queued {
+    pub fn push(&mut self, mut delivery: Delivery, limits: &Limits, watch: &mut Watch) -> Queued {
         if self.link.is_none() && delivery.qos == Qos::AtMostOnce {
             watch.dropped(&delivery, "qos0_msg");
             return Queued::NotKept;
@@ -405,15 +444,24 @@ impl Session {
             let Some(oldest) = self.pop() else {
                 break;
             };
+            self.done_with(&oldest);
             watch.dropped(&oldest, "queue_full");
             dropped += 1;
         }
         self.queue_dropped += u64::from(dropped);
         self.queued_bytes += size;
+        delivery.place = self.next_place;
+        self.next_place = self.next_place.wrapping_add(1);
         self.queue.push_back(delivery);
         match dropped {
             0 => Queued::Waiting,
             dropped => Queued::OldestDropped(dropped),
+        }
+    }
+
+    fn done_with(&mut self, delivery: &Delivery) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.done(delivery);
         }
     }
 
@@ -451,6 +499,9 @@ impl Session {
         self.again.end -= usize::from(index < self.again.end);
         // PUBCOMP ends what PUBREC confirmed.
         let confirms = ack.kind != AckKind::PubComp;
+        if let Some(one) = &done {
+            self.done_with(&one.delivery);
+        }
         Acknowledged::Done(done.filter(|_| confirms).map(|one| one.delivery))
     }
 
@@ -503,11 +554,13 @@ impl Session {
             let tail = match self.write(now, &delivery, packet_id, false, out) {
                 Ok(tail) => tail,
                 Err(Unsendable::Expired) => {
+                    self.done_with(&delivery);
                     watch.dropped(&delivery, "expired");
                     done.expired += 1;
                     continue;
                 }
                 Err(Unsendable::TooLarge) => {
+                    self.done_with(&delivery);
                     watch.dropped(&delivery, "too_large");
                     done.too_large += 1;
                     continue;
@@ -520,6 +573,7 @@ impl Session {
                     delivery,
                     packet_id,
                     phase: Phase::Sent,
+                    noted: None,
                 });
             }
             if tail.is_some() {

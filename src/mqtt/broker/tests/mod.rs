@@ -1,5 +1,6 @@
 //! The machine without sockets: clients are links, packets go in as structures and out as bytes.
 
+mod journal;
 mod manage;
 
 use std::net::Ipv4Addr;
