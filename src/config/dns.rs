@@ -1,38 +1,22 @@
 //! `dns:` and `hosts:` (clash-api.md 3.2 and 3.3).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::controller::socket_address;
 use super::decode::Cursor;
-use super::domain::{PATTERN_EXPECTED, domain_pattern, pattern_or_set};
-use super::error::{ConfigError, Excerpt, Ignored, Reason, Warnings};
+use super::dns_names;
+use super::domain::{PATTERN_EXPECTED, domain_pattern};
+use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::nameserver;
 use super::section::Section;
-use crate::dns::options::{EnhancedMode, HostsValue, Options, Upstream};
+use crate::dns::options::{EnhancedMode, HostsValue, Options, Upstream, Via};
 use crate::metadata::Host;
 use crate::prefix::Prefix;
+use crate::rules::Library;
 
 /// Keys of mihomo's that are not served yet.
-const OTHER_KEYS: &[&str] = &[
-    "ipv6-timeout",
-    "prefer-h3",
-    "respect-rules",
-    "fallback",
-    "fallback-filter",
-    "fallback-lazy-query",
-    "nameserver-policy",
-    "proxy-server-nameserver-policy",
-    "direct-nameserver-follow-policy",
-    "cache-algorithm",
-    "listen-routing-mark",
-];
-
-/// What Windows asks to see whether it is online: real addresses unless `fake-ip-filter` is given.
-const FILTER_ABSENT: [&str; 3] = [
-    "dns.msftncsi.com",
-    "www.msftncsi.com",
-    "www.msftconnecttest.com",
-];
+const OTHER_KEYS: &[&str] = &["prefer-h3", "cache-algorithm", "listen-routing-mark"];
 
 /// Addresses that a fake range needs: its first four are not handed out (clash-api.md 4.3), nor is
 /// its last.
@@ -45,10 +29,11 @@ const CACHE_SIZE_MAX: u32 = 1 << 20;
 pub(super) fn decode(
     section: &mut Section<'_>,
     store_fake_ip: bool,
+    library: &Library,
     warnings: &mut Warnings,
 ) -> Result<Options, ConfigError> {
     let mut options = match section.take("dns") {
-        Some(dns) => dns_section(&dns, warnings)?,
+        Some(dns) => dns_section(&dns, library, warnings)?,
         None => Options::default(),
     };
     options.store_fake_ip = store_fake_ip;
@@ -60,22 +45,23 @@ pub(super) fn decode(
                     found: Excerpt::of(name),
                 }));
             };
-            if let Some(value) = hosts_value(&value, warnings)? {
-                options.hosts.push((pattern, value));
-            }
+            options.hosts.push((pattern, hosts_value(&value)?));
         }
     }
     Ok(options)
 }
 
-fn dns_section(dns: &Cursor<'_>, warnings: &mut Warnings) -> Result<Options, ConfigError> {
+fn dns_section(
+    dns: &Cursor<'_>,
+    library: &Library,
+    warnings: &mut Warnings,
+) -> Result<Options, ConfigError> {
     let absent = Options::default();
     let mut section = dns.section()?;
     let enable = section.boolean("enable", false)?;
     let listen = section.take("listen");
-    let (filter, filter_whitelist) = fake_ip_filter(&mut section, warnings)?;
     let nameserver_at = section.take("nameserver");
-    let options = Options {
+    let mut options = Options {
         enable,
         listen: listen.map(|at| socket_address(&at)).transpose()?,
         ipv6: section.boolean("ipv6", absent.ipv6)?,
@@ -86,8 +72,7 @@ fn dns_section(dns: &Cursor<'_>, warnings: &mut Warnings) -> Result<Options, Con
         fake_ip_range: fake_range(&mut section, "fake-ip-range", true)?
             .unwrap_or(absent.fake_ip_range),
         fake_ip_range6: fake_range(&mut section, "fake-ip-range6", false)?,
-        fake_ip_filter: filter,
-        fake_ip_filter_whitelist: filter_whitelist,
+        fake_ip_filter: dns_names::fake_ip_filter(&mut section, library, warnings)?,
         fake_ip_ttl: section.number("fake-ip-ttl", absent.fake_ip_ttl)?,
         store_fake_ip: absent.store_fake_ip,
         use_hosts: section.boolean("use-hosts", absent.use_hosts)?,
@@ -100,8 +85,19 @@ fn dns_section(dns: &Cursor<'_>, warnings: &mut Warnings) -> Result<Options, Con
             Some(list) => nameserver::decode(list, warnings)?,
             None => Vec::new(),
         },
+        policy: dns_names::policy(&mut section, "nameserver-policy", library, warnings)?,
+        fallback: nameservers(&mut section, "fallback", warnings)?,
+        fallback_filter: dns_names::fallback_filter(&mut section, library, warnings)?,
         proxy_server_nameserver: nameservers(&mut section, "proxy-server-nameserver", warnings)?,
+        proxy_server_policy: dns_names::policy(
+            &mut section,
+            "proxy-server-nameserver-policy",
+            library,
+            warnings,
+        )?,
         direct_nameserver: nameservers(&mut section, "direct-nameserver", warnings)?,
+        direct_follows_policy: section.boolean("direct-nameserver-follow-policy", false)?,
+        ipv6_timeout: ipv6_timeout(&mut section, absent.ipv6_timeout)?,
         cache_size: cache_size(&mut section, absent.cache_size)?,
         hosts: Vec::new(),
     };
@@ -110,6 +106,14 @@ fn dns_section(dns: &Cursor<'_>, warnings: &mut Warnings) -> Result<Options, Con
             return Err(section.at().missing("nameserver", Reason::NoNameserver));
         };
         return Err(list.fail(Reason::NoNameserver));
+    }
+    if let Some(at) = section.take("respect-rules")
+        && at.boolean()?
+    {
+        if options.proxy_server_nameserver.is_empty() {
+            return Err(at.fail(Reason::RulesWithoutServers));
+        }
+        respect_rules(&mut options);
     }
     section.not_implemented(OTHER_KEYS, warnings);
     section.finish(warnings);
@@ -178,27 +182,26 @@ fn fake_range(
     Ok(Some(range))
 }
 
-fn fake_ip_filter(
-    section: &mut Section<'_>,
-    warnings: &mut Warnings,
-) -> Result<(Vec<Box<str>>, bool), ConfigError> {
-    let whitelist = match section.take("fake-ip-filter-mode") {
-        None => false,
-        Some(mode) => match mode.text()? {
-            "blacklist" => false,
-            "whitelist" => true,
-            "rule" => return Err(mode.fail(Reason::NotImplemented(Excerpt::of("rule")))),
-            _ => return Err(mode.expected("blacklist or whitelist")),
-        },
-    };
-    let Some(list) = section.take("fake-ip-filter") else {
-        return Ok((FILTER_ABSENT.map(Box::from).to_vec(), whitelist));
-    };
-    let mut filter = Vec::new();
-    for item in list.items()? {
-        filter.extend(pattern_or_set(&item, warnings)?);
+/// Reaches the servers that say nothing else as the rules say. Those that find proxies are not among
+/// them: a rule may lead to a proxy that is not found yet.
+fn respect_rules(options: &mut Options) {
+    let policies = options.policy.iter_mut().map(|entry| &mut entry.servers);
+    let lists = [&mut options.nameserver, &mut options.fallback];
+    for upstream in lists.into_iter().chain(policies).flatten() {
+        if let Upstream::Server(server) = upstream
+            && server.via == Via::Direct
+        {
+            server.via = Via::Rules;
+        }
     }
-    Ok((filter, whitelist))
+}
+
+fn ipv6_timeout(section: &mut Section<'_>, absent: Duration) -> Result<Duration, ConfigError> {
+    let Some(value) = section.take("ipv6-timeout") else {
+        return Ok(absent);
+    };
+    let milliseconds = value.integer(0..=60_000, "milliseconds (at most 60000)")?;
+    Ok(Duration::from_millis(milliseconds.into()))
 }
 
 fn cache_size(section: &mut Section<'_>, absent: usize) -> Result<usize, ConfigError> {
@@ -213,11 +216,8 @@ fn cache_size(section: &mut Section<'_>, absent: usize) -> Result<usize, ConfigE
         .unwrap_or(absent))
 }
 
-/// One or several addresses, or one name. `lan` is not served.
-fn hosts_value(
-    value: &Cursor<'_>,
-    warnings: &mut Warnings,
-) -> Result<Option<HostsValue>, ConfigError> {
+/// One or several addresses, one name, or `lan`.
+fn hosts_value(value: &Cursor<'_>) -> Result<HostsValue, ConfigError> {
     const EXPECTED: &str = "IP addresses, or one domain name of at least two labels";
     let name_or_address = |item: &Cursor<'_>| {
         item.parse(EXPECTED, |text| match Host::parse(text)? {
@@ -226,8 +226,7 @@ fn hosts_value(
         })
     };
     if !value.is_list() && value.text()? == "lan" {
-        warnings.note(value, Ignored::ValueNotImplemented(Excerpt::of("lan")));
-        return Ok(None);
+        return Ok(HostsValue::Lan);
     }
     let mut addresses = Vec::new();
     let list = &value.weak(); // a single value is a list of one
@@ -235,12 +234,12 @@ fn hosts_value(
     for item in list.items()? {
         match name_or_address(&item)? {
             Host::Ip(ip) => addresses.push(ip),
-            Host::Name(name) if single => return Ok(Some(HostsValue::Alias(name))),
+            Host::Name(name) if single => return Ok(HostsValue::Alias(name)),
             Host::Name(_) => return Err(item.expected("IP addresses only, as there are several")),
         }
     }
     if addresses.is_empty() {
         return Err(value.expected(EXPECTED));
     }
-    Ok(Some(HostsValue::Addresses(addresses)))
+    Ok(HostsValue::Addresses(addresses))
 }

@@ -94,6 +94,8 @@ pub enum Reason {
     NoMembers,
     /// `dns.enable` without `nameserver`.
     NoNameserver,
+    /// `respect-rules` without `proxy-server-nameserver`.
+    RulesWithoutServers,
     /// `dns-hijack` without `dns.enable`.
     HijackWithoutDns,
     /// An address range with too few addresses to hand out.
@@ -137,6 +139,9 @@ impl fmt::Display for Reason {
             Self::Missing => "required key is missing",
             Self::NoMembers => "the group has no members: give it proxies",
             Self::NoNameserver => "dns is enabled, so at least one nameserver is needed",
+            Self::RulesWithoutServers => {
+                "needs proxy-server-nameserver, which finds the proxies that rules may lead to"
+            }
             Self::HijackWithoutDns => "needs dns.enable: true, which answers what is hijacked",
             Self::RangeTooSmall => "the range is too small: at least 8 addresses are needed",
             Self::MarkOutsideMask => "the mark has bits outside its mask",

@@ -11,6 +11,7 @@
 mod controller;
 mod decode;
 mod dns;
+mod dns_names;
 mod domain;
 mod error;
 mod general;
@@ -188,7 +189,11 @@ impl Config {
         for provider in &rule_providers {
             library.add_set(Arc::clone(&provider.set));
         }
-        let dns = dns::decode(section, store_fake_ip, warnings)?;
+        let mut sets = dns_names::Sets {
+            library: &library,
+            uses: &mut uses,
+        };
+        let dns = dns::decode(section, store_fake_ip, &mut sets, warnings)?;
         let groups = section.list("proxy-groups", |item| groups::decode(item, warnings))?;
         let (sniffer, proxies) = (
             sniffer::decode(section, warnings)?,

@@ -112,7 +112,7 @@ pub fn dns_server(
         outbounds: Arc::new(ByTunnel(Arc::clone(ties.tunnel))),
     };
     let parts = Parts {
-        resolver: Resolver::new(options, hosts.clone(), Arc::new(sockets)),
+        resolver: Resolver::new(options, hosts.clone(), Arc::new(sockets))?,
         hosts,
         fake_ip: tables.fake_ip.clone(),
         mapping: Arc::clone(&tables.mapping),

@@ -98,7 +98,10 @@ impl Hosts {
 
     fn find_one(&self, name: &str, now: Instant) -> Option<HostsValue> {
         if let Some(found) = self.patterns.find(name) {
-            return self.values.get(found).cloned();
+            return match self.values.get(found)? {
+                HostsValue::Lan => Some(HostsValue::Addresses(own_addresses())),
+                value => Some(value.clone()),
+            };
         }
         if let Some(system) = &self.system {
             let mut file = system.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,6 +115,21 @@ impl Hosts {
             HostsValue::Addresses(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
         })
     }
+}
+
+/// The addresses of this machine that others can reach it by.
+fn own_addresses() -> Vec<IpAddr> {
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    };
+    let reachable = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    interfaces.filter_map(address).filter(reachable).collect()
 }
 
 impl SystemFile {

@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::names::Item;
 use crate::prefix::Prefix;
+use crate::rules::Matcher;
 
 /// `dns:` and `hosts:`.
 #[derive(Clone, Debug)]
@@ -20,10 +24,8 @@ pub struct Options {
     pub fake_ip_range: Prefix,
     /// `fake-ip-range6`; none: AAAA of fake names is answered empty.
     pub fake_ip_range6: Option<Prefix>,
-    /// `fake-ip-filter`: domain wildcards.
-    pub fake_ip_filter: Vec<Box<str>>,
-    /// `fake-ip-filter-mode`: `false` blacklist, `true` whitelist.
-    pub fake_ip_filter_whitelist: bool,
+    /// `fake-ip-filter`, by its mode.
+    pub fake_ip_filter: FakeIpFilter,
     /// `fake-ip-ttl`, seconds.
     pub fake_ip_ttl: u32,
     /// `profile.store-fake-ip`.
@@ -36,10 +38,22 @@ pub struct Options {
     pub default_nameserver: Vec<Upstream>,
     /// `nameserver`.
     pub nameserver: Vec<Upstream>,
+    /// `nameserver-policy`, in file order.
+    pub policy: Vec<PolicyEntry>,
+    /// `fallback`.
+    pub fallback: Vec<Upstream>,
+    /// `fallback-filter`, `fallback-lazy-query`.
+    pub fallback_filter: FallbackOptions,
     /// `proxy-server-nameserver`.
     pub proxy_server_nameserver: Vec<Upstream>,
+    /// `proxy-server-nameserver-policy`.
+    pub proxy_server_policy: Vec<PolicyEntry>,
     /// `direct-nameserver`.
     pub direct_nameserver: Vec<Upstream>,
+    /// `direct-nameserver-follow-policy`.
+    pub direct_follows_policy: bool,
+    /// `ipv6-timeout`: how long addresses of IPv4 wait for those of IPv6.
+    pub ipv6_timeout: Duration,
     /// `cache-max-size`, answers.
     pub cache_size: usize,
     /// `hosts:` in file order: domain wildcard to its value.
@@ -55,6 +69,48 @@ pub enum EnhancedMode {
     RedirHost,
     /// Fake addresses.
     FakeIp,
+}
+
+/// `fake-ip-filter` and `fake-ip-filter-mode`.
+#[derive(Clone, Debug)]
+pub enum FakeIpFilter {
+    /// These names have real addresses.
+    Blacklist(Vec<Item>),
+    /// Only these names have fake addresses.
+    Whitelist(Vec<Item>),
+    /// The first condition that holds decides; where none does the address is fake.
+    Rules(Vec<FilterRule>),
+}
+
+/// A line of `fake-ip-filter` in mode `rule`.
+#[derive(Clone, Debug)]
+pub struct FilterRule {
+    /// What it asks of the name.
+    pub matcher: Arc<dyn Matcher>,
+    /// `real-ip`, else `fake-ip`.
+    pub real: bool,
+}
+
+/// An entry of `nameserver-policy`.
+#[derive(Clone, Debug)]
+pub struct PolicyEntry {
+    /// Whom it is for.
+    pub names: Vec<Item>,
+    /// Who is asked.
+    pub servers: Vec<Upstream>,
+}
+
+/// When the fallback's answer counts.
+#[derive(Clone, Debug, Default)]
+pub struct FallbackOptions {
+    /// `domain` and `geosite`: only the fallback is asked for these.
+    pub names: Vec<Item>,
+    /// `ipcidr`: such addresses of the main servers are not believed.
+    pub refused: Vec<Prefix>,
+    /// `geoip`: nor are those that this does not match.
+    pub home: Option<Arc<dyn Matcher>>,
+    /// Ask it only when it is needed, not at once.
+    pub lazy: bool,
 }
 
 /// One nameserver address.
@@ -156,6 +212,8 @@ pub enum HostsValue {
     Addresses(Vec<IpAddr>),
     /// Another name, lower case.
     Alias(Box<str>),
+    /// `lan`: the addresses of this machine's interfaces.
+    Lan,
 }
 
 impl Default for Options {
@@ -168,8 +226,7 @@ impl Default for Options {
             mode: EnhancedMode::RedirHost,
             fake_ip_range: Prefix::new(IpAddr::from([198, 18, 0, 1]), 16),
             fake_ip_range6: None,
-            fake_ip_filter: Vec::new(),
-            fake_ip_filter_whitelist: false,
+            fake_ip_filter: FakeIpFilter::Blacklist(Vec::new()),
             fake_ip_ttl: 1,
             store_fake_ip: false,
             use_hosts: true,
@@ -178,8 +235,14 @@ impl Default for Options {
                 .map(upstream)
                 .to_vec(),
             nameserver: Vec::new(),
+            policy: Vec::new(),
+            fallback: Vec::new(),
+            fallback_filter: FallbackOptions::default(),
             proxy_server_nameserver: Vec::new(),
+            proxy_server_policy: Vec::new(),
             direct_nameserver: Vec::new(),
+            direct_follows_policy: false,
+            ipv6_timeout: Duration::from_millis(100),
             cache_size: 4096,
             hosts: Vec::new(),
         }

@@ -9,8 +9,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
@@ -23,12 +23,14 @@ use crate::outbound::{BoxFuture, IpVersion, Purpose, Resolve};
 use crate::platform::clock;
 
 use super::cache::{Cache, Freshness, Key};
-use super::hosts::Hosts;
+use super::domain_set::BadPattern;
+use super::hosts::{Found, Hosts};
 use super::message::record::Answer;
 use super::message::{Question, types};
-use super::options::{Options, Upstream, Via};
+use super::options::{Options, PolicyEntry, Upstream, Via};
+use super::plan::Plan;
 use super::upstream::egress::Egress;
-use super::upstream::{Asked, Bootstrap, EXCHANGE_TIME, Failure, Reach, Remotes, Set as Servers};
+use super::upstream::{Asked, Bootstrap, EXCHANGE_TIME, Failure, Reach, Remotes};
 
 /// Different questions at upstreams at once; each takes a socket for every server of its set, and
 /// a process on OpenWrt has 1024 descriptors. Further ones wait their turn, for as long as an
@@ -36,8 +38,6 @@ use super::upstream::{Asked, Bootstrap, EXCHANGE_TIME, Failure, Reach, Remotes, 
 pub const EXCHANGES_MAX: usize = 128;
 /// Stale answers being asked for anew at once; further ones are refreshed when next used.
 pub const REFRESHES_MAX: usize = 32;
-/// How long addresses of IPv4 wait for those of IPv6 (`ipv6-timeout`'s default).
-const IPV6_TIME: Duration = Duration::from_millis(100);
 
 /// The sets of servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,11 +67,12 @@ pub type Outcome = Result<Arc<[u8]>, Failure>;
 /// Table: answers kept and questions in flight; the sets of servers are fixed.
 pub struct Resolver {
     me: Weak<Self>,
-    main: Servers,
-    default: Servers,
-    direct: Option<Servers>,
-    proxy_server: Servers,
+    main: Plan,
+    default: Plan,
+    direct: Option<Plan>,
+    proxy_server: Plan,
     ipv6: bool,
+    ipv6_timeout: Duration,
     hosts: Option<Arc<Hosts>>,
     cache: Cache,
     in_flight: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>,
@@ -81,44 +82,45 @@ pub struct Resolver {
 
 impl Resolver {
     /// A resolver by these options; `hosts`: the tables that its users see, if `use-hosts`.
-    #[must_use]
-    pub fn new(options: &Options, hosts: Option<Arc<Hosts>>, egress: Arc<dyn Egress>) -> Arc<Self> {
-        let main: Box<[Upstream]> = if options.enable && !options.nameserver.is_empty() {
-            options.nameserver.as_slice().into()
-        } else {
-            [Upstream::System].into()
+    ///
+    /// # Errors
+    /// [`BadPattern`]: a policy or filter, by the index of its entry.
+    pub fn new(
+        options: &Options,
+        hosts: Option<Arc<Hosts>>,
+        egress: Arc<dyn Egress>,
+    ) -> Result<Arc<Self>, BadPattern> {
+        let bootstrap = Arc::<OnceLock<_>>::default();
+        let reach = Reach {
+            egress,
+            bootstrap: None,
+            own: options.listen.into_iter().collect(),
         };
-        let given = |list: &[Upstream]| (options.enable && !list.is_empty()).then(|| list.into());
-        let own: Box<[SocketAddr]> = options.listen.into_iter().collect();
-        Arc::new_cyclic(|me: &Weak<Self>| {
-            let reach = Reach {
-                egress,
-                bootstrap: None,
-                own,
-            };
-            // Whoever resolves the others' names cannot have one.
-            let mut literals = Remotes::new(reach.clone());
-            let mut remotes = Remotes::new(Reach {
-                bootstrap: Some(Weak::clone(me) as Weak<dyn Bootstrap>),
-                ..reach
-            });
-            Self {
-                me: Weak::clone(me),
-                proxy_server: remotes.set(
-                    &given(&options.proxy_server_nameserver)
-                        .unwrap_or_else(|| without_detours(&main)),
-                ),
-                direct: given(&options.direct_nameserver).map(|list| remotes.set(&list)),
-                default: literals.set(&options.default_nameserver),
-                main: remotes.set(&main),
-                ipv6: options.ipv6,
-                hosts,
-                cache: Cache::new(options.cache_size, clock::now()),
-                in_flight: Mutex::default(),
-                permits: Semaphore::new(EXCHANGES_MAX),
-                refreshes: Mutex::default(),
-            }
-        })
+        // Whoever resolves the others' names cannot have one.
+        let mut literals = Remotes::new(reach.clone());
+        let default = Plan::plain(literals.set(&options.default_nameserver));
+        let mut remotes = Remotes::new(Reach {
+            bootstrap: Some(Arc::clone(&bootstrap)),
+            ..reach
+        });
+        let plans = plans(options, &mut remotes)?;
+        let resolver = Arc::new_cyclic(|me: &Weak<Self>| Self {
+            me: Weak::clone(me),
+            main: plans.main,
+            direct: plans.direct,
+            proxy_server: plans.proxy_server,
+            default,
+            ipv6: options.ipv6,
+            ipv6_timeout: options.ipv6_timeout,
+            hosts,
+            cache: Cache::new(options.cache_size, clock::now()),
+            in_flight: Mutex::default(),
+            permits: Semaphore::new(EXCHANGES_MAX),
+            refreshes: Mutex::default(),
+        });
+        // Set here alone.
+        let _ = bootstrap.set(Arc::downgrade(&resolver) as Weak<dyn Bootstrap>);
+        Ok(resolver)
     }
 
     /// The answer of the main set, from the cache or from upstream; no hosts, no fake addresses.
@@ -226,7 +228,7 @@ impl Resolver {
             checking_disabled: manner.checking_disabled,
             dnssec_ok: manner.dnssec_ok,
         };
-        self.servers(set).ask(asked).await
+        self.plan(set).ask(asked).await
     }
 
     fn keep(&self, key: &Key, bytes: &[u8]) {
@@ -271,7 +273,7 @@ impl Resolver {
         }
     }
 
-    fn servers(&self, set: Set) -> &Servers {
+    fn plan(&self, set: Set) -> &Plan {
         match set {
             Set::Main => &self.main,
             Set::Default => &self.default,
@@ -307,9 +309,12 @@ impl Resolver {
         let v4 = Box::pin(self.addresses_of(set, name, types::A));
         let v6 = Box::pin(self.addresses_of(set, name, types::AAAA));
         let (v4, v6) = match select(v4, v6).await {
-            Either::Left((v4, v6)) if v4.as_ref().is_ok_and(|found| !found.is_empty()) => {
-                (v4, timeout(IPV6_TIME, v6).await.unwrap_or(Ok(Vec::new())))
-            }
+            Either::Left((v4, v6)) if v4.as_ref().is_ok_and(|found| !found.is_empty()) => (
+                v4,
+                timeout(self.ipv6_timeout, v6)
+                    .await
+                    .unwrap_or(Ok(Vec::new())),
+            ),
             Either::Left((v4, v6)) => (v4, v6.await),
             Either::Right((v6, v4)) => (v4.await, v6),
         };
@@ -323,6 +328,10 @@ impl Resolver {
         }
     }
 
+    fn look_at_hosts(&self, name: &str) -> Option<Found> {
+        self.hosts.as_ref()?.find(name, clock::now())
+    }
+
     async fn resolve_name(
         &self,
         name: &str,
@@ -332,11 +341,7 @@ impl Resolver {
         if let Ok(literal) = name.parse() {
             return Ok(vec![literal]);
         }
-        let hosts = self
-            .hosts
-            .as_ref()
-            .filter(|_| purpose != Purpose::ProxyServer);
-        let found = hosts.and_then(|hosts| hosts.find(name, clock::now()));
+        let found = self.look_at_hosts(name);
         let (alias, known) = found.map_or((None, None), |found| (found.alias, found.addresses));
         let name = alias.as_deref().unwrap_or(name);
         let set = self.set_for(purpose);
@@ -377,6 +382,11 @@ impl Resolve for Resolver {
 impl Bootstrap for Resolver {
     fn addresses<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, Failure>> {
         Box::pin(async move {
+            let found = self.look_at_hosts(name);
+            let known = found.and_then(|found| found.addresses);
+            if let Some(known) = known.filter(|known| !known.is_empty()) {
+                return Ok(known);
+            }
             let v4 = self.addresses_of(Set::Default, name, types::A).await;
             match v4 {
                 Ok(found) if !found.is_empty() => Ok(found),
@@ -409,16 +419,65 @@ impl Drop for Lead<'_> {
     }
 }
 
+/// The plans of a configuration.
+struct Plans {
+    main: Plan,
+    direct: Option<Plan>,
+    proxy_server: Plan,
+}
+
+fn plans(options: &Options, remotes: &mut Remotes) -> Result<Plans, BadPattern> {
+    if !options.enable || options.nameserver.is_empty() {
+        // DNS that is not configured: the system's servers for everything.
+        return Ok(Plans {
+            main: Plan::plain(remotes.set(&[Upstream::System])),
+            direct: None,
+            proxy_server: Plan::plain(remotes.set(&[Upstream::System])),
+        });
+    }
+    let main = Plan::plain(remotes.set(&options.nameserver))
+        .with_policy(&options.policy, remotes)?
+        .with_fallback(&options.fallback, &options.fallback_filter, remotes)?;
+    let direct = if options.direct_nameserver.is_empty() {
+        None
+    } else {
+        let plan = Plan::plain(remotes.set(&options.direct_nameserver));
+        let policy: &[_] = if options.direct_follows_policy {
+            &options.policy
+        } else {
+            &[]
+        };
+        Some(plan.with_policy(policy, remotes)?)
+    };
+    let proxy_server = if options.proxy_server_nameserver.is_empty() {
+        let entry = |entry: &PolicyEntry| PolicyEntry {
+            names: entry.names.clone(),
+            servers: without_detours(&entry.servers),
+        };
+        let policy: Vec<_> = options.policy.iter().map(entry).collect();
+        let main = without_detours(&options.nameserver);
+        Plan::plain(remotes.set(&main)).with_policy(&policy, remotes)?
+    } else {
+        Plan::plain(remotes.set(&options.proxy_server_nameserver))
+            .with_policy(&options.proxy_server_policy, remotes)?
+    };
+    Ok(Plans {
+        main,
+        direct,
+        proxy_server,
+    })
+}
+
 /// The servers that are reached without a proxy: the name of a proxy's own server must not be asked
 /// for through that proxy. None left: the system's.
-fn without_detours(main: &[Upstream]) -> Box<[Upstream]> {
+fn without_detours(servers: &[Upstream]) -> Vec<Upstream> {
     let straight = |upstream: &&Upstream| match upstream {
         Upstream::Server(server) => server.via == Via::Direct,
         Upstream::System | Upstream::Dhcp(_) | Upstream::Rcode(_) => true,
     };
-    let left: Box<[Upstream]> = main.iter().filter(straight).cloned().collect();
+    let left: Vec<Upstream> = servers.iter().filter(straight).cloned().collect();
     if left.is_empty() {
-        [Upstream::System].into()
+        vec![Upstream::System]
     } else {
         left
     }

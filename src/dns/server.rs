@@ -15,14 +15,15 @@ use tokio::sync::Semaphore;
 
 use crate::platform::clock;
 
-use super::domain_set::{BadPattern, DomainSet};
+use super::domain_set::BadPattern;
 use super::fake_ip::{FakeIp, Family};
 use super::hosts::{self, Hosts};
 use super::mapping::{Mapping, ReverseMapping};
 use super::message::build::{self, Transport};
 use super::message::record::Answer;
 use super::message::{CLASS_IN, NAME_BYTES_MAX, Name, Query, Question, Rejected, rcode, types};
-use super::options::{EnhancedMode, Options};
+use super::names::{Names, matches};
+use super::options::{EnhancedMode, FakeIpFilter, FilterRule, Options};
 use super::resolver::{Manner, Resolver};
 
 /// Queries that wait for an upstream at once, over all listeners; the newest beyond it gets
@@ -71,10 +72,42 @@ pub struct Server {
     mode: EnhancedMode,
     ipv6: bool,
     fake_ip_ttl: u32,
-    filter: DomainSet,
-    filter_whitelist: bool,
+    filter: Filter,
     parts: Parts,
     waiting: Semaphore,
+}
+
+/// `fake-ip-filter`, compiled.
+enum Filter {
+    Names { listed: Names, whitelist: bool },
+    Rules(Box<[FilterRule]>),
+}
+
+impl Filter {
+    fn new(options: &FakeIpFilter) -> Result<Self, BadPattern> {
+        Ok(match options {
+            FakeIpFilter::Blacklist(items) => Self::Names {
+                listed: Names::of(items)?,
+                whitelist: false,
+            },
+            FakeIpFilter::Whitelist(items) => Self::Names {
+                listed: Names::of(items)?,
+                whitelist: true,
+            },
+            FakeIpFilter::Rules(rules) => Self::Rules(rules.as_slice().into()),
+        })
+    }
+
+    /// Whether it lets `name` have a fake address.
+    fn fakes(&self, name: &str) -> bool {
+        match self {
+            Self::Names { listed, whitelist } => listed.contains(name) == *whitelist,
+            Self::Rules(rules) => {
+                let deciding = rules.iter().find(|rule| matches(&*rule.matcher, name));
+                !deciding.is_some_and(|rule| rule.real)
+            }
+        }
+    }
 }
 
 /// What is left to ask upstream.
@@ -94,8 +127,7 @@ impl Server {
             mode: options.mode,
             ipv6: options.ipv6,
             fake_ip_ttl: options.fake_ip_ttl,
-            filter: DomainSet::new(options.fake_ip_filter.iter().map(|pattern| &**pattern))?,
-            filter_whitelist: options.fake_ip_filter_whitelist,
+            filter: Filter::new(&options.fake_ip_filter)?,
             parts,
             waiting: Semaphore::new(WAITING_MAX),
         })
@@ -343,7 +375,7 @@ impl Server {
     fn is_faked(&self, name: &str) -> bool {
         self.mode == EnhancedMode::FakeIp
             && self.parts.fake_ip.is_some()
-            && self.filter.contains(name) == self.filter_whitelist
+            && self.filter.fakes(name)
             && !self
                 .parts
                 .policy

@@ -18,7 +18,7 @@ use super::message::build::{self, Extras, Transport};
 use super::message::record::Answer;
 use super::message::{NAME_BYTES_MAX, Query, Question, rcode, types};
 use super::options::{
-    EnhancedMode, HostsValue, Options, Protocol, Server as NameServer, Upstream, Via,
+    EnhancedMode, FakeIpFilter, HostsValue, Options, Protocol, Server as NameServer, Upstream, Via,
 };
 use super::resolver::{Manner, Resolver};
 use super::server::{Parts, Policy, Server};
@@ -146,7 +146,7 @@ fn options(nameserver: &[Upstream]) -> Options {
 }
 
 fn resolver(servers: &Upstreams) -> Arc<Resolver> {
-    Resolver::new(&options(&servers.list), None, sockets())
+    Resolver::new(&options(&servers.list), None, sockets()).unwrap()
 }
 
 async fn ask(resolver: &Resolver, name: &str, qtype: u16) -> Result<Vec<IpAddr>, Failure> {
@@ -270,7 +270,7 @@ async fn names_resolve_by_hosts_then_upstream_in_the_order_wanted() {
         HostsValue::Addresses(ips(&["fd00::1", "192.0.2.9"])),
     )];
     let hosts = Arc::new(Hosts::new(&table, None).unwrap());
-    let resolver = Resolver::new(&options(&servers.list), Some(hosts), sockets());
+    let resolver = Resolver::new(&options(&servers.list), Some(hosts), sockets()).unwrap();
     for (name, version, want) in [
         ("192.0.2.7", IpVersion::Dual, &["192.0.2.7"][..]),
         ("box.lan", IpVersion::Dual, &["192.0.2.9", "fd00::1"]),
@@ -292,7 +292,7 @@ async fn names_resolve_by_hosts_then_upstream_in_the_order_wanted() {
     let by_proxy = resolver
         .resolve("box.lan", IpVersion::V4Only, Purpose::ProxyServer)
         .await;
-    assert_eq!(by_proxy.unwrap(), ips(&["192.0.2.1"]));
+    assert_eq!(by_proxy.unwrap(), ips(&["192.0.2.9"]));
 }
 
 #[tokio::test]
@@ -318,7 +318,7 @@ async fn a_server_given_by_name_is_found_by_default_nameserver() {
     }
     let mut options = options(&servers.list);
     options.default_nameserver = bootstrap.list;
-    let resolver = Resolver::new(&options, None, sockets());
+    let resolver = Resolver::new(&options, None, sockets()).unwrap();
     assert_eq!(
         ask(&resolver, "a.example", types::A).await,
         Ok(ips(&["192.0.2.1"]))
@@ -434,7 +434,7 @@ async fn a_server_behind_a_proxy_is_asked_through_it_by_its_name() {
             ..NameServer::new(protocol, "dns.example", 53)
         };
         let options = options(&[Upstream::Server(behind)]);
-        let resolver = Resolver::new(&options, None, Arc::clone(&sockets) as _);
+        let resolver = Resolver::new(&options, None, Arc::clone(&sockets) as _).unwrap();
         assert_eq!(
             ask(&resolver, "a.example", types::A).await,
             Ok(ips(&["192.0.2.1"]))
@@ -449,7 +449,8 @@ async fn a_constant_upstream_answers_with_its_code() {
         &options(&[Upstream::Rcode(rcode::NXDOMAIN)]),
         None,
         sockets(),
-    );
+    )
+    .unwrap();
     let question = Question::new("a.example", types::TXT).unwrap();
     let answer = resolver.query(&question, Manner::default()).await.unwrap();
     assert_eq!(Answer::parse(&answer).unwrap().rcode(), rcode::NXDOMAIN);
@@ -478,7 +479,7 @@ async fn server(mode: EnhancedMode, behaviour: Behaviour) -> (Arc<Server>, Arc<N
     let servers = name_servers(&[behaviour]).await;
     let mut options = options(&servers.list);
     options.mode = mode;
-    options.fake_ip_filter = vec!["+.real.example".into()];
+    options.fake_ip_filter = FakeIpFilter::Blacklist(vec!["+.real.example".into()]);
     let table = [
         ("box.lan".into(), HostsValue::Addresses(ips(&["192.0.2.9"]))),
         ("alias.lan".into(), HostsValue::Alias("box.lan".into())),
@@ -491,7 +492,7 @@ async fn server(mode: EnhancedMode, behaviour: Behaviour) -> (Arc<Server>, Arc<N
     let hosts = Arc::new(Hosts::new(&table, None).unwrap());
     let noted = Arc::new(Noted::default());
     let parts = Parts {
-        resolver: Resolver::new(&options, Some(Arc::clone(&hosts)), sockets()),
+        resolver: Resolver::new(&options, Some(Arc::clone(&hosts)), sockets()).unwrap(),
         hosts: Some(hosts),
         fake_ip: Some(Arc::new(FakeIp::new(options.fake_ip_range, None).unwrap())),
         mapping: Arc::new(ReverseMapping::default()),

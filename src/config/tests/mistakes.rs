@@ -521,6 +521,30 @@ fn dns_mistakes() {
         "dns: {default-nameserver: [^'tls://a.example']}",
         "dns.default-nameserver[0]: expected the IP address of a nameserver, found `tls://a.example`",
     );
+}
+
+#[test]
+fn policy_and_filter_mistakes() {
+    wrong(
+        "dns: {respect-rules: ^true, nameserver: [1.1.1.1]}",
+        "dns.respect-rules: needs proxy-server-nameserver, which finds the proxies that rules may lead to",
+    );
+    wrong(
+        "dns: {nameserver-policy: {'rule-set:gone': ^1.1.1.1}}",
+        "dns.nameserver-policy.rule-set:gone: RULE-SET \"gone\": no rule provider has this name",
+    );
+    wrong(
+        "dns: {nameserver-policy: {'a..b': ^1.1.1.1}}",
+        "dns.nameserver-policy.a..b: expected a domain name or wildcard (a.b, *.b, .b, +.b), found `a..b`",
+    );
+    wrong(
+        "dns: {nameserver-policy: {a: ^[]}}",
+        "dns.nameserver-policy.a: expected at least one nameserver, found an empty list",
+    );
+    wrong(
+        "dns: {fake-ip-filter-mode: rule, fake-ip-filter: [^'DOMAIN,a,DIRECT']}",
+        "dns.fake-ip-filter[0]: expected a rule that ends in fake-ip or real-ip, found `DOMAIN,a,DIRECT`",
+    );
     wrong(
         "dns: {default-nameserver: ^[]}",
         "dns.default-nameserver: expected at least one nameserver, found an empty list",
@@ -550,8 +574,8 @@ fn dns_mistakes() {
         "dns.fake-ip-filter[0]: expected a domain name or wildcard (a.b, *.b, .b, +.b), found `a..b`",
     );
     wrong(
-        "dns: {fake-ip-filter-mode: ^rule}",
-        "dns.fake-ip-filter-mode: not implemented yet: rule",
+        "dns: {fake-ip-filter-mode: ^often}",
+        "dns.fake-ip-filter-mode: expected blacklist, whitelist or rule, found `often`",
     );
     wrong(
         "hosts: {a.b: [1.2.3.4, ^c.d]}",

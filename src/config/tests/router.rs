@@ -6,7 +6,10 @@ use log::LevelFilter;
 
 use super::{ROUTER, good, warnings};
 use crate::config::{Config, FindProcess};
-use crate::dns::options::{EnhancedMode, HostsValue, Protocol as Dns, Server, Upstream, Via};
+use crate::dns::names::Item;
+use crate::dns::options::{
+    EnhancedMode, FakeIpFilter, HostsValue, Protocol as Dns, Server, Upstream, Via,
+};
 use crate::inbound::options::ListenerKind;
 use crate::metadata::Mac;
 use crate::netfilter::options::{Fail, Mark};
@@ -58,7 +61,13 @@ fn a_router_file_is_read_whole_dns_and_sniffer() {
     assert!(dns.enable && dns.ipv6 && dns.store_fake_ip);
     assert_eq!(dns.listen, "[::]:1053".parse().ok());
     assert_eq!(dns.mode, EnhancedMode::FakeIp);
-    assert_eq!(dns.fake_ip_filter, ["*.lan".into(), "+.local".into()]);
+    let FakeIpFilter::Blacklist(filter) = &dns.fake_ip_filter else {
+        panic!("a blacklist");
+    };
+    let patterns: Vec<&str> = filter.iter().map(pattern).collect();
+    assert_eq!(patterns, ["*.lan", "+.local"]);
+    assert_eq!(dns.fallback.len(), 1);
+    assert!(dns.policy.is_empty() && dns.fallback_filter.home.is_none());
     assert_eq!(
         dns.fake_ip_range6.map(|range| range.to_string()).as_deref(),
         Some("fdfe:dcba:9876::/64")
@@ -188,6 +197,73 @@ fn an_included_proxy_may_not_lead_back_to_its_group() {
     );
 }
 
+fn pattern(item: &Item) -> &str {
+    match item {
+        Item::Pattern(pattern) => pattern,
+        Item::Set(_) => "a set",
+    }
+}
+
+#[test]
+fn policies_and_filters_are_read() {
+    let config = good(
+        "rule-providers: {ads: {type: inline, behavior: domain, payload: [a.b]}}
+dns:
+  enable: true
+  nameserver: [1.1.1.1, 'tls://1.1.1.1#PROXY']
+  respect-rules: true
+  proxy-server-nameserver: [1.0.0.1]
+  nameserver-policy: {'RULE-SET:ads, ads': 9.9.9.9, '+.a,b.c': [system, 'tcp://8.8.8.8#RULES']}
+  fallback: [8.8.4.4]
+  fallback-filter: {geoip: false, ipcidr: [240.0.0.0/4], domain: [+.x.y]}
+  fallback-lazy-query: true
+  direct-nameserver: [9.9.9.9]
+  direct-nameserver-follow-policy: true
+  ipv6-timeout: 300
+  fake-ip-filter-mode: rule
+  fake-ip-filter: ['RULE-SET,ads,real-ip', 'MATCH,fake-ip']
+proxies: [{name: PROXY, type: socks5, server: 192.0.2.1, port: 1}]
+",
+    );
+    let dns = &config.dns;
+    let vias = |servers: &[Upstream]| -> Vec<Option<Via>> {
+        let via = |upstream: &Upstream| match upstream {
+            Upstream::Server(server) => Some(server.via.clone()),
+            _ => None,
+        };
+        servers.iter().map(via).collect()
+    };
+    let named = Via::Named("PROXY".into());
+    assert_eq!(vias(&dns.nameserver), [Some(Via::Rules), Some(named)]);
+    assert_eq!(vias(&dns.fallback), [Some(Via::Rules)]);
+    for servers in [&dns.proxy_server_nameserver, &dns.direct_nameserver] {
+        assert_eq!(vias(servers), [Some(Via::Direct)]);
+    }
+    let [sets, names] = dns.policy.as_slice() else {
+        panic!("two entries");
+    };
+    assert_eq!(
+        sets.names.iter().map(pattern).collect::<Vec<_>>(),
+        ["a set"; 2]
+    );
+    assert_eq!(
+        names.names.iter().map(pattern).collect::<Vec<_>>(),
+        ["+.a", "b.c"]
+    );
+    assert_eq!(vias(&names.servers), [None, Some(Via::Rules)]);
+    let filter = &dns.fallback_filter;
+    assert!(filter.lazy && filter.home.is_none() && filter.refused.len() == 1);
+    assert_eq!(pattern(&filter.names[0]), "+.x.y");
+    assert!(dns.direct_follows_policy && dns.ipv6_timeout.as_millis() == 300);
+    let FakeIpFilter::Rules(rules) = &dns.fake_ip_filter else {
+        panic!("rules");
+    };
+    assert_eq!(
+        rules.iter().map(|rule| rule.real).collect::<Vec<_>>(),
+        [true, false]
+    );
+}
+
 #[test]
 fn nameservers_have_their_parameters() {
     let text = "dns: {nameserver: ['tls://[2001:db8::1]#%E6%97%A5&ecs=192.0.2.0/24&disable-ipv6=true\
@@ -242,9 +318,9 @@ fn what_has_no_effect_is_reported_once_with_its_place() {
             "14:28: global-client-fingerprint: not implemented yet, ignored",
             "30:3: tun: not implemented yet, ignored",
             "42:38: sniffer.skip-domain[1]: not implemented yet, ignored: geosite:private",
-            "57:38: dns.fake-ip-filter[2]: not implemented yet, ignored: geosite:cn",
-            "65:13: dns.fallback: not implemented yet, ignored",
-            "67:5: dns.nameserver-policy: not implemented yet, ignored",
+            "57:38: dns.fake-ip-filter[2]: not implemented yet, ignored: GEOSITE,cn",
+            "65:13: dns.fallback: not implemented yet, ignored: GEOIP,CN",
+            "67:19: dns.nameserver-policy.geosite:cn: not implemented yet, ignored: GEOSITE,cn",
             "78:1: shared: unknown key, ignored",
         ]
     );

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::egress::{Egress, metadata};
 use super::{Bootstrap, Failure, Server};
@@ -22,7 +22,7 @@ pub(in crate::dns) struct Reach {
     pub(in crate::dns) egress: Arc<dyn Egress>,
     /// Finds servers that are given by name; `None` for the set that does so, which takes literals
     /// only.
-    pub(in crate::dns) bootstrap: Option<Weak<dyn Bootstrap>>,
+    pub(in crate::dns) bootstrap: Option<Arc<OnceLock<Weak<dyn Bootstrap>>>>,
     /// Our own listeners: never asked by way of `system`.
     pub(in crate::dns) own: Box<[SocketAddr]>,
 }
@@ -82,7 +82,10 @@ impl Reach {
             Host::Ip(ip) => return Ok(vec![*ip]),
             Host::Name(name) => name,
         };
-        let bootstrap = self.bootstrap.as_ref().and_then(Weak::upgrade);
+        let bootstrap = self
+            .bootstrap
+            .as_ref()
+            .and_then(|place| place.get()?.upgrade());
         let mut found = bootstrap.ok_or(Failure::NoServers)?.addresses(name).await?;
         found.truncate(ADDRESSES_MAX);
         Ok(found)
