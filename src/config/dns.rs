@@ -1,6 +1,7 @@
 //! `dns:` and `hosts:` (clash-api.md 3.2 and 3.3).
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::controller::socket_address;
@@ -97,6 +98,20 @@ fn dns_section(
         )?,
         direct_nameserver: nameservers(&mut section, "direct-nameserver", warnings)?,
         direct_follows_policy: section.boolean("direct-nameserver-follow-policy", false)?,
+        rebind: dns_names::rebind(&mut section, library, warnings)?,
+        lease_files: match section.take("lease-files") {
+            Some(files) => {
+                let path = |file: Cursor<'_>| file.parse("an absolute path", absolute);
+                files.items()?.map(path).collect::<Result<_, _>>()?
+            }
+            None => absent.lease_files,
+        },
+        local_domain: match section.take("local-domain") {
+            Some(domain) => domain.parse("a domain (lan)", |text| {
+                domain_pattern(text).filter(|name| !name.starts_with(['+', '.', '*']))
+            })?,
+            None => absent.local_domain,
+        },
         ipv6_timeout: ipv6_timeout(&mut section, absent.ipv6_timeout)?,
         cache_size: cache_size(&mut section, absent.cache_size)?,
         hosts: Vec::new(),
@@ -194,6 +209,11 @@ fn respect_rules(options: &mut Options) {
             server.via = Via::Rules;
         }
     }
+}
+
+fn absolute(text: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(text);
+    path.is_absolute().then_some(path)
 }
 
 fn ipv6_timeout(section: &mut Section<'_>, absent: Duration) -> Result<Duration, ConfigError> {

@@ -152,6 +152,20 @@ pub(super) fn fallback_filter(
     Ok(options)
 }
 
+/// `rebind-protection` with `rebind-allow`.
+pub(super) fn rebind(
+    section: &mut Section<'_>,
+    library: &Library,
+    warnings: &mut Warnings,
+) -> Result<Option<Vec<Item>>, ConfigError> {
+    let on = section.boolean("rebind-protection", false)?;
+    let allowed = match section.take("rebind-allow") {
+        Some(list) => list_of(&list, library, warnings)?,
+        None => Vec::new(),
+    };
+    Ok(on.then_some(allowed))
+}
+
 fn list_of(
     list: &Cursor<'_>,
     library: &Library,

@@ -11,7 +11,7 @@ use crate::dns::domain_set::DomainSet;
 use crate::dns::fake_ip::FakeIp;
 use crate::dns::hosts::Hosts;
 use crate::dns::mapping::ReverseMapping;
-use crate::dns::options::EnhancedMode;
+use crate::dns::options::{EnhancedMode, Options as DnsOptions};
 use crate::dns::resolver::Resolver;
 use crate::dns::server::{Parts, Policy, Server};
 use crate::dns::upstream::egress::{Outbounds, Sockets};
@@ -78,17 +78,7 @@ pub fn dns_server(
     ties: &DnsTies<'_>,
 ) -> Result<Arc<Server>, Failure> {
     let options = &config.dns;
-    let hosts = if options.use_hosts || options.use_system_hosts {
-        let table: &[_] = if options.use_hosts {
-            &options.hosts
-        } else {
-            &[]
-        };
-        let system = options.use_system_hosts.then(|| "/etc/hosts".into());
-        Some(Arc::new(Hosts::new(table, system)?))
-    } else {
-        None
-    };
+    let hosts = hosts(options)?;
     if options.enable && options.mode == EnhancedMode::FakeIp {
         let kept = tables
             .fake_ip
@@ -122,6 +112,26 @@ pub fn dns_server(
             .then(|| Arc::clone(ties.offload) as Arc<dyn Policy>),
     };
     Ok(Arc::new(Server::new(options, parts)?))
+}
+
+/// The tables that come before every answer, if there are any.
+fn hosts(options: &DnsOptions) -> Result<Option<Arc<Hosts>>, Failure> {
+    let table: &[_] = if options.use_hosts {
+        &options.hosts
+    } else {
+        &[]
+    };
+    let system = options.use_system_hosts.then(|| "/etc/hosts".into());
+    let leases: &[_] = if options.enable {
+        &options.lease_files
+    } else {
+        &[]
+    };
+    if !options.use_hosts && system.is_none() && leases.is_empty() {
+        return Ok(None);
+    }
+    let hosts = Hosts::new(table, system)?.with_leases(leases, &options.local_domain);
+    Ok(Some(Arc::new(hosts)))
 }
 
 /// Proxies and groups of a configuration, with the choices of before and with what tests had found.

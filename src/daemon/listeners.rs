@@ -18,6 +18,7 @@ use crate::inbound::mixed::Proxy;
 use crate::inbound::options::{ListenerKind, Options};
 use crate::inbound::transparent::{Capture, DatagramListener, RawReplies, StreamListener};
 use crate::netfilter::ruleset::Ports;
+use crate::platform::answering_udp::AnsweringUdp;
 use crate::tunnel::Tunnel;
 use crate::tunnel::flow::Dispatch;
 
@@ -286,7 +287,10 @@ impl Listeners {
             worker,
             serve_udp(
                 Arc::clone(&server),
-                Arc::new(tokio::net::UdpSocket::from_std(udp)?),
+                Arc::new(AnsweringUdp::new(
+                    tokio::net::UdpSocket::from_std(udp)?,
+                    address,
+                )?),
             ),
         );
         tasks.spawn(

@@ -14,15 +14,19 @@
 //!   in `force-domain`, and such a name is never called direct here. In redir-host mode they may be,
 //!   so nothing is offloaded by name while the sniffer is on there.
 //!
-//! What changes the decision empties the set: a reload, a mode, a choice in a group.
+//! What changes the decision empties the set: a reload, a mode, a choice in a group. A name may have been
+//! judged just before such a change and be told just after it; so each judgement carries the generation
+//! of the decisions that it was made by, read before they were asked, and one of a generation that is
+//! over tells nothing. Telling and emptying exclude each other.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::kernel::Kernel;
-use crate::dns::server::Policy;
+use crate::dns::server::{Judgement, Policy};
 use crate::platform::clock;
 use crate::tunnel::Tunnel;
 
@@ -39,6 +43,9 @@ const GRACE: Duration = Duration::from_secs(30);
 pub struct Offload {
     tunnel: Arc<OnceLock<Weak<Tunnel>>>,
     kernel: Arc<Kernel>,
+    /// Of the decisions in force; changed under the lock of `known`, read without it.
+    generation: AtomicU32,
+    /// What was told since decisions changed last.
     known: Mutex<HashMap<IpAddr, Known>>,
 }
 
@@ -65,13 +72,16 @@ impl Offload {
         Self {
             tunnel,
             kernel,
+            generation: AtomicU32::new(0),
             known: Mutex::default(),
         }
     }
 
-    /// Forgets what was told: decisions have changed.
+    /// Forgets what was told: decisions have changed. To be called when the new ones are in force.
     pub fn forget(&self) {
-        self.known().clear();
+        let mut known = self.known();
+        self.generation.fetch_add(1, Ordering::Release);
+        known.clear();
         self.kernel.flush_direct();
     }
 
@@ -79,50 +89,46 @@ impl Offload {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, addresses: &[IpAddr], ttl: Duration) {
+    fn tell(&self, addresses: &[IpAddr], ttl: Duration, generation: u32) {
         let now = clock::now();
         let until = now + ttl + GRACE;
-        let due: Vec<(IpAddr, Duration)> = {
-            let mut known = self.known();
-            make_room(&mut known, now);
-            let fresh = |address: &&IpAddr| match known.get(*address) {
-                None => known.len() < REMEMBERED_MAX,
-                Some(Known::Contested(end)) => *end <= now,
-                Some(Known::Direct(end)) => *end < now + RENEW_BELOW,
-            };
-            addresses
-                .iter()
-                .filter(fresh)
-                .map(|address| (*address, ttl + GRACE))
-                .collect()
+        // Held while the kernel is told: a change in between would empty its set too early.
+        let mut known = self.known();
+        if self.generation.load(Ordering::Relaxed) != generation {
+            return;
+        }
+        make_room(&mut known, now);
+        let fresh = |address: &&IpAddr| match known.get(*address) {
+            None => known.len() < REMEMBERED_MAX,
+            Some(Known::Contested(end)) => *end <= now,
+            Some(Known::Direct(end)) => *end < now + RENEW_BELOW,
         };
+        let due: Vec<(IpAddr, Duration)> = addresses
+            .iter()
+            .filter(fresh)
+            .map(|address| (*address, ttl + GRACE))
+            .collect();
         if !due.is_empty() && self.kernel.add_direct(&due) {
-            let mut known = self.known();
-            known.extend(
-                due.iter()
-                    .map(|(address, _)| (*address, Known::Direct(until))),
-            );
+            let direct = |(address, _): &(IpAddr, Duration)| (*address, Known::Direct(until));
+            known.extend(due.iter().map(direct));
         }
     }
 
     fn contest(&self, addresses: &[IpAddr], ttl: Duration) {
         let now = clock::now();
-        let told: Vec<IpAddr> = {
-            let mut known = self.known();
-            make_room(&mut known, now);
-            let mut told = Vec::new();
-            for address in addresses {
-                if let Some(Known::Direct(end)) =
-                    known.insert(*address, Known::Contested(now + ttl + GRACE))
-                    && end > now
-                {
-                    told.push(*address);
-                }
+        let mut known = self.known();
+        make_room(&mut known, now);
+        let mut exempt = Vec::new();
+        for address in addresses {
+            let contested = Known::Contested(now + ttl + GRACE);
+            if let Some(Known::Direct(end)) = known.insert(*address, contested)
+                && end > now
+            {
+                exempt.push(*address);
             }
-            told
-        };
-        if !told.is_empty() {
-            self.kernel.remove_direct(&told);
+        }
+        if !exempt.is_empty() {
+            self.kernel.remove_direct(&exempt);
         }
     }
 }
@@ -134,6 +140,36 @@ fn make_room(known: &mut HashMap<IpAddr, Known>, now: Instant) {
 }
 
 impl Policy for Offload {
+    fn judge(&self, name: &str) -> Judgement {
+        // Before the decisions are asked: they are at least as new then.
+        let generation = self.generation.load(Ordering::Acquire);
+        Judgement {
+            direct: self.is_direct(name),
+            generation,
+        }
+    }
+
+    fn answered(
+        &self,
+        _name: &str,
+        _client: IpAddr,
+        addresses: &[IpAddr],
+        ttl: u32,
+        judged: Judgement,
+    ) {
+        if !self.kernel.offloads() {
+            return;
+        }
+        let ttl = Duration::from_secs(ttl.into());
+        if judged.direct {
+            self.tell(addresses, ttl, judged.generation);
+        } else {
+            self.contest(addresses, ttl);
+        }
+    }
+}
+
+impl Offload {
     fn is_direct(&self, name: &str) -> bool {
         let Some(tunnel) = self.tunnel.get().and_then(Weak::upgrade) else {
             return false;
@@ -145,17 +181,5 @@ impl Policy for Offload {
         self.kernel.offloads()
             && !routing.sniffer.force_domain.contains(name)
             && routing.certainly_direct(name)
-    }
-
-    fn answered(&self, _name: &str, _client: IpAddr, addresses: &[IpAddr], ttl: u32, direct: bool) {
-        if !self.kernel.offloads() {
-            return;
-        }
-        let ttl = Duration::from_secs(ttl.into());
-        if direct {
-            self.tell(addresses, ttl)
-        } else {
-            self.contest(addresses, ttl)
-        }
     }
 }

@@ -1,8 +1,10 @@
-//! `hosts:` of the configuration and the system's hosts file (hosts(5)).
+//! `hosts:` of the configuration, the system's hosts file (hosts(5)), and DHCP leases.
 //!
 //! The configuration's table comes first: domain wildcards to addresses or to another name. Aliases
-//! are followed through the table; one that leaves it is handed back to be resolved. The system's
-//! file is read again when it has changed, and looked at once in five seconds at most.
+//! are followed through the table; one that leaves it is handed back to be resolved. Then the system's
+//! file, then the names that devices gave themselves when they asked for a lease: those are hostile, so
+//! only plain labels count, alone and with the local domain behind them. A file is read again when it
+//! has changed, and looked at once in five seconds at most.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -38,12 +40,15 @@ pub struct Found {
 pub struct Hosts {
     patterns: DomainSet,
     values: Box<[HostsValue]>,
-    system: Option<Mutex<SystemFile>>,
+    files: Box<[Mutex<Followed>]>,
 }
 
+/// A file that is followed.
 #[derive(Default)]
-struct SystemFile {
+struct Followed {
     path: PathBuf,
+    /// It holds leases; the domain of their names.
+    leases_of: Option<Box<str>>,
     looked_at: Option<Instant>,
     changed: Option<SystemTime>,
     names: HashMap<Box<str>, Vec<IpAddr>>,
@@ -58,16 +63,31 @@ impl Hosts {
         table: &[(Box<str>, HostsValue)],
         system: Option<PathBuf>,
     ) -> Result<Self, BadPattern> {
+        let followed = system.map(|path| Followed {
+            path,
+            ..Followed::default()
+        });
         Ok(Self {
             patterns: DomainSet::new(table.iter().map(|(pattern, _)| &**pattern))?,
             values: table.iter().map(|(_, value)| value.clone()).collect(),
-            system: system.map(|path| {
-                Mutex::new(SystemFile {
-                    path,
-                    ..SystemFile::default()
-                })
-            }),
+            files: followed.into_iter().map(Mutex::new).collect(),
         })
+    }
+
+    /// Adds lease files, whose names are below `domain`.
+    #[must_use]
+    pub fn with_leases(mut self, files: &[PathBuf], domain: &str) -> Self {
+        let followed = files.iter().map(|path| Followed {
+            path: path.clone(),
+            leases_of: Some(domain.into()),
+            ..Followed::default()
+        });
+        self.files = self
+            .files
+            .into_iter()
+            .chain(followed.map(Mutex::new))
+            .collect();
+        self
     }
 
     /// What the tables say of `name` (lower case); `None`: nothing.
@@ -103,8 +123,8 @@ impl Hosts {
                 value => Some(value.clone()),
             };
         }
-        if let Some(system) = &self.system {
-            let mut file = system.lock().unwrap_or_else(PoisonError::into_inner);
+        for file in &self.files {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             file.follow(now);
             if let Some(addresses) = file.names.get(name) {
                 return Some(HostsValue::Addresses(addresses.clone()));
@@ -132,7 +152,7 @@ fn own_addresses() -> Vec<IpAddr> {
     interfaces.filter_map(address).filter(reachable).collect()
 }
 
-impl SystemFile {
+impl Followed {
     /// Reads the file again if it is time to look and it has changed. A file that cannot be read
     /// counts as empty.
     fn follow(&mut self, now: Instant) {
@@ -153,34 +173,85 @@ impl SystemFile {
             // What was read before an error still counts.
             let _ = file.take(FILE_BYTES_MAX).read_to_end(&mut text);
         }
-        self.names = parse(&text);
+        self.names = match &self.leases_of {
+            Some(domain) => parse_leases(&text, domain),
+            None => parse(&text),
+        };
     }
 }
 
+type Table = HashMap<Box<str>, Vec<IpAddr>>;
+
 /// Reads a hosts file; lines that do not begin with an address are passed over.
-fn parse(text: &[u8]) -> HashMap<Box<str>, Vec<IpAddr>> {
-    let mut names: HashMap<Box<str>, Vec<IpAddr>> = HashMap::new();
-    for line in text.split(|&b| b == b'\n') {
-        let Ok(line) = std::str::from_utf8(line) else {
-            continue;
-        };
-        let mut words = line
-            .split('#')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace();
-        let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) else {
-            continue;
-        };
-        for name in words {
-            let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-            let addresses = names.entry(name.into()).or_default();
-            if !addresses.contains(&address) {
-                addresses.push(address);
+fn parse(text: &[u8]) -> Table {
+    let mut names = Table::new();
+    for words in lines(text) {
+        if let Some((address, rest)) = words.split_first()
+            && let Ok(address) = address.parse()
+        {
+            for name in rest {
+                enter(
+                    &mut names,
+                    &name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase(),
+                    address,
+                );
             }
         }
     }
     names
+}
+
+/// Reads leases: dnsmasq's lines (expiry, hardware address or IAID, address, name, client id) and, as
+/// odhcpd writes them, those of a hosts file.
+fn parse_leases(text: &[u8], domain: &str) -> Table {
+    let mut names = Table::new();
+    for words in lines(text) {
+        let (address, given) = match words.as_slice() {
+            [expiry, _, address, name, ..] if expiry.bytes().all(|b| b.is_ascii_digit()) => {
+                (address.parse(), *name)
+            }
+            [address, .., name] => (address.parse(), *name),
+            _ => continue,
+        };
+        let given = given.to_ascii_lowercase();
+        let name = given
+            .strip_suffix(domain)
+            .and_then(|name| name.strip_suffix('.'));
+        let name = name.unwrap_or(&given);
+        if let Ok(address) = address
+            && is_device_name(name)
+        {
+            enter(&mut names, name, address);
+            enter(&mut names, &format!("{name}.{domain}"), address);
+        }
+    }
+    names
+}
+
+/// The words of each line, without comments.
+fn lines(text: &[u8]) -> impl Iterator<Item = Vec<&str>> {
+    let lines = text
+        .split(|&b| b == b'\n')
+        .filter_map(|line| std::str::from_utf8(line).ok());
+    lines.map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        line.split_whitespace().collect()
+    })
+}
+
+fn enter(names: &mut Table, name: &str, address: IpAddr) {
+    let addresses = names.entry(name.into()).or_default();
+    if !addresses.contains(&address) {
+        addresses.push(address);
+    }
+}
+
+/// Whether a device may have this name. Not those that make browsers and hosts trust whoever has them.
+fn is_device_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    (1..64).contains(&name.len())
+        && name.bytes().all(plain)
+        && !matches!(name, "localhost" | "wpad" | "isatap")
 }
 
 #[cfg(test)]
@@ -224,6 +295,21 @@ mod tests {
     fn localhost_is_always_there() {
         let found = hosts(None).find("localhost", clock::now()).unwrap();
         assert!(found.addresses.unwrap().iter().all(IpAddr::is_loopback));
+    }
+
+    #[test]
+    fn leases_give_names_to_devices_but_not_any_name() {
+        let text = b"1790000000 02:00:00:00:00:01 192.168.1.10 Printer 01:02\n\
+            1790000000 02:00:00:00:00:02 192.168.1.11 * *\n\
+            1790000000 02:00:00:00:00:03 192.168.1.12 wpad *\n\
+            1790000000 02:00:00:00:00:04 192.168.1.13 www.example.org *\n\
+            duid 00:01\n1790000000 7 fd00::10 printer 00:01:02\n\
+            # br-lan 00 7 laptop 1790000000 10 128 fd00::11/128\nfd00::11\tlaptop.lan\tlaptop\n";
+        let names = parse_leases(text, "lan");
+        let mut known: Vec<&str> = names.keys().map(|name| &**name).collect();
+        known.sort_unstable();
+        assert_eq!(known, ["laptop", "laptop.lan", "printer", "printer.lan"]);
+        assert_eq!(names["printer.lan"].len(), 2);
     }
 
     #[test]

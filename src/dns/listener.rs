@@ -12,11 +12,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::outbound::ByteStream;
+use crate::platform::answering_udp::{AnsweringUdp, Asker};
 
 use super::message::build::Transport;
 use super::server::{Now, Server};
@@ -35,7 +36,7 @@ const PIPELINE_MAX: usize = 16;
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers datagrams for as long as it is polled.
-pub async fn serve_udp(server: Arc<Server>, socket: Arc<UdpSocket>) {
+pub async fn serve_udp(server: Arc<Server>, socket: Arc<AnsweringUdp>) {
     let mut waiting = JoinSet::new();
     let mut buffer = vec![0; QUERY_BYTES_MAX];
     let mut reply = Vec::new();
@@ -45,14 +46,15 @@ pub async fn serve_udp(server: Arc<Server>, socket: Arc<UdpSocket>) {
             Some(_) = waiting.join_next() => continue,
         };
         let burst = readable.and_then(|()| {
-            let mut later = |query: &[u8], client| {
+            let mut later = |query: &[u8], asker: Asker| {
                 let (server, socket) = (Arc::clone(&server), Arc::clone(&socket));
                 let query: Box<[u8]> = query.into();
                 waiting.spawn(async move {
+                    let client = asker.client;
                     let answered = server.answer_later(&query, client, Transport::Udp).await;
                     if let Some(reply) = answered {
                         // The client will ask again if this is lost.
-                        let _ = socket.send_to(&reply, client).await;
+                        let _ = socket.answer(&reply, &asker).await;
                     }
                 });
             };
@@ -72,19 +74,19 @@ pub async fn serve_udp(server: Arc<Server>, socket: Arc<UdpSocket>) {
 /// Answers up to [`BURST`] datagrams that are there already.
 fn answer_burst(
     server: &Server,
-    socket: &UdpSocket,
+    socket: &AnsweringUdp,
     buffer: &mut [u8],
     reply: &mut Vec<u8>,
-    later: &mut dyn FnMut(&[u8], SocketAddr),
+    later: &mut dyn FnMut(&[u8], Asker),
 ) -> io::Result<()> {
     for _ in 0..BURST {
-        let (length, client) = socket.try_recv_from(buffer)?;
+        let (length, asker) = socket.try_receive(buffer)?;
         let query = buffer.get(..length).unwrap_or_default();
-        match server.answer_now(query, client, Transport::Udp, reply) {
+        match server.answer_now(query, asker.client, Transport::Udp, reply) {
             // A full send buffer loses it, as the network may; the client asks again.
-            Now::Replied => drop(socket.try_send_to(reply, client)),
+            Now::Replied => drop(socket.try_answer(reply, &asker)),
             Now::Ignored => {}
-            Now::Later => later(query, client),
+            Now::Later => later(query, asker),
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,12 @@ pub struct Options {
     pub direct_nameserver: Vec<Upstream>,
     /// `direct-nameserver-follow-policy`.
     pub direct_follows_policy: bool,
+    /// `rebind-protection`: names outside these (`rebind-allow`) have no local addresses; `None`: off.
+    pub rebind: Option<Vec<Item>>,
+    /// `lease-files`: DHCP leases (dnsmasq's file) and hosts files whose names are of this network.
+    pub lease_files: Vec<PathBuf>,
+    /// `local-domain`: the domain of those names.
+    pub local_domain: Box<str>,
     /// `ipv6-timeout`: how long addresses of IPv4 wait for those of IPv6.
     pub ipv6_timeout: Duration,
     /// `cache-max-size`, answers.
@@ -242,6 +249,11 @@ impl Default for Options {
             proxy_server_policy: Vec::new(),
             direct_nameserver: Vec::new(),
             direct_follows_policy: false,
+            rebind: None,
+            lease_files: ["/tmp/dhcp.leases", "/tmp/hosts/odhcpd"]
+                .map(PathBuf::from)
+                .into(),
+            local_domain: "lan".into(),
             ipv6_timeout: Duration::from_millis(100),
             cache_size: 4096,
             hosts: Vec::new(),

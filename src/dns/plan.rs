@@ -11,9 +11,10 @@ use std::sync::Arc;
 use futures_util::future::{Either, select};
 
 use super::domain_set::BadPattern;
-use super::message::NAME_BYTES_MAX;
+use super::message::build::constant_answer;
 use super::message::record::Answer;
-use super::names::Names;
+use super::message::{NAME_BYTES_MAX, rcode};
+use super::names::{Item, Names};
 use super::options::{FallbackOptions, PolicyEntry, Upstream};
 use super::upstream::{Asked, Failure, Remotes, Set};
 use crate::metadata::{Endpoint, Host, InboundType, Metadata, Network};
@@ -26,6 +27,8 @@ pub(super) struct Plan {
     policy: Option<Policy>,
     main: Set,
     fallback: Option<Fallback>,
+    /// Names that may have local addresses; `None`: all may.
+    guard: Option<Names>,
 }
 
 /// `nameserver-policy` and its like.
@@ -57,7 +60,15 @@ impl Plan {
             policy: None,
             main,
             fallback: None,
+            guard: None,
         }
+    }
+
+    /// Takes local addresses out of the Internet's answers (rebinding), but for names under `allowed`
+    /// and under the policy, whose servers the owner has chosen.
+    pub(super) fn guarded(mut self, allowed: Option<&[Item]>) -> Result<Self, BadPattern> {
+        self.guard = allowed.map(Names::of).transpose()?;
+        Ok(self)
     }
 
     /// Adds a policy, unless it is empty.
@@ -108,7 +119,7 @@ impl Plan {
         if let Some(set) = self.policy.as_ref().and_then(|policy| policy.find(name)) {
             return set.ask(asked).await;
         }
-        match &self.fallback {
+        let answer = match &self.fallback {
             Some(fallback) if asked.question.is_address() => {
                 if fallback.only.contains(name) {
                     fallback.servers.ask(asked).await
@@ -117,7 +128,27 @@ impl Plan {
                 }
             }
             _ => self.main.ask(asked).await,
-        }
+        }?;
+        Ok(if self.is_rebound(name, &answer) {
+            log::warn!("dns: {name} has a local address: withheld (rebind-protection)");
+            constant_answer(asked.question, rcode::NOERROR)
+        } else {
+            answer
+        })
+    }
+
+    fn is_rebound(&self, name: &str, answer: &[u8]) -> bool {
+        let Some(allowed) = &self.guard else {
+            return false;
+        };
+        let local = |answer: Answer<'_>| {
+            let mut records = answer
+                .records()
+                .flatten()
+                .filter_map(|record| record.address());
+            records.any(is_local)
+        };
+        Answer::parse(answer).is_ok_and(local) && !is_local_name(name) && !allowed.contains(name)
     }
 }
 
@@ -179,6 +210,16 @@ impl AddressFilter {
     }
 }
 
+/// Whether a name is of one's own network by its form (RFC 6762, RFC 8375, `.internal` of ICANN).
+fn is_local_name(name: &str) -> bool {
+    const SUFFIXES: &[&str] = &["lan", "local", "internal", "localhost", "home.arpa"];
+    let below = |suffix: &&str| {
+        name.strip_suffix(*suffix)
+            .is_some_and(|rest| rest.ends_with('.'))
+    };
+    !name.contains('.') || SUFFIXES.iter().any(below)
+}
+
 /// Whether an address is of no country: of a network of one's own.
 pub(super) fn is_local(address: IpAddr) -> bool {
     match address.to_canonical() {
@@ -203,6 +244,12 @@ pub(super) fn is_local(address: IpAddr) -> bool {
 mod tests {
     use super::*;
     use crate::rules::RuleLine;
+
+    #[test]
+    fn local_names_are_told_by_their_form() {
+        assert!(is_local_name("nas") && is_local_name("nas.lan") && is_local_name("a.home.arpa"));
+        assert!(!is_local_name("xlan.org") && !is_local_name("a.xlan"));
+    }
 
     #[test]
     fn addresses_abroad_and_in_refused_ranges_are_not_believed() {

@@ -26,8 +26,8 @@ use super::cache::{Cache, Freshness, Key};
 use super::domain_set::BadPattern;
 use super::hosts::{Found, Hosts};
 use super::message::record::Answer;
-use super::message::{Question, types};
-use super::options::{Options, PolicyEntry, Upstream, Via};
+use super::message::{Question, svcb, types};
+use super::options::{EnhancedMode, Options, PolicyEntry, Upstream, Via};
 use super::plan::Plan;
 use super::upstream::egress::Egress;
 use super::upstream::{Asked, Bootstrap, EXCHANGE_TIME, Failure, Reach, Remotes};
@@ -73,6 +73,8 @@ pub struct Resolver {
     proxy_server: Plan,
     ipv6: bool,
     ipv6_timeout: Duration,
+    /// Addresses in service bindings would lead past what is remembered, or are not wanted.
+    hides_hints: bool,
     hosts: Option<Arc<Hosts>>,
     cache: Cache,
     in_flight: Mutex<HashMap<Key, watch::Receiver<Option<Outcome>>>>,
@@ -112,6 +114,7 @@ impl Resolver {
             default,
             ipv6: options.ipv6,
             ipv6_timeout: options.ipv6_timeout,
+            hides_hints: options.enable && (options.mode != EnhancedMode::Normal || !options.ipv6),
             hosts,
             cache: Cache::new(options.cache_size, clock::now()),
             in_flight: Mutex::default(),
@@ -228,7 +231,12 @@ impl Resolver {
             checking_disabled: manner.checking_disabled,
             dnssec_ok: manner.dnssec_ok,
         };
-        self.plan(set).ask(asked).await
+        let answer = self.plan(set).ask(asked).await?;
+        if self.hides_hints && matches!(question.qtype, types::SVCB | types::HTTPS) {
+            let parsed = Answer::parse(&answer).map_err(|_| Failure::Malformed)?;
+            return svcb::without_hints(&parsed).map_err(|_| Failure::Malformed);
+        }
+        Ok(answer)
     }
 
     fn keep(&self, key: &Key, bytes: &[u8]) {
@@ -437,7 +445,8 @@ fn plans(options: &Options, remotes: &mut Remotes) -> Result<Plans, BadPattern> 
     }
     let main = Plan::plain(remotes.set(&options.nameserver))
         .with_policy(&options.policy, remotes)?
-        .with_fallback(&options.fallback, &options.fallback_filter, remotes)?;
+        .with_fallback(&options.fallback, &options.fallback_filter, remotes)?
+        .guarded(options.rebind.as_deref())?;
     let direct = if options.direct_nameserver.is_empty() {
         None
     } else {
@@ -447,7 +456,8 @@ fn plans(options: &Options, remotes: &mut Remotes) -> Result<Plans, BadPattern> 
         } else {
             &[]
         };
-        Some(plan.with_policy(policy, remotes)?)
+        let plan = plan.with_policy(policy, remotes)?;
+        Some(plan.guarded(options.rebind.as_deref())?)
     };
     let proxy_server = if options.proxy_server_nameserver.is_empty() {
         let entry = |entry: &PolicyEntry| PolicyEntry {

@@ -35,11 +35,27 @@ pub const WAITING_MAX: usize = 512;
 pub trait Policy: Send + Sync {
     /// Whether every flow to `name` is certain to leave directly, so that its real address may be
     /// told in fake-ip mode.
-    fn is_direct(&self, name: &str) -> bool;
+    fn judge(&self, name: &str) -> Judgement;
 
-    /// `client` is about to be told the real `addresses` of `name`, for `ttl` seconds. `direct`: what
-    /// [`Policy::is_direct`] said.
-    fn answered(&self, name: &str, client: IpAddr, addresses: &[IpAddr], ttl: u32, direct: bool);
+    /// `client` is about to be told the real `addresses` of `name`, for `ttl` seconds. `judged`: what
+    /// [`Policy::judge`] said.
+    fn answered(
+        &self,
+        name: &str,
+        client: IpAddr,
+        addresses: &[IpAddr],
+        ttl: u32,
+        judged: Judgement,
+    );
+}
+
+/// What the daemon says of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// Every flow to it is certain to leave directly.
+    pub direct: bool,
+    /// Of the decisions that it was judged by: one of before is void.
+    pub generation: u32,
 }
 
 /// What a server is built of besides its options; all of it may outlive the server.
@@ -380,7 +396,7 @@ impl Server {
                 .parts
                 .policy
                 .as_ref()
-                .is_some_and(|policy| policy.is_direct(name))
+                .is_some_and(|policy| policy.judge(name).direct)
     }
 
     /// Makes the resolver's answer the answer to `query` and remembers its addresses. For an alias
@@ -437,7 +453,7 @@ impl Server {
         }
         if let Some(policy) = &self.parts.policy {
             let addresses: Vec<IpAddr> = found.iter().map(|(address, _)| *address).collect();
-            policy.answered(name, client, &addresses, ttl, policy.is_direct(name));
+            policy.answered(name, client, &addresses, ttl, policy.judge(name));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The resolver, the server and its drivers against name servers of our own on the loopback.
 
+mod hostile;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,11 +23,12 @@ use super::options::{
     EnhancedMode, FakeIpFilter, HostsValue, Options, Protocol, Server as NameServer, Upstream, Via,
 };
 use super::resolver::{Manner, Resolver};
-use super::server::{Parts, Policy, Server};
+use super::server::{Judgement, Parts, Policy, Server};
 use super::upstream::Failure;
 use super::upstream::egress::{Outbounds, Sockets};
 use crate::metadata::{Endpoint, Metadata};
 use crate::outbound::{BoxFuture, Datagrams, IpVersion, Kind, Outbound, Purpose, Resolve, Stream};
+use crate::platform::answering_udp::AnsweringUdp;
 use crate::platform::clock;
 use crate::platform::socket::Egress;
 
@@ -463,15 +466,16 @@ struct Noted(Mutex<Vec<Told>>);
 type Told = (String, Vec<IpAddr>, u32, bool);
 
 impl Policy for Noted {
-    fn is_direct(&self, name: &str) -> bool {
-        name.ends_with(".direct.example")
+    fn judge(&self, name: &str) -> Judgement {
+        Judgement {
+            direct: name.ends_with(".direct.example"),
+            generation: 0,
+        }
     }
 
-    fn answered(&self, name: &str, _: IpAddr, addresses: &[IpAddr], ttl: u32, direct: bool) {
-        self.0
-            .lock()
-            .unwrap()
-            .push((name.into(), addresses.to_vec(), ttl, direct));
+    fn answered(&self, name: &str, _: IpAddr, addresses: &[IpAddr], ttl: u32, judged: Judgement) {
+        let told = (name.into(), addresses.to_vec(), ttl, judged.direct);
+        self.0.lock().unwrap().push(told);
     }
 }
 
@@ -644,9 +648,10 @@ async fn a_failing_upstream_is_a_servfail_with_the_question() {
 #[tokio::test]
 async fn datagrams_are_answered_from_both_paths() {
     let (server, _) = server(EnhancedMode::FakeIp, GOOD).await;
-    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let place = socket.local_addr().unwrap();
-    let _driver = tokio::spawn(serve_udp(server, socket));
+    let socket = AnsweringUdp::new(socket, place).unwrap();
+    let _driver = tokio::spawn(serve_udp(server, Arc::new(socket)));
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.connect(place).await.unwrap();
     client.send(b"scrap").await.unwrap();

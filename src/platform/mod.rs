@@ -6,6 +6,7 @@
     reason = "system calls that nix does not wrap; nowhere else"
 )]
 
+pub mod answering_udp;
 pub mod clock;
 pub mod conntrack;
 pub mod counter;

@@ -1,6 +1,7 @@
 //! DNS messages (RFC 1035 section 4, EDNS0 of RFC 6891): names, questions and queries.
 //!
-//! [`record`] walks what servers answer, [`build`] writes our own answers and queries, [`text`]
+//! [`record`] walks what servers answer, [`build`] writes our own answers and queries, [`svcb`]
+//! takes addresses out of service bindings, [`text`]
 //! gives records their presentation form for the APIs. Pure functions over bytes: no sockets, no
 //! clock, no log.
 //!
@@ -10,6 +11,7 @@
 
 pub mod build;
 pub mod record;
+pub mod svcb;
 pub mod text;
 
 use std::fmt;

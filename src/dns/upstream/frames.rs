@@ -56,12 +56,15 @@ pub(super) async fn serve(mut carrier: Carrier, work: &mut Work) -> Failure {
             read = carrier.read_buf(&mut unread) => {
                 match read {
                     Ok(0) => break Failure::Io(io::ErrorKind::UnexpectedEof),
-                    Ok(_) => heard = Instant::now(),
+                    Ok(_) => {}
                     Err(error) => break error.into(),
                 }
                 while let Some(answer) = take_frame(&mut unread) {
-                    deliver(answer, &mut waiting);
-                    work.answers.fetch_add(1, Ordering::Relaxed);
+                    // What nobody asked for keeps no stream open.
+                    if deliver(answer, &mut waiting) {
+                        heard = Instant::now();
+                        work.answers.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             }
             () = sleep_until(heard + patience) => break Failure::Io(io::ErrorKind::ConnectionAborted),
@@ -103,16 +106,17 @@ async fn send(carrier: &mut Carrier, frame: &[u8]) -> io::Result<()> {
     carrier.flush().await
 }
 
-/// Hands an answer to whom it belongs; one that nobody waits for is dropped.
-fn deliver(mut answer: Vec<u8>, waiting: &mut HashMap<u16, Waiting>) {
+/// Hands an answer to whom it belongs; `false`: nobody waits for it, it is dropped.
+fn deliver(mut answer: Vec<u8>, waiting: &mut HashMap<u16, Waiting>) -> bool {
     let id = answer.first_chunk().map(|id| u16::from_be_bytes(*id));
     let Some(found) = id.and_then(|id| waiting.remove(&id)) else {
-        return;
+        return false;
     };
     if let Some(place) = answer.first_chunk_mut() {
         *place = found.id;
     }
     let _ = found.reply.send(Ok(answer));
+    true
 }
 
 /// Takes the first whole message off the bytes read so far.
@@ -126,4 +130,81 @@ fn take_frame(unread: &mut Vec<u8>) -> Option<Vec<u8>> {
         *unread = Vec::new();
     }
     Some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::DuplexStream;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    type Reply = oneshot::Receiver<Result<Vec<u8>, Failure>>;
+
+    /// A stream that is served, its questions' end, and the server's end of it.
+    fn served() -> (mpsc::Sender<Request>, DuplexStream) {
+        let (near, far) = tokio::io::duplex(4096);
+        let (requests, queue) = mpsc::channel(8);
+        tokio::spawn(async move {
+            let mut work = Work {
+                requests: queue,
+                answers: Arc::default(),
+            };
+            serve(Carrier::Boxed(Box::new(near)), &mut work).await
+        });
+        (requests, far)
+    }
+
+    async fn ask(requests: &mpsc::Sender<Request>, query: &[u8]) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        let query = query.to_vec();
+        assert!(requests.send(Request { query, reply }).await.is_ok());
+        answer
+    }
+
+    async fn read(far: &mut DuplexStream) -> Vec<u8> {
+        let mut frame = vec![0; far.read_u16().await.unwrap().into()];
+        far.read_exact(&mut frame).await.unwrap();
+        frame
+    }
+
+    #[tokio::test]
+    async fn answers_in_any_order_find_their_questions_under_their_ids() {
+        let (requests, mut far) = served();
+        // Two questions of the same id are told apart on the stream.
+        let first = ask(&requests, b"\xaa\xaaone").await;
+        let second = ask(&requests, b"\xaa\xaatwo").await;
+        let (one, two) = (read(&mut far).await, read(&mut far).await);
+        assert_ne!(one[..2], two[..2]);
+        let stranger = b"\x00\x04\xff\xffhm";
+        let mut back = stranger.to_vec();
+        for frame in [&two, &one] {
+            back.extend([0, 5]);
+            back.extend(frame);
+        }
+        for byte in back {
+            far.write_all(&[byte]).await.unwrap();
+        }
+        assert_eq!(second.await.unwrap().unwrap(), b"\xaa\xaatwo");
+        assert_eq!(first.await.unwrap().unwrap(), b"\xaa\xaaone");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_stream_is_told_to_all_who_wait() {
+        let (requests, mut far) = served();
+        let waiting = [
+            ask(&requests, b"\0\0a").await,
+            ask(&requests, b"\0\0b").await,
+        ];
+        read(&mut far).await;
+        read(&mut far).await;
+        drop(far);
+        for reply in waiting {
+            let told = reply.await.unwrap();
+            assert_eq!(told, Err(Failure::Io(io::ErrorKind::UnexpectedEof)));
+        }
+        requests.closed().await;
+    }
 }
