@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::controller::socket_address;
 use super::decode::Cursor;
-use super::dns_names;
+use super::dns_names::{self, Sets};
 use super::domain::{PATTERN_EXPECTED, domain_pattern};
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::nameserver;
@@ -14,7 +14,6 @@ use super::section::Section;
 use crate::dns::options::{EnhancedMode, HostsValue, Options, Upstream, Via};
 use crate::metadata::Host;
 use crate::prefix::Prefix;
-use crate::rules::Library;
 
 /// Keys of mihomo's that are not served yet.
 const OTHER_KEYS: &[&str] = &["prefer-h3", "cache-algorithm", "listen-routing-mark"];
@@ -30,11 +29,11 @@ const CACHE_SIZE_MAX: u32 = 1 << 20;
 pub(super) fn decode(
     section: &mut Section<'_>,
     store_fake_ip: bool,
-    library: &Library,
+    sets: &mut Sets<'_>,
     warnings: &mut Warnings,
 ) -> Result<Options, ConfigError> {
     let mut options = match section.take("dns") {
-        Some(dns) => dns_section(&dns, library, warnings)?,
+        Some(dns) => dns_section(&dns, sets, warnings)?,
         None => Options::default(),
     };
     options.store_fake_ip = store_fake_ip;
@@ -54,7 +53,7 @@ pub(super) fn decode(
 
 fn dns_section(
     dns: &Cursor<'_>,
-    library: &Library,
+    sets: &mut Sets<'_>,
     warnings: &mut Warnings,
 ) -> Result<Options, ConfigError> {
     let absent = Options::default();
@@ -73,9 +72,8 @@ fn dns_section(
         fake_ip_range: fake_range(&mut section, "fake-ip-range", true)?
             .unwrap_or(absent.fake_ip_range),
         fake_ip_range6: fake_range(&mut section, "fake-ip-range6", false)?,
-        fake_ip_filter: dns_names::fake_ip_filter(&mut section, library, warnings)?,
+        fake_ip_filter: dns_names::fake_ip_filter(&mut section, sets)?,
         fake_ip_ttl: section.number("fake-ip-ttl", absent.fake_ip_ttl)?,
-        store_fake_ip: absent.store_fake_ip,
         use_hosts: section.boolean("use-hosts", absent.use_hosts)?,
         use_system_hosts: section.boolean("use-system-hosts", absent.use_system_hosts)?,
         default_nameserver: match section.take("default-nameserver") {
@@ -86,36 +84,24 @@ fn dns_section(
             Some(list) => nameserver::decode(list, warnings)?,
             None => Vec::new(),
         },
-        policy: dns_names::policy(&mut section, "nameserver-policy", library, warnings)?,
+        policy: dns_names::policy(&mut section, "nameserver-policy", sets, warnings)?,
         fallback: nameservers(&mut section, "fallback", warnings)?,
-        fallback_filter: dns_names::fallback_filter(&mut section, library, warnings)?,
+        fallback_filter: dns_names::fallback_filter(&mut section, sets, warnings)?,
         proxy_server_nameserver: nameservers(&mut section, "proxy-server-nameserver", warnings)?,
         proxy_server_policy: dns_names::policy(
             &mut section,
             "proxy-server-nameserver-policy",
-            library,
+            sets,
             warnings,
         )?,
         direct_nameserver: nameservers(&mut section, "direct-nameserver", warnings)?,
         direct_follows_policy: section.boolean("direct-nameserver-follow-policy", false)?,
-        rebind: dns_names::rebind(&mut section, library, warnings)?,
-        lease_files: match section.take("lease-files") {
-            Some(files) => {
-                let path = |file: Cursor<'_>| file.parse("an absolute path", absolute);
-                files.items()?.map(path).collect::<Result<_, _>>()?
-            }
-            None => absent.lease_files,
-        },
-        local_domain: match section.take("local-domain") {
-            Some(domain) => domain.parse("a domain (lan)", |text| {
-                domain_pattern(text).filter(|name| !name.starts_with(['+', '.', '*']))
-            })?,
-            None => absent.local_domain,
-        },
         ipv6_timeout: ipv6_timeout(&mut section, absent.ipv6_timeout)?,
         cache_size: cache_size(&mut section, absent.cache_size)?,
-        hosts: Vec::new(),
+        rebind: dns_names::rebind(&mut section, sets)?,
+        ..absent
     };
+    local_names(&mut section, &mut options)?;
     if enable && options.nameserver.is_empty() {
         let Some(list) = nameserver_at else {
             return Err(section.at().missing("nameserver", Reason::NoNameserver));
@@ -209,6 +195,20 @@ fn respect_rules(options: &mut Options) {
             server.via = Via::Rules;
         }
     }
+}
+
+/// Names of this network's devices.
+fn local_names(section: &mut Section<'_>, options: &mut Options) -> Result<(), ConfigError> {
+    if let Some(files) = section.take("lease-files") {
+        let path = |file: Cursor<'_>| file.parse("an absolute path", absolute);
+        options.lease_files = files.items()?.map(path).collect::<Result<_, _>>()?;
+    }
+    if let Some(domain) = section.take("local-domain") {
+        options.local_domain = domain.parse("a domain (lan)", |text| {
+            domain_pattern(text).filter(|name| !name.starts_with(['+', '.', '*']))
+        })?;
+    }
+    Ok(())
 }
 
 fn absolute(text: &str) -> Option<PathBuf> {

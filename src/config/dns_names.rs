@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
-use super::OTHER_RULE_TYPES;
 use super::decode::Cursor;
 use super::domain::{PATTERN_EXPECTED, domain_pattern};
-use super::error::{ConfigError, Excerpt, Ignored, Reason, Warnings};
+use super::error::{ConfigError, Excerpt, Reason, Warnings};
+use super::geodata::GeoUses;
 use super::nameserver;
+use super::rules;
 use super::section::Section;
 use crate::dns::names::Item;
 use crate::dns::options::{FakeIpFilter, FallbackOptions, FilterRule, PolicyEntry};
-use crate::rules::{Library, RuleError, RuleLine};
+use crate::rules::{Library, RuleLine};
 
 /// What Windows asks to see whether it is online: real addresses unless `fake-ip-filter` is given.
 const FILTER_ABSENT: [&str; 3] = [
@@ -22,14 +23,22 @@ const FILTER_ABSENT: [&str; 3] = [
     "www.msftconnecttest.com",
 ];
 
+/// What names of sets lead to.
+pub(super) struct Sets<'a> {
+    /// Rule providers and geodata.
+    pub library: &'a Library,
+    /// Where geodata is asked for.
+    pub uses: &'a mut GeoUses,
+}
+
 /// Schemes of sets and the rules that ask them.
 const SETS: &[(&str, &str)] = &[("geosite:", "GEOSITE"), ("rule-set:", "RULE-SET")];
 
-/// A policy: whom to ask for which names, in file order. An entry of which no name is left is left out.
+/// A policy: whom to ask for which names, in file order.
 pub(super) fn policy(
     section: &mut Section<'_>,
     key: &'static str,
-    library: &Library,
+    sets: &mut Sets<'_>,
     warnings: &mut Warnings,
 ) -> Result<Vec<PolicyEntry>, ConfigError> {
     let Some(policy) = section.take(key) else {
@@ -37,14 +46,12 @@ pub(super) fn policy(
     };
     let mut entries = Vec::new();
     for (names, value) in policy.entries()? {
-        let names = items(&value, names, library, warnings)?;
+        let names = items(&value, names, sets)?;
         let servers = nameserver::decode(&value.weak(), warnings)?;
         if servers.is_empty() {
             return Err(value.expected("at least one nameserver"));
         }
-        if !names.is_empty() {
-            entries.push(PolicyEntry { names, servers });
-        }
+        entries.push(PolicyEntry { names, servers });
     }
     Ok(entries)
 }
@@ -52,8 +59,7 @@ pub(super) fn policy(
 /// `fake-ip-filter` by `fake-ip-filter-mode`.
 pub(super) fn fake_ip_filter(
     section: &mut Section<'_>,
-    library: &Library,
-    warnings: &mut Warnings,
+    sets: &mut Sets<'_>,
 ) -> Result<FakeIpFilter, ConfigError> {
     let mode = section.take("fake-ip-filter-mode");
     let mode = match &mode {
@@ -69,13 +75,13 @@ pub(super) fn fake_ip_filter(
         let mut rules = Vec::new();
         if let Some(list) = &list {
             for item in list.items()? {
-                rules.extend(filter_rule(&item, library, warnings)?);
+                rules.push(filter_rule(&item, sets)?);
             }
         }
         return Ok(FakeIpFilter::Rules(rules));
     }
     let names = match &list {
-        Some(list) => list_of(list, library, warnings)?,
+        Some(list) => list_of(list, sets)?,
         None => FILTER_ABSENT.map(Item::from).into(),
     };
     Ok(match mode {
@@ -85,29 +91,23 @@ pub(super) fn fake_ip_filter(
 }
 
 /// `TYPE,payload,fake-ip|real-ip`.
-fn filter_rule(
-    item: &Cursor<'_>,
-    library: &Library,
-    warnings: &mut Warnings,
-) -> Result<Option<FilterRule>, ConfigError> {
-    let Some(line) = rule(item, item.text()?, library, warnings)? else {
-        return Ok(None);
-    };
+fn filter_rule(item: &Cursor<'_>, sets: &mut Sets<'_>) -> Result<FilterRule, ConfigError> {
+    let line = rule(item, item.text()?, sets)?;
     let real = match &*line.target {
         "real-ip" => true,
         "fake-ip" => false,
         _ => return Err(item.expected("a rule that ends in fake-ip or real-ip")),
     };
-    Ok(Some(FilterRule {
+    Ok(FilterRule {
         matcher: Arc::clone(line.matcher()),
         real,
-    }))
+    })
 }
 
 /// `fallback-filter` and `fallback-lazy-query`.
 pub(super) fn fallback_filter(
     section: &mut Section<'_>,
-    library: &Library,
+    sets: &mut Sets<'_>,
     warnings: &mut Warnings,
 ) -> Result<FallbackOptions, ConfigError> {
     let lazy = section.boolean("fallback-lazy-query", false)?;
@@ -128,15 +128,13 @@ pub(super) fn fallback_filter(
         country = filter.text("geoip-code")?;
         options.refused = filter.prefixes("ipcidr")?;
         if let Some(names) = filter.take("domain") {
-            options.names = list_of(&names, library, warnings)?;
+            options.names = list_of(&names, sets)?;
         }
-        if let Some(sets) = filter.take("geosite") {
-            for set in sets.items()? {
-                let line = format!("GEOSITE,{},x", set.text()?);
-                let line = rule(&set, &line, library, warnings)?;
+        if let Some(list) = filter.take("geosite") {
+            for set in list.items()? {
                 options
                     .names
-                    .extend(line.map(|line| Item::Set(Arc::clone(line.matcher()))));
+                    .push(named(&set, "GEOSITE", set.text()?, sets)?);
             }
         }
         filter.finish(warnings);
@@ -146,8 +144,7 @@ pub(super) fn fallback_filter(
             at = filter;
         }
         let line = format!("GEOIP,{},x", country.as_deref().unwrap_or("CN"));
-        let line = rule(&at, &line, library, warnings)?;
-        options.home = line.map(|line| Arc::clone(line.matcher()));
+        options.home = Some(Arc::clone(rule(&at, &line, sets)?.matcher()));
     }
     Ok(options)
 }
@@ -155,36 +152,26 @@ pub(super) fn fallback_filter(
 /// `rebind-protection` with `rebind-allow`.
 pub(super) fn rebind(
     section: &mut Section<'_>,
-    library: &Library,
-    warnings: &mut Warnings,
+    sets: &mut Sets<'_>,
 ) -> Result<Option<Vec<Item>>, ConfigError> {
     let on = section.boolean("rebind-protection", false)?;
     let allowed = match section.take("rebind-allow") {
-        Some(list) => list_of(&list, library, warnings)?,
+        Some(list) => list_of(&list, sets)?,
         None => Vec::new(),
     };
     Ok(on.then_some(allowed))
 }
 
-fn list_of(
-    list: &Cursor<'_>,
-    library: &Library,
-    warnings: &mut Warnings,
-) -> Result<Vec<Item>, ConfigError> {
+fn list_of(list: &Cursor<'_>, sets: &mut Sets<'_>) -> Result<Vec<Item>, ConfigError> {
     let mut all = Vec::new();
     for item in list.items()? {
-        all.extend(items(&item, item.text()?, library, warnings)?);
+        all.extend(items(&item, item.text()?, sets)?);
     }
     Ok(all)
 }
 
 /// Domain wildcards with commas between them, or a scheme and names of sets. `at`: where it stands.
-fn items(
-    at: &Cursor<'_>,
-    text: &str,
-    library: &Library,
-    warnings: &mut Warnings,
-) -> Result<Vec<Item>, ConfigError> {
+fn items(at: &Cursor<'_>, text: &str, sets: &mut Sets<'_>) -> Result<Vec<Item>, ConfigError> {
     let set = SETS.iter().find_map(|(scheme, kind)| {
         let begins = text.get(..scheme.len())?.eq_ignore_ascii_case(scheme);
         begins.then(|| (text.get(scheme.len()..).unwrap_or_default(), *kind))
@@ -192,39 +179,34 @@ fn items(
     let (names, kind) = set.map_or((text, None), |(names, kind)| (names, Some(kind)));
     let mut found = Vec::new();
     for name in names.split(',').map(str::trim) {
-        found.extend(match kind {
-            Some(kind) => {
-                let line = rule(at, &format!("{kind},{name},x"), library, warnings)?;
-                line.map(|line| Item::Set(Arc::clone(line.matcher())))
+        found.push(match (kind, domain_pattern(name)) {
+            (Some(kind), _) => named(at, kind, name, sets)?,
+            (None, Some(pattern)) => Item::Pattern(pattern),
+            (None, None) => {
+                return Err(at.fail(Reason::Value {
+                    expected: PATTERN_EXPECTED,
+                    found: Excerpt::of(name),
+                }));
             }
-            None => match domain_pattern(name) {
-                Some(pattern) => Some(Item::Pattern(pattern)),
-                None => {
-                    return Err(at.fail(Reason::Value {
-                        expected: PATTERN_EXPECTED,
-                        found: Excerpt::of(name),
-                    }));
-                }
-            },
         });
     }
     Ok(found)
 }
 
-/// A rule; `None` with a warning when its type is not served yet.
-fn rule(
+fn named(
     at: &Cursor<'_>,
-    line: &str,
-    library: &Library,
-    warnings: &mut Warnings,
-) -> Result<Option<RuleLine>, ConfigError> {
-    match RuleLine::parse_in(line, library) {
-        Ok(line) => Ok(Some(line)),
-        Err(RuleError::UnknownType(kind)) if OTHER_RULE_TYPES.contains(&&*kind) => {
-            let what = line.strip_suffix(",x").unwrap_or(line);
-            warnings.note(at, Ignored::ValueNotImplemented(Excerpt::of(what)));
-            Ok(None)
-        }
-        Err(why) => Err(at.fail(Reason::Rule(why))),
-    }
+    kind: &str,
+    name: &str,
+    sets: &mut Sets<'_>,
+) -> Result<Item, ConfigError> {
+    let line = rule(at, &format!("{kind},{name},x"), sets)?;
+    Ok(Item::Set(Arc::clone(line.matcher())))
+}
+
+/// A rule that asks a set, or a line of the filter.
+fn rule(at: &Cursor<'_>, line: &str, sets: &mut Sets<'_>) -> Result<RuleLine, ConfigError> {
+    let parsed = RuleLine::parse_in(line, sets.library);
+    let line = parsed.map_err(|why| at.fail(rules::reason(why)))?;
+    sets.uses.note(at);
+    Ok(line)
 }

@@ -116,7 +116,7 @@ fn parse(
 }
 
 /// A type that `rules` does not know may still be one of mihomo's.
-fn reason(why: RuleError) -> Reason {
+pub(super) fn reason(why: RuleError) -> Reason {
     match &why {
         RuleError::UnknownType(kind)
             if OTHER_RULE_TYPES

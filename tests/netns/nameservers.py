@@ -40,6 +40,9 @@ server:
   local-data: "unbound.test. 60 IN AAAA 2001:db8::5"
   local-data: "only-unbound.test. 60 IN A 192.0.2.6"
   local-data: "lied.test. 60 IN A 192.0.2.9"
+  local-data: "short.test. 1 IN A 192.0.2.11"
+  local-data: "rebound.test. 60 IN A 192.168.77.1"
+  local-data: "x.allowed.test. 60 IN A 192.168.77.1"
   local-zone: "many.test." redirect
   local-data: "many.test. 60 IN A 192.0.2.7"
 remote-control:
@@ -62,7 +65,7 @@ external-controller: {router}:9090
 secret: {secret}
 dns:
   enable: true
-  listen: {router}:1053
+  listen: {listen}
   ipv6: true
   enhanced-mode: {mode}
   default-nameserver: [{dns}]
@@ -118,10 +121,10 @@ class NameserverTest(LabTest):
         cls.unbound.wait()
 
     @contextlib.contextmanager
-    def daemon_with(self, keys, rules="", top="", mode="normal", providers=None):
+    def daemon_with(self, keys, rules="", top="", mode="normal", providers=None, listen=f"{ROUTER_LAN}:1053"):
         """A daemon whose `dns:` has these lines, with providers by name and payload; it ends with the block."""
         sets = [f"  {name}: {{type: inline, behavior: domain, payload: {payload}}}" for name, payload in (providers or {}).items()]
-        text = CONFIG.format(router=ROUTER_LAN, secret=SECRET, dns=BOOTSTRAP, shadowsocks=SHADOWSOCKS, rules=rules, top=top, mode=mode,
+        text = CONFIG.format(router=ROUTER_LAN, listen=listen, secret=SECRET, dns=BOOTSTRAP, shadowsocks=SHADOWSOCKS, rules=rules, top=top, mode=mode,
                              providers="\n".join(sets), keys="\n".join(f"  {line}" for line in keys.splitlines()))
         daemon = Daemon(self.lab, text).start()
         try:

@@ -1,5 +1,7 @@
 """DIRECT traffic stays in the kernel when it is certain to be DIRECT."""
 
+import subprocess
+
 from lab import DIRECT, PROXIED, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, LabTest, config, wait_for
 
 # No rule by device, and none by address, before the names': any of them would make a name uncertain.
@@ -31,4 +33,21 @@ class Offload(LabTest):
         try:
             wait_for("the proxy", lambda: (self.lab.curl("lan1", f"http://{DIRECT}/") or {}).get("client") == SHADOWSOCKS)
         finally:
+            self.daemon.api("PATCH", "/configs", {"mode": "rule"})
+
+    def test_a_name_judged_before_a_change_is_not_told_after_it(self):
+        queries = self.lab.directory / "direct.queries"
+        queries.write_text("direct.test A\n")
+        storm = self.lab.spawn("lan1", "dnsperf", "-s", ROUTER_LAN, "-d", str(queries), "-l", "30", "-Q", "5000", stdout=subprocess.DEVNULL)
+        exempt = lambda: DIRECT in self.lab.ns("gw", "nft", "list", "set", "inet", "headgate", "learned4")
+        try:
+            for _ in range(15):
+                self.assertEqual(self.daemon.api("PATCH", "/configs", {"mode": "rule"})[0], 204)
+                wait_for("the address to be exempt", exempt)
+                self.daemon.api("PUT", "/proxies/GLOBAL", {"name": "ss"})
+                self.assertEqual(self.daemon.api("PATCH", "/configs", {"mode": "global"})[0], 204)
+                self.assertFalse(exempt())
+        finally:
+            storm.kill()
+            storm.wait()
             self.daemon.api("PATCH", "/configs", {"mode": "rule"})

@@ -65,9 +65,9 @@ fn a_router_file_is_read_whole_dns_and_sniffer() {
         panic!("a blacklist");
     };
     let patterns: Vec<&str> = filter.iter().map(pattern).collect();
-    assert_eq!(patterns, ["*.lan", "+.local"]);
+    assert_eq!(patterns, ["*.lan", "+.local", "a set"]);
     assert_eq!(dns.fallback.len(), 1);
-    assert!(dns.policy.is_empty() && dns.fallback_filter.home.is_none());
+    assert!(dns.policy.len() == 1 && dns.fallback_filter.home.is_some());
     assert_eq!(
         dns.fake_ip_range6.map(|range| range.to_string()).as_deref(),
         Some("fdfe:dcba:9876::/64")
@@ -318,9 +318,6 @@ fn what_has_no_effect_is_reported_once_with_its_place() {
             "14:28: global-client-fingerprint: not implemented yet, ignored",
             "30:3: tun: not implemented yet, ignored",
             "42:38: sniffer.skip-domain[1]: not implemented yet, ignored: geosite:private",
-            "57:38: dns.fake-ip-filter[2]: not implemented yet, ignored: GEOSITE,cn",
-            "65:13: dns.fallback: not implemented yet, ignored: GEOIP,CN",
-            "67:19: dns.nameserver-policy.geosite:cn: not implemented yet, ignored: GEOSITE,cn",
             "78:1: shared: unknown key, ignored",
         ]
     );
