@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::client::{self, Request};
 use super::geodata;
 use crate::config::Config;
 
@@ -15,6 +16,7 @@ pub const USAGE: &str = "usage: headgate [run] [-d DIR] [-f FILE]   run in the f
        headgate check [-d DIR] [-f FILE]   validate a configuration (also -t)
        headgate cleanup                    remove what a dead instance left in the kernel
        headgate ruleset [-d DIR] [-f FILE] print the nftables ruleset, apply nothing
+       headgate api [-d DIR] [-f FILE] METHOD PATH [JSON]   ask the running daemon's controller
        headgate version                    (also -v)";
 
 /// One byte more than the parser takes.
@@ -31,6 +33,8 @@ pub enum Task {
     Cleanup,
     /// Print the ruleset.
     Ruleset,
+    /// Ask the running daemon's controller.
+    Api,
     /// Print the version.
     Version,
     /// Print how to call it.
@@ -46,6 +50,8 @@ pub struct Command {
     pub directory: Option<PathBuf>,
     /// `-f`.
     pub file: Option<PathBuf>,
+    /// What `api` asks.
+    pub request: Request,
 }
 
 /// Why a command line is none of ours.
@@ -70,8 +76,10 @@ impl Command {
             task: Task::Run,
             directory: None,
             file: None,
+            request: Request::default(),
         };
         let mut task = None;
+        let mut words = Vec::new();
         let mut parser = lexopt::Parser::from_iter(arguments);
         while let Some(argument) = parser.next().map_err(usage)? {
             match argument {
@@ -86,6 +94,7 @@ impl Command {
                         Some("check") => Task::Check,
                         Some("cleanup") => Task::Cleanup,
                         Some("ruleset") => Task::Ruleset,
+                        Some("api") => Task::Api,
                         Some("version") => Task::Version,
                         Some("help") => Task::Help,
                         _ => {
@@ -96,10 +105,18 @@ impl Command {
                         }
                     });
                 }
+                Value(word) if task == Some(Task::Api) => words.push(
+                    word.into_string()
+                        .map_err(|_| Usage("a request is UTF-8".into()))?,
+                ),
                 other => return Err(usage(other.unexpected())),
             }
         }
         command.task = task.unwrap_or(Task::Run);
+        if command.task == Task::Api {
+            command.request = Request::from_words(words)
+                .ok_or_else(|| Usage("api takes METHOD, PATH and perhaps JSON".into()))?;
+        }
         Ok(command)
     }
 
@@ -151,6 +168,16 @@ pub fn execute(command: &Command) -> ExitCode {
             load(command).and_then(|loaded| super::kernel::print_ruleset(&loaded.config))
         }
         Task::Cleanup => super::kernel::cleanup(),
+        Task::Api => load(command).and_then(|loaded| {
+            let directory = command.directory();
+            let to = &mut std::io::stdout().lock();
+            Ok(client::ask(
+                &loaded.config.controller,
+                &directory,
+                &command.request,
+                to,
+            )?)
+        }),
         Task::Run => super::supervisor::run(command),
     };
     match done {
@@ -283,6 +310,16 @@ mod tests {
             parsed(&["-d", "/tmp/d"]).unwrap().file(),
             ("/tmp/d/config.yaml".into(), false)
         );
+    }
+
+    #[test]
+    fn api_takes_a_request_of_two_or_three_words() {
+        let command = parsed(&["api", "PUT", "/x", "-f", "y", "{}"]).unwrap();
+        assert_eq!(command.task, Task::Api);
+        assert_eq!(command.request.body, "{}");
+        assert_eq!(parsed(&["api", "GET", "/x"]).unwrap().request.path, "/x");
+        assert!(parsed(&["api", "GET"]).is_err());
+        assert!(parsed(&["api", "GET", "/", "{}", "more"]).is_err());
     }
 
     #[test]

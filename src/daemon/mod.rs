@@ -11,6 +11,7 @@
 
 mod build;
 mod checks;
+mod client;
 pub mod command;
 mod control;
 mod geodata;
