@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use crate::controllers::options::Options;
 
-/// The longest silence of the daemon: its slowest answers are delay tests, of at most 5 s by default.
+/// The longest silence of the daemon when nothing else is said: its slowest answers are delay tests, of
+/// at most 5 s by default.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// A head of more than this is no answer of ours.
@@ -30,9 +31,19 @@ pub struct Request {
     pub path: String,
     /// JSON; empty: none.
     pub body: String,
+    /// How many seconds the daemon may be silent; 0: the default.
+    pub seconds: u8,
 }
 
 impl Request {
+    /// The longest silence that is waited for.
+    fn silence(&self) -> Duration {
+        match self.seconds {
+            0 => SILENCE_MAX,
+            seconds => Duration::from_secs(seconds.into()),
+        }
+    }
+
     /// Method, path and, if there is a third word, the body.
     #[must_use]
     pub fn from_words(words: Vec<String>) -> Option<Self> {
@@ -41,6 +52,7 @@ impl Request {
             method: words.next()?,
             path: words.next()?,
             body: words.next().unwrap_or_default(),
+            seconds: 0,
         };
         words.next().is_none().then_some(request)
     }
@@ -100,13 +112,13 @@ pub fn ask(
     }
     if let Some(path) = &options.unix {
         let mut stream = UnixStream::connect(directory.join(path))?;
-        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.set_read_timeout(Some(request.silence()))?;
         stream.write_all(head(request, "").as_bytes())?;
         return answer(&mut BufReader::new(stream), to);
     }
     let listen = options.listen.ok_or(ClientError::NoController)?;
-    let mut stream = TcpStream::connect_timeout(&reachable(listen), SILENCE_MAX)?;
-    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    let mut stream = TcpStream::connect_timeout(&reachable(listen), request.silence())?;
+    stream.set_read_timeout(Some(request.silence()))?;
     stream.write_all(head(request, &options.secret).as_bytes())?;
     answer(&mut BufReader::new(stream), to)
 }
@@ -124,7 +136,9 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 
 /// The request with its body.
 fn head(request: &Request, secret: &str) -> String {
-    let Request { method, path, body } = request;
+    let Request {
+        method, path, body, ..
+    } = request;
     let authorization = match secret {
         "" => String::new(),
         secret => format!("Authorization: Bearer {secret}\r\n"),
@@ -213,6 +227,7 @@ mod tests {
                 method: method.into(),
                 path: path.into(),
                 body: String::new(),
+                seconds: 0,
             };
             let refused = ask(&options, Path::new("/"), &request, &mut io::sink());
             assert!(matches!(refused, Err(ClientError::NotARequest)));
@@ -225,6 +240,7 @@ mod tests {
             method: "PUT".into(),
             path: "/proxies/a".into(),
             body: "{}".into(),
+            seconds: 0,
         };
         assert!(!head(&request, "").contains("Authorization"));
         let text = head(&request, "s3");

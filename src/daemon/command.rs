@@ -16,7 +16,7 @@ pub const USAGE: &str = "usage: headgate [run] [-d DIR] [-f FILE]   run in the f
        headgate check [-d DIR] [-f FILE]   validate a configuration (also -t)
        headgate cleanup                    remove what a dead instance left in the kernel
        headgate ruleset [-d DIR] [-f FILE] print the nftables ruleset, apply nothing
-       headgate api [-d DIR] [-f FILE] METHOD PATH [JSON]   ask the running daemon's controller
+       headgate api [-d DIR] [-f FILE] [-w SECONDS] METHOD PATH [JSON]   ask the running daemon's controller
        headgate version                    (also -v)";
 
 /// One byte more than the parser takes.
@@ -80,11 +80,19 @@ impl Command {
         };
         let mut task = None;
         let mut words = Vec::new();
+        let mut seconds = 0;
         let mut parser = lexopt::Parser::from_iter(arguments);
         while let Some(argument) = parser.next().map_err(usage)? {
             match argument {
                 Short('d') => command.directory = Some(parser.value().map_err(usage)?.into()),
                 Short('f') => command.file = Some(parser.value().map_err(usage)?.into()),
+                Short('w') if task == Some(Task::Api) => {
+                    use lexopt::ValueExt as _;
+                    seconds = parser
+                        .value()
+                        .and_then(|text| text.parse())
+                        .map_err(usage)?;
+                }
                 Short('t') => task = Some(Task::Check),
                 Short('v') | Long("version") => task = Some(Task::Version),
                 Short('h') | Long("help") => task = Some(Task::Help),
@@ -116,6 +124,7 @@ impl Command {
         if command.task == Task::Api {
             command.request = Request::from_words(words)
                 .ok_or_else(|| Usage("api takes METHOD, PATH and perhaps JSON".into()))?;
+            command.request.seconds = seconds;
         }
         Ok(command)
     }
@@ -318,6 +327,9 @@ mod tests {
         assert_eq!(command.task, Task::Api);
         assert_eq!(command.request.body, "{}");
         assert_eq!(parsed(&["api", "GET", "/x"]).unwrap().request.path, "/x");
+        let quick = parsed(&["api", "-w", "2", "GET", "/x"]).unwrap();
+        assert_eq!(quick.request.seconds, 2);
+        assert!(parsed(&["api", "-w", "soon", "GET", "/x"]).is_err());
         assert!(parsed(&["api", "GET"]).is_err());
         assert!(parsed(&["api", "GET", "/", "{}", "more"]).is_err());
     }
