@@ -18,6 +18,7 @@ mod general;
 mod geodata;
 mod groups;
 mod inbound;
+mod management;
 mod mqtt;
 mod name_filter;
 mod nameserver;
@@ -144,9 +145,9 @@ impl Config {
         Ok((config, warnings.into_list()))
     }
 
-    /// What runs when there is no file (contract): a mixed proxy, the Clash controller and the
-    /// MQTT broker on the loopback, everything DIRECT. The controller's secret is still empty: the caller must make
-    /// one before it listens.
+    /// What runs when there is no file (contract): a mixed proxy, the Clash controller, the
+    /// MQTT broker and its management on the loopback, everything DIRECT. Secrets are still missing: the
+    /// caller must make them before it listens.
     #[must_use]
     pub fn builtin() -> Self {
         Self {
@@ -168,6 +169,7 @@ impl Config {
             transparent: TransparentOptions::default(),
             controller: ControllerOptions {
                 listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090))),
+                management: management::builtin(),
                 ..ControllerOptions::default()
             },
             mqtt: mqtt::builtin(),
@@ -200,6 +202,7 @@ impl Config {
             section.list("proxies", |item| proxies::decode(item, warnings))?,
         );
         let rules::Decoded { rules, lists } = rules::decode(section, library, &mut uses)?;
+        let mqtt = mqtt::decode(section, warnings)?;
         let config = Self {
             general,
             inbound,
@@ -213,8 +216,11 @@ impl Config {
             geo_uses: uses.into_list(),
             sub_rules: lists,
             transparent: transparent::decode(section, dns.enable, warnings)?,
-            controller: controller::decode(section, warnings)?,
-            mqtt: mqtt::decode(section, warnings)?,
+            controller: ControllerOptions {
+                management: management::decode(section, mqtt.storage, warnings)?,
+                ..controller::decode(section, warnings)?
+            },
+            mqtt,
             dns,
         };
         Ok((config, groups))

@@ -6,6 +6,7 @@
 //! daemon implements.
 
 pub mod clash;
+pub mod emqx;
 pub mod gate;
 pub mod http;
 pub mod options;
@@ -16,6 +17,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::mqtt::remote::Remote;
 use crate::outbound::Outbound;
 use crate::platform::logger::{Level, Logger};
 use crate::prefix::Prefix;
@@ -35,6 +37,9 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 pub trait Control: Send + Sync {
     /// Rules, outbounds and live flows.
     fn tunnel(&self) -> &Tunnel;
+
+    /// The MQTT broker.
+    fn broker(&self) -> &Remote;
 
     /// The sink of the log.
     fn logger(&self) -> &'static Logger;
@@ -300,4 +305,6 @@ pub struct Context {
     pub control: Arc<dyn Control>,
     /// The Clash dialect's own.
     pub clash: clash::Shared,
+    /// EMQX's.
+    pub emqx: emqx::Shared,
 }

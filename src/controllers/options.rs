@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::mqtt::password::Storage;
+
 /// `external-controller*` and `secret`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -25,6 +27,34 @@ pub struct Options {
     /// `external-controller-hosts` (headgate's own): names that a request may have in `Host`, beside
     /// address literals and names that are local by nature (`http::access`).
     pub hosts: Vec<Box<str>>,
+    /// `management`.
+    pub management: Management,
+}
+
+/// `management:`: the EMQX API.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Management {
+    /// Whether the section is there; without it there is no such API.
+    pub enable: bool,
+    /// `listen`: a listener of its own; none: it shares the controller's.
+    pub listen: Option<SocketAddr>,
+    /// `applications`: who may ask.
+    pub applications: Vec<Application>,
+    /// `node`: what the one node of this cluster is called.
+    pub node: Box<str>,
+    /// `status-style: emqx`: failures have status 200, as EMQX answers.
+    pub emqx_status: bool,
+    /// `mqtt.password-storage`.
+    pub storage: Storage,
+}
+
+/// One entry of `management.applications`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Application {
+    /// AppID.
+    pub id: Box<str>,
+    /// AppSecret; never shown.
+    pub secret: Box<str>,
 }
 
 /// The controller's TLS listener.

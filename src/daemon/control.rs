@@ -22,6 +22,7 @@ use crate::dns::message::record::{Answer, Section};
 use crate::dns::message::text;
 use crate::dns::message::{Question, flags};
 use crate::dns::resolver::Manner;
+use crate::mqtt::remote::Remote;
 use crate::outbound::Outbound;
 use crate::platform::logger::Logger;
 use crate::platform::memory;
@@ -53,6 +54,7 @@ pub struct Door {
     pub dns: Arc<Current>,
     pub offload: Arc<Offload>,
     pub providers: Arc<Providers>,
+    pub broker: Remote,
     pub requests: mpsc::Sender<Request>,
     pub runtime: tokio::runtime::Handle,
     /// Table: the choices, and whether they are kept (`store-selected`).
@@ -217,6 +219,10 @@ impl Control for Door {
         for runtime in self.workers.handles().iter().chain([&self.runtime]) {
             runtime.spawn(async { memory::collect() });
         }
+    }
+
+    fn broker(&self) -> &Remote {
+        &self.broker
     }
 
     fn is_debugged(&self) -> bool {

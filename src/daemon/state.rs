@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 const SELECTED: &str = "selected.json";
-const SECRET: &str = "controller.secret";
+/// Where the secrets are that were made, not configured.
+pub const CONTROLLER: &str = "controller.secret";
+pub const MANAGEMENT: &str = "management.secret";
 
 /// More choices than this are not remembered; no configuration has so many groups.
 const SELECTED_BYTES_MAX: u64 = 256 * 1024;
@@ -56,8 +58,8 @@ pub fn store_selected(directory: &Path, selected: &Selected) -> io::Result<()> {
 ///
 /// # Errors
 /// What the file system or the random generator says.
-pub fn secret(directory: &Path) -> io::Result<(Box<str>, PathBuf)> {
-    let path = directory.join(SECRET);
+pub fn secret(directory: &Path, name: &str) -> io::Result<(Box<str>, PathBuf)> {
+    let path = directory.join(name);
     if let Ok(text) = fs::read_to_string(&path)
         && text.trim().len() >= 2 * SECRET_BYTES
     {

@@ -12,6 +12,7 @@ pub mod conntrack;
 pub mod counter;
 pub mod file_map;
 pub mod interfaces;
+pub mod load;
 pub mod logger;
 pub mod memory;
 pub mod neighbours;

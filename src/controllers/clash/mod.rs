@@ -19,11 +19,28 @@ mod version;
 
 use super::Cause;
 use super::http::Method::{Delete, Get, Patch, Post, Put};
-use super::http::route::{Access, Answer, Route};
+use super::http::Response;
+use super::http::route::{Access, Answer, Dialect, Route};
 use super::options::Scope;
 
+/// mihomo's own API.
+pub const DIALECT: Dialect = Dialect {
+    prefixes: &[""],
+    routes: ROUTES,
+    refuse,
+};
+
+fn refuse(status: u16, message: &str) -> Response {
+    match status {
+        400 => Response::body_invalid(),
+        404 => Response::no_route(),
+        405 => Response::empty(405),
+        _ => Response::error(status, message),
+    }
+}
+
 /// Every route: a new endpoint is its handler and one row here.
-pub const ROUTES: &[Route] = &[
+const ROUTES: &[Route] = &[
     Route::look("/", version::hello),
     Route::look("/version", version::version),
     Route::new(Get, "/logs", Access::READ, Answer::Feed(logs::open)),

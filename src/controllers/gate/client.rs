@@ -10,11 +10,14 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::connection::{BodyError, Connection, HeadError};
 use super::feed::{self, Framing};
 use super::ui::{self, Ui};
-use super::{HELD_BYTES_MAX, SMALL_BODY_BYTES, Seat, TABLES};
+use super::{Dialects, HELD_BYTES_MAX, SMALL_BODY_BYTES, Seat};
+use crate::controllers::clash;
 use crate::controllers::http::access::{Door, Refusal};
 use crate::controllers::http::head::{self, Head};
 use crate::controllers::http::lockout::Lockout;
-use crate::controllers::http::route::{Answer, Feed, Found, Handler, Opener, Route, Waiter, find};
+use crate::controllers::http::route::{
+    Answer, Dialect, Feed, Found, Handler, Opener, Route, Waiter, dialect, find,
+};
 use crate::controllers::http::time::http_date;
 use crate::controllers::http::{Method, Query, Request, Response};
 use crate::outbound::ByteStream;
@@ -31,11 +34,12 @@ enum Next {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(stream: Box<dyn ByteStream>, door: Door, seat: Seat) {
+pub(super) async fn serve(stream: Box<dyn ByteStream>, door: Door, dialects: Dialects, seat: Seat) {
     let connection = Connection::new(stream);
     let mut client = Client {
         connection,
         door,
+        dialects,
         seat,
     };
     loop {
@@ -64,6 +68,7 @@ pub(super) async fn serve(stream: Box<dyn ByteStream>, door: Door, seat: Seat) {
 struct Client {
     connection: Connection,
     door: Door,
+    dialects: Dialects,
     seat: Seat,
 }
 
@@ -74,7 +79,8 @@ impl Client {
             Ok(head) => head,
             Err(bad) => return self.refuse(bad.status()).await,
         };
-        if self.seat.shared.ui.is_some() && Ui::has(head.path) {
+        let has_ui = self.seat.shared.ui.is_some() && super::is_clash(self.dialects);
+        if has_ui && Ui::has(head.path) {
             return self.show_page(&head).await;
         }
         let (route, parameters) = match self.decide(&head) {
@@ -95,23 +101,32 @@ impl Client {
     /// The route that the caller may take, or what to answer instead.
     fn decide(&self, head: &Head<'_>) -> Result<(&'static Route, Vec<String>), Response> {
         let policy = &self.seat.shared.policy;
+        let Some((dialect, path)) = dialect(self.dialects, head.path) else {
+            return Err(Response::no_route());
+        };
+        let refused = |refusal| refused(dialect, refusal);
         policy.check_host(head, self.door).map_err(refused)?;
         if head.preflight {
             return Err(Response::empty(200));
         }
-        let (route, parameters) = match find(TABLES, head.method, head.path) {
+        let (route, parameters) = match find(dialect.routes, head.method, path) {
             Found::Route(route, parameters) => (route, parameters),
-            Found::WrongMethod => return Err(Response::empty(405)),
-            Found::Undecodable => return Err(Response::body_invalid()),
-            Found::Nothing => return Err(Response::no_route()),
+            Found::WrongMethod => return Err((dialect.refuse)(405, "")),
+            Found::Undecodable => return Err((dialect.refuse)(400, "a parameter is not UTF-8")),
+            Found::Nothing => return Err((dialect.refuse)(404, "")),
         };
-        self.check_caller(head, route)?;
+        self.check_caller(head, dialect, route)?;
         Ok((route, parameters))
     }
 
     /// Whether the caller may take `route`. Who was wrong about the secret too often must wait; who
     /// changes something is written down (users.md S6, S12).
-    fn check_caller(&self, head: &Head<'_>, route: &Route) -> Result<(), Response> {
+    fn check_caller(
+        &self,
+        head: &Head<'_>,
+        dialect: &Dialect,
+        route: &Route,
+    ) -> Result<(), Response> {
         let shared = &self.seat.shared;
         let guesses = match self.door {
             Door::Network(source) => Some((source, &shared.lockout)),
@@ -120,10 +135,8 @@ impl Client {
         if let Some((source, lockout)) = guesses
             && let Some(wait) = lock(lockout).wait(source, clock::now())
         {
-            return Err(Response::error(
-                429,
-                &format!("wrong secrets: wait {} s", wait.as_secs() + 1),
-            ));
+            let message = format!("wrong secrets: wait {} s", wait.as_secs() + 1);
+            return Err((dialect.refuse)(429, &message));
         }
         let checked = shared.policy.check_caller(head, self.door, route.access);
         if let Some((source, lockout)) = guesses {
@@ -135,7 +148,7 @@ impl Client {
                 lockout.right(source);
             }
         }
-        let caller = checked.map_err(refused)?;
+        let caller = checked.map_err(|refusal| refused(dialect, refusal))?;
         if head.method != Method::Get {
             let (method, path) = (head.method.as_str(), head.path);
             match self.door {
@@ -269,7 +282,7 @@ impl Client {
             return self.decline(head, &Response::no_route()).await;
         };
         if let Err(refusal) = shared.policy.check_host(head, self.door) {
-            return self.decline(head, &refused(refusal)).await;
+            return self.decline(head, &refused(&clash::DIALECT, refusal)).await;
         }
         if head.preflight {
             return self.decline(head, &Response::empty(200)).await;
@@ -420,10 +433,10 @@ impl Client {
     }
 }
 
-fn refused(refusal: Refusal) -> Response {
+fn refused(dialect: &Dialect, refusal: Refusal) -> Response {
     match refusal {
-        Refusal::Foreign | Refusal::Narrow => Response::error(403, "Forbidden"),
-        Refusal::Unproven | Refusal::Wrong => Response::error(401, "Unauthorized"),
+        Refusal::Foreign | Refusal::Narrow => (dialect.refuse)(403, "Forbidden"),
+        Refusal::Unproven | Refusal::Wrong => (dialect.refuse)(401, "Unauthorized"),
     }
 }
 

@@ -33,9 +33,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::http::access::{Door, Policy};
 use super::http::lockout::Lockout;
-use super::http::route::Route;
+use super::http::route::Dialect;
 use super::options::Options;
-use super::{Cause, Context, Control, clash};
+use super::{Cause, Context, Control, clash, emqx};
 use crate::outbound::BoxFuture;
 use crate::platform::clock;
 
@@ -58,14 +58,28 @@ const SLOW_MAX: usize = 1;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Every dialect that the gate serves.
-const TABLES: &[&[Route]] = &[clash::ROUTES];
+/// What a listener serves: the first dialect whose prefix fits a path.
+type Dialects = &'static [&'static Dialect];
+
+/// mihomo's alone, both, EMQX's alone.
+const CONTROLLER: Dialects = &[&clash::DIALECT];
+const BOTH: Dialects = &[&emqx::DIALECT, &clash::DIALECT];
+const MANAGEMENT: Dialects = &[&emqx::STATUS, &emqx::DIALECT];
+
+/// Whether mihomo's is among them, and so are its pages.
+fn is_clash(dialects: Dialects) -> bool {
+    dialects
+        .iter()
+        .any(|dialect| dialect.prefixes == clash::DIALECT.prefixes)
+}
 
 /// Why the API cannot be served.
 #[derive(Debug)]
 pub enum StartError {
     /// `external-controller` cannot be bound.
     Tcp(SocketAddr, io::Error),
+    /// `management.listen` cannot be bound.
+    Management(SocketAddr, io::Error),
     /// `external-controller-tls` cannot be served.
     Tls(SocketAddr, Cause),
     /// `external-controller-unix` cannot be bound.
@@ -79,6 +93,9 @@ impl fmt::Display for StartError {
         match self {
             Self::Tcp(address, error) => {
                 write!(f, "controller cannot listen on {address}: {error}")
+            }
+            Self::Management(address, error) => {
+                write!(f, "management cannot listen on {address}: {error}")
             }
             Self::Tls(address, error) => {
                 write!(f, "controller cannot serve TLS on {address}: {error}")
@@ -139,37 +156,56 @@ impl Gate {
                 Some(listener)
             }
         };
-        if tcp.is_none() && tls.is_none() && unix.is_none() {
+        let management = options.management.listen.map(|address| {
+            let failed = |error| StartError::Management(address, error);
+            bind_tcp(address).map_err(failed)
+        });
+        let management = management.transpose()?;
+        if tcp.is_none() && tls.is_none() && unix.is_none() && management.is_none() {
             return Ok(gate);
         }
+        let controller = match (options.management.enable, &management) {
+            (true, None) => BOTH,
+            _ => CONTROLLER,
+        };
         let ui = options.ui.as_ref();
         let ui =
             ui.map(|ui| ui::Ui::new(control.directory().join(&ui.directory), ui.name.as_deref()));
         let context = Arc::new(Context {
             clash: clash::Shared::new().map_err(StartError::Rest)?,
+            emqx: emqx::Shared::new(&options.management),
             control,
         });
         let shared = Arc::new(Shared {
             policy: Policy::new(options),
             lockout: Mutex::default(),
             ui,
-            rest: rest::Rest::start(TABLES, &context).map_err(StartError::Rest)?,
+            rest: rest::Rest::start(BOTH, &context).map_err(StartError::Rest)?,
             context,
             clients: Clients::default(),
             feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
             held: Semaphore::new(HELD_BYTES_MAX),
             slow: Semaphore::new(SLOW_MAX),
         });
-        if let Some(listener) = tcp {
-            gate.listeners
-                .spawn(accept_tcp(listener, None, Arc::clone(&shared)));
-        }
-        if let Some((listener, acceptor)) = tls {
-            gate.listeners
-                .spawn(accept_tcp(listener, Some(acceptor), Arc::clone(&shared)));
+        for (listener, acceptor, dialects) in
+            [(tcp, None, controller), (management, None, MANAGEMENT)]
+                .into_iter()
+                .chain(tls.map(|(listener, acceptor)| (Some(listener), Some(acceptor), controller)))
+        {
+            if let Some(listener) = listener {
+                let accepting = accept_tcp(listener, acceptor, dialects, Arc::clone(&shared));
+                gate.listeners.spawn(accepting);
+            }
         }
         if let Some(listener) = unix {
-            gate.listeners.spawn(accept_unix(listener, shared));
+            // Whoever may open it may ask for everything.
+            let dialects = if options.management.enable {
+                BOTH
+            } else {
+                CONTROLLER
+            };
+            gate.listeners
+                .spawn(accept_unix(listener, dialects, shared));
         }
         Ok(gate)
     }
@@ -229,7 +265,12 @@ struct Shared {
     slow: Semaphore,
 }
 
-async fn accept_tcp(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+async fn accept_tcp(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    dialects: Dialects,
+    shared: Arc<Shared>,
+) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
@@ -241,10 +282,10 @@ async fn accept_tcp(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc
                     let door = Door::Network(peer.ip().to_canonical());
                     let serve: Serve = match tls.clone() {
                         None => Box::new(move |seat| {
-                            Box::pin(client::serve(Box::new(stream), door, seat))
+                            Box::pin(client::serve(Box::new(stream), door, dialects, seat))
                         }),
                         Some(acceptor) => Box::new(move |seat| {
-                            Box::pin(tls::serve(acceptor, stream, door, seat))
+                            Box::pin(tls::serve(acceptor, stream, door, dialects, seat))
                         }),
                     };
                     admit(serve, &shared, &mut tasks);
@@ -256,14 +297,14 @@ async fn accept_tcp(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc
     }
 }
 
-async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
+async fn accept_unix(listener: UnixListener, dialects: Dialects, shared: Arc<Shared>) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     let serve: Serve = Box::new(move |seat| {
-                        Box::pin(client::serve(Box::new(stream), Door::Unix, seat))
+                        Box::pin(client::serve(Box::new(stream), Door::Unix, dialects, seat))
                     });
                     admit(serve, &shared, &mut tasks);
                 }

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::controllers::http::head::HEAD_BYTES_MAX;
-use crate::controllers::http::route::{Answer, Found, Route, find};
+use crate::controllers::http::route::{Answer, Dialect, Found, dialect, find};
 use crate::controllers::http::{Method, Query, Request, Response};
 use crate::controllers::{Cause, Context};
 
@@ -63,7 +63,7 @@ pub(super) struct Rest {
 impl Rest {
     /// Starts the server and its threads; must be called on the runtime.
     pub(super) fn start(
-        tables: &'static [&'static [Route]],
+        dialects: &'static [&'static Dialect],
         context: &Arc<Context>,
     ) -> Result<Self, Cause> {
         let place = PrivatePlace::new(&std::env::temp_dir())
@@ -84,7 +84,7 @@ impl Rest {
             thread::Builder::new()
                 .name("rest".to_owned())
                 .stack_size(STACK_BYTES)
-                .spawn(move || answer_all(&server, tables, &context))?;
+                .spawn(move || answer_all(&server, dialects, &context))?;
         }
         Ok(Self {
             server,
@@ -217,9 +217,9 @@ fn parse_reply(bytes: &[u8]) -> io::Result<Option<(usize, usize, Reply)>> {
 }
 
 /// A thread of the pool: one request after the other, until the server is unblocked.
-fn answer_all(server: &Server, tables: &[&'static [Route]], context: &Context) {
+fn answer_all(server: &Server, dialects: &[&'static Dialect], context: &Context) {
     while let Ok(mut request) = server.recv() {
-        let response = answer(&mut request, tables, context);
+        let response = answer(&mut request, dialects, context);
         let headers = match response.content_type {
             "" => Vec::new(),
             value => Header::from_bytes("Content-Type", value)
@@ -237,7 +237,7 @@ fn answer_all(server: &Server, tables: &[&'static [Route]], context: &Context) {
 
 fn answer(
     request: &mut tiny_http::Request,
-    tables: &[&'static [Route]],
+    dialects: &[&'static Dialect],
     context: &Context,
 ) -> Response {
     let mut body = Vec::with_capacity(request.body_length().unwrap_or(0));
@@ -246,7 +246,10 @@ fn answer(
     }
     let method = Method::parse(request.method().as_str());
     let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
-    let Found::Route(route, parameters) = find(tables, method, path) else {
+    let Some((dialect, path)) = dialect(dialects, path) else {
+        return Response::no_route();
+    };
+    let Found::Route(route, parameters) = find(dialect.routes, method, path) else {
         return Response::no_route();
     };
     let (Answer::Once(handler) | Answer::OnceOrFeed(handler, _)) = route.answer else {

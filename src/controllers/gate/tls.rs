@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Seat, client};
+use super::{Dialects, Seat, client};
 use crate::controllers::Cause;
 use crate::controllers::http::access::Door;
 use crate::controllers::options::Tls;
@@ -83,9 +83,15 @@ fn read_pem(text: &str, directory: &Path) -> Result<Vec<u8>, TlsFileError> {
 }
 
 /// Serves a connection that begins with a handshake.
-pub(super) async fn serve(acceptor: TlsAcceptor, stream: TcpStream, door: Door, seat: Seat) {
+pub(super) async fn serve(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    door: Door,
+    dialects: Dialects,
+    seat: Seat,
+) {
     let handshake = Box::pin(timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)));
     if let Ok(Ok(stream)) = handshake.await {
-        client::serve(Box::new(stream), door, seat).await;
+        client::serve(Box::new(stream), door, dialects, seat).await;
     }
 }

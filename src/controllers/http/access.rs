@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use super::head::Head;
 use super::route::Access;
 use super::{Method, Query};
-use crate::controllers::options::{Options, Scope, Secret};
+use crate::controllers::options::{Application, Options, Scope, Secret};
 use crate::metadata::Host;
 
 /// Names under these never come from public DNS (RFC 6762, 8375, ICANN's `internal`; `lan` is
@@ -31,6 +31,7 @@ pub struct Policy {
     origins: Vec<Box<str>>,
     private_network: bool,
     hosts: Vec<Box<str>>,
+    applications: Vec<Application>,
 }
 
 /// By which kind of socket a request came.
@@ -80,6 +81,7 @@ impl Policy {
             origins: options.allow_origins.clone(),
             private_network: options.allow_private_network,
             hosts: options.hosts.clone(),
+            applications: options.management.applications.clone(),
         }
     }
 
@@ -110,6 +112,9 @@ impl Policy {
         if door == Door::Unix {
             return Ok(LOCAL);
         }
+        if access == Access::Application {
+            return self.find_application(head);
+        }
         let caller = self.find_caller(head, access)?;
         let changes = head.method != Method::Get;
         if (head.websocket || (changes && self.secrets.is_empty())) && self.is_cross_site(head) {
@@ -119,10 +124,12 @@ impl Policy {
     }
 
     fn find_caller(&self, head: &Head<'_>, access: Access) -> Result<&str, Refusal> {
+        let (Access::Secret(scope) | Access::SecretOrPassword(scope)) = access else {
+            return Ok(ANYBODY);
+        };
         if self.secrets.is_empty() {
             return Ok(ANYBODY);
         }
-        let (Access::Secret(scope) | Access::SecretOrPassword(scope)) = access;
         let given = given(head, access).ok_or(Refusal::Unproven)?;
         // All of them, whichever fits: the time tells nothing of where one stands.
         let mut found = None;
@@ -136,6 +143,20 @@ impl Policy {
             Some(known) if known.scope < scope => Err(Refusal::Narrow),
             Some(known) => Ok(&known.name),
         }
+    }
+
+    /// The application that names itself, and knows its secret. There is no open door without one.
+    fn find_application(&self, head: &Head<'_>) -> Result<&str, Refusal> {
+        let (id, secret) = credentials(head).ok_or(Refusal::Unproven)?;
+        let mut found = None;
+        for known in &self.applications {
+            let same = id.as_bytes().ct_eq(known.id.as_bytes())
+                & secret.as_bytes().ct_eq(known.secret.as_bytes());
+            if bool::from(same) {
+                found = Some(&*known.id);
+            }
+        }
+        found.ok_or(Refusal::Wrong)
     }
 
     fn is_own(&self, authority: &str) -> bool {
@@ -219,14 +240,20 @@ fn given(head: &Head<'_>, access: Access) -> Option<String> {
         if let Some(secret) = field.strip_prefix("Bearer ") {
             return Some(secret.to_owned());
         }
-        let encoded = field.strip_prefix("Basic ");
-        let encoded = encoded.filter(|_| matches!(access, Access::SecretOrPassword(_)))?;
-        let pair = data_encoding::BASE64.decode(encoded.as_bytes()).ok()?;
-        let pair = String::from_utf8(pair).ok()?;
-        Some(pair.split_once(':')?.1.to_owned())
+        let taken = matches!(access, Access::SecretOrPassword(_));
+        taken.then(|| credentials(head))?.map(|(_, secret)| secret)
     };
     let token = token.map(String::from).filter(|token| !token.is_empty());
     token.or_else(bearer).filter(|secret| !secret.is_empty())
+}
+
+/// User name and password of Basic authentication (RFC 7617).
+fn credentials(head: &Head<'_>) -> Option<(String, String)> {
+    let encoded = head.authorization?.strip_prefix("Basic ")?;
+    let pair = data_encoding::BASE64.decode(encoded.as_bytes()).ok()?;
+    let pair = String::from_utf8(pair).ok()?;
+    let (user, password) = pair.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
 }
 
 /// The host of `host[:port]`.
@@ -424,6 +451,54 @@ mod tests {
         });
         assert!(fields.contains("Access-Control-Allow-Private-Network: true\r\n"));
         assert!(fields.contains("Allow-Headers: Content-Type, Authorization\r\n"));
+    }
+
+    #[test]
+    fn an_application_names_itself_and_the_controllers_secret_opens_nothing_of_its() {
+        let policy = Policy::new(&Options {
+            secret: "all".into(),
+            management: crate::controllers::options::Management {
+                applications: vec![Application {
+                    id: "admin".into(),
+                    secret: "public".into(),
+                }],
+                ..Default::default()
+            },
+            ..Options::default()
+        });
+        let check = |field: &str| {
+            let text = format!("GET / HTTP/1.1\r\nHost: x{field}");
+            with_head(&text, |head| {
+                let access = Access::Application;
+                policy.check_caller(head, LAN, access).map(str::to_owned)
+            })
+        };
+        let basic = |pair: &str| {
+            let encoded = data_encoding::BASE64.encode(pair.as_bytes());
+            check(&format!("\r\nAuthorization: Basic {encoded}"))
+        };
+        assert_eq!(basic("admin:public"), Ok("admin".into()));
+        for wrong in [
+            "admin:all",
+            "x:public",
+            "admin:",
+            ":public",
+            "admin:public2",
+        ] {
+            assert_eq!(basic(wrong), Err(Refusal::Wrong), "{wrong}");
+        }
+        assert_eq!(check(""), Err(Refusal::Unproven));
+        assert_eq!(
+            check("\r\nAuthorization: Bearer all"),
+            Err(Refusal::Unproven)
+        );
+        let nobody = Policy::new(&Options::default());
+        let text = "GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic Og==";
+        let refused = with_head(text, |head| {
+            let access = Access::Application;
+            nobody.check_caller(head, LAN, access).map(drop)
+        });
+        assert_eq!(refused, Err(Refusal::Wrong));
     }
 
     #[test]

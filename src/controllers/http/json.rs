@@ -94,6 +94,18 @@ impl Json {
         self.close_array()
     }
 
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The finished text with the line end that mihomo's encoder leaves.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {

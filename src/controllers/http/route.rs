@@ -20,6 +20,10 @@ pub enum Access {
     Secret(Scope),
     /// The same, as the password of Basic authentication too: tools that know nothing else ask here.
     SecretOrPassword(Scope),
+    /// An application's name and secret by Basic authentication (EMQX).
+    Application,
+    /// Nothing.
+    Open,
 }
 
 impl Access {
@@ -135,6 +139,40 @@ impl Route {
     }
 }
 
+/// The API of one family of tools.
+pub struct Dialect {
+    /// What its paths begin with, whole segments; empty: every path.
+    pub prefixes: &'static [&'static str],
+    /// Its routes, whose patterns follow a prefix.
+    pub routes: &'static [Route],
+    /// What it says when a request goes to no route: the status and, for some, why.
+    pub refuse: fn(u16, &str) -> Response,
+}
+
+impl Dialect {
+    /// The path behind this dialect's prefix; `None`: it has another one.
+    fn path<'p>(&self, path: &'p str) -> Option<&'p str> {
+        self.prefixes.iter().find_map(|prefix| {
+            let rest = path.strip_prefix(prefix)?;
+            match rest {
+                "" => Some("/"),
+                _ => rest.starts_with('/').then_some(rest),
+            }
+        })
+    }
+}
+
+/// The dialect that a path belongs to, the first that fits, and the path within it.
+#[must_use]
+pub fn dialect<'p>(
+    dialects: &[&'static Dialect],
+    path: &'p str,
+) -> Option<(&'static Dialect, &'p str)> {
+    dialects
+        .iter()
+        .find_map(|dialect| Some((*dialect, dialect.path(path)?)))
+}
+
 /// Where a request leads.
 pub enum Found {
     /// To this route, with its decoded parameters.
@@ -147,11 +185,11 @@ pub enum Found {
     Nothing,
 }
 
-/// Looks a request up in `tables`.
+/// Looks a request up in `routes`.
 #[must_use]
-pub fn find(tables: &[&'static [Route]], method: Method, path: &str) -> Found {
+pub fn find(routes: &'static [Route], method: Method, path: &str) -> Found {
     let mut known = false;
-    for route in tables.iter().copied().flatten() {
+    for route in routes {
         let Some(raw) = parameters(route.pattern, path) else {
             continue;
         };
@@ -208,13 +246,38 @@ mod tests {
 
     #[track_caller]
     fn check(method: Method, path: &str, want: &str) {
-        let got = match find(&[TABLE], method, path) {
+        let got = match find(TABLE, method, path) {
             Found::Route(route, parameters) => format!("{} {parameters:?}", route.pattern),
             Found::WrongMethod => "405".to_owned(),
             Found::Undecodable => "400".to_owned(),
             Found::Nothing => "404".to_owned(),
         };
         assert_eq!(got, want, "{path}");
+    }
+
+    #[test]
+    fn a_prefix_chooses_the_dialect() {
+        static BROKER: Dialect = Dialect {
+            prefixes: &["/api/v4", "/api"],
+            routes: TABLE,
+            refuse: |status, _| Response::empty(status),
+        };
+        static OTHER: Dialect = Dialect {
+            prefixes: &[""],
+            routes: TABLE,
+            refuse: |status, _| Response::empty(status),
+        };
+        let both = [&BROKER, &OTHER];
+        let check = |path: &'static str| {
+            let (found, rest) = dialect(&both, path).unwrap();
+            (found.prefixes.len(), rest)
+        };
+        assert_eq!(check("/api/v4/nodes"), (2, "/nodes"));
+        assert_eq!(check("/api/nodes"), (2, "/nodes"));
+        assert_eq!(check("/api/v4"), (2, "/"));
+        assert_eq!(check("/apis"), (1, "/apis"));
+        assert_eq!(check("/proxies"), (1, "/proxies"));
+        assert!(dialect(&[&BROKER], "/proxies").is_none());
     }
 
     #[test]

@@ -74,6 +74,22 @@ pub fn rfc3339(time: Duration, offset: i32) -> String {
     text
 }
 
+/// `milliseconds` since 1970 as EMQX prints them: `2024-01-31 08:15:00` in a zone that is `offset` seconds
+/// ahead of UTC, without saying so.
+#[must_use]
+pub fn local_datetime(milliseconds: u64, offset: i32) -> String {
+    let civil = Civil::new((milliseconds / 1000).saturating_add_signed(offset.into()));
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+        civil.year,
+        civil.month,
+        civil.day,
+        civil.second / 3600,
+        civil.second / 60 % 60,
+        civil.second % 60
+    )
+}
+
 /// `time` (since 1970) as the `Date` field has it (RFC 9110 section 5.6.7).
 #[must_use]
 pub fn http_date(time: Duration) -> String {

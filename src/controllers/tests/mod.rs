@@ -27,6 +27,7 @@ use super::{
     BindAddress, Cause, Control, DnsAnswer, DnsQueryError, DnsRecord, General, Patch, ReloadSource,
 };
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
+use crate::mqtt::remote::Remote;
 use crate::outbound::registry::Registry;
 use crate::outbound::{BoxFuture, Datagrams, Kind, Outbound, Stream};
 use crate::platform::logger::{self, Level, Logger};
@@ -100,6 +101,7 @@ struct TestControl {
     dns_wait: Mutex<mpsc::Receiver<()>>,
     safe_paths: Vec<PathBuf>,
     stored: Mutex<HashMap<String, Vec<u8>>>,
+    broker: Remote,
 }
 
 impl TestControl {
@@ -208,6 +210,10 @@ impl Control for TestControl {
         self.note("collect".to_owned());
     }
 
+    fn broker(&self) -> &Remote {
+        &self.broker
+    }
+
     fn is_debugged(&self) -> bool {
         true
     }
@@ -281,6 +287,7 @@ impl Rig {
             config_file: directory.join("config.yaml"),
             directory,
             calls: Mutex::default(),
+            broker: Remote::default(),
             dns_answers: Mutex::new(Some(sender)),
             dns_wait: Mutex::new(receiver),
             safe_paths: vec![safe],

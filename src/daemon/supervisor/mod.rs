@@ -43,7 +43,7 @@ use crate::platform::{clock, memory};
 use crate::tunnel::Tunnel;
 use crate::tunnel::names::{Devices, NoDevices};
 use capture::{Captured, watch_kernel};
-use reload::{log_reload, mark_of, settle_offload};
+use reload::{log_reload, mark_of, name_application, settle_offload};
 
 /// Requests of controllers that may wait; further ones are refused.
 const REQUESTS_MAX: usize = 8;
@@ -70,7 +70,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         && command.file.is_none()
         && loaded.origin.starts_with("built-in")
     {
-        let (secret, place) = state::secret(&directory)?;
+        let (secret, place) = state::secret(&directory, state::CONTROLLER)?;
         loaded.config.controller.secret = secret;
         log::info!(
             "controller at 127.0.0.1:9090; its secret is in {}",
@@ -150,6 +150,7 @@ impl Instance {
     ) -> Result<Self, Failure> {
         let mut config = loaded.config;
         settle_offload(&mut config);
+        name_application(&mut config.controller.management, &directory)?;
         let mark = mark_of(&config);
         let kernel = Arc::new(Kernel::default());
         let tunnel_known = Arc::new(OnceLock::new());
@@ -175,7 +176,9 @@ impl Instance {
         // From here on downloads have a way.
         providers.replace(loaded);
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let broker = mqtt::remote::Remote::default();
         let door = Arc::new(Door {
+            broker: broker.clone(),
             tunnel: Arc::clone(&tunnel),
             logger,
             directory: directory.clone(),
@@ -212,7 +215,7 @@ impl Instance {
             gate_options: controllers::options::Options::default(),
             checks: Checks::default(),
             mqtt: None,
-            broker: mqtt::remote::Remote::default(),
+            broker,
             _devices: devices,
         };
         instance.open().await?;

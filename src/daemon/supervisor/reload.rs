@@ -1,10 +1,12 @@
 //! From one configuration to the next: everything is built and may be refused first, then nothing is.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use super::{Instance, level};
 use crate::config::Config;
 use crate::controllers::ReloadSource;
+use crate::controllers::options::{Application, Management};
 use crate::daemon::build::{self, DnsTies};
 use crate::daemon::providers::Providers;
 use crate::daemon::{Failure, command, state};
@@ -36,6 +38,7 @@ impl Instance {
         }
         let mut config = loaded.config;
         settle_offload(&mut config);
+        name_application(&mut config.controller.management, &self.directory)?;
         let mark = mark_of(&config);
         let selected = self.choices();
         let ties = DnsTies {
@@ -155,4 +158,21 @@ pub(super) fn log_reload(done: &Result<(), Failure>) {
         Ok(()) => log::info!("configuration reloaded"),
         Err(error) => log::error!("configuration not reloaded: {error}"),
     }
+}
+
+/// The application that may ask when none is configured: EMQX's, with a secret of its own.
+pub(super) fn name_application(
+    management: &mut Management,
+    directory: &Path,
+) -> Result<(), Failure> {
+    if management.enable && management.applications.is_empty() {
+        let (secret, place) = state::secret(directory, state::MANAGEMENT)?;
+        let id = "admin".into();
+        management.applications.push(Application { id, secret });
+        log::info!(
+            "management API: application admin; its secret is in {}",
+            place.display()
+        );
+    }
+    Ok(())
 }

@@ -1,0 +1,84 @@
+//! Counters and gauges (emqx-api.md 2.8, 3.2, 3.3).
+
+use super::reply::{Outcome, answer, ask, data, local};
+use crate::controllers::Context;
+use crate::controllers::http::json::Json;
+use crate::controllers::http::{Request, Response};
+use crate::mqtt::broker::Broker;
+use crate::mqtt::metrics::Gauge;
+
+/// Writes the members of one node.
+type Members = fn(&mut Json, &Broker);
+
+/// `GET /metrics`.
+pub fn metrics(context: &Context, _: &Request<'_>) -> Response {
+    answer(context, of_all(context, "metrics", write_metrics))
+}
+
+/// `GET /nodes/{node}/metrics`.
+pub fn metrics_at(context: &Context, request: &Request<'_>) -> Response {
+    answer(context, of_one(context, request, write_metrics))
+}
+
+/// `GET /stats`.
+pub fn stats(context: &Context, _: &Request<'_>) -> Response {
+    answer(context, of_all(context, "stats", write_stats))
+}
+
+/// `GET /nodes/{node}/stats`.
+pub fn stats_at(context: &Context, request: &Request<'_>) -> Response {
+    answer(context, of_one(context, request, write_stats))
+}
+
+fn of_all(context: &Context, name: &'static str, write: Members) -> Outcome {
+    let node = context.emqx.node.clone();
+    ask(context, move |broker, _| {
+        data(|json| {
+            json.open_array().open_object();
+            json.key("node").string(&node);
+            json.key(name).open_object();
+            write(json, broker);
+            json.close_object().close_object().close_array();
+        })
+    })
+}
+
+fn of_one(context: &Context, request: &Request<'_>, write: Members) -> Outcome {
+    local(context, request.parameter(0))?;
+    ask(context, move |broker, _| {
+        data(|json| {
+            json.open_object();
+            write(json, broker);
+            json.close_object();
+        })
+    })
+}
+
+fn write_metrics(json: &mut Json, broker: &Broker) {
+    for (name, count) in broker.metrics().named() {
+        json.key(name).plain(count);
+    }
+    // Not counted but held, as EMQX 4.1 has it.
+    json.key("messages.retained")
+        .plain(broker.stats().retained.count);
+}
+
+fn write_stats(json: &mut Json, broker: &Broker) {
+    let stats = broker.stats();
+    let gauges: [(&str, Gauge); 10] = [
+        ("connections", stats.connections),
+        ("channels", stats.sessions),
+        ("sessions", stats.sessions),
+        ("topics", stats.routes),
+        ("routes", stats.routes),
+        ("suboptions", stats.subscriptions),
+        ("subscribers", stats.subscriptions),
+        ("subscriptions", stats.subscriptions),
+        ("subscriptions.shared", stats.shared),
+        ("retained", stats.retained),
+    ];
+    for (name, gauge) in gauges {
+        json.key(&format!("{name}.count")).plain(gauge.count);
+        json.key(&format!("{name}.max")).plain(gauge.max);
+    }
+}

@@ -1,0 +1,126 @@
+//! The HTTP API of EMQX v4: the broker's management as tools of that family speak it (emqx-api.md).
+//!
+//! Served under `/api/v4` and `/api` alike, to applications that name themselves by Basic
+//! authentication. Every answer is JSON with a `code`, 0 for success; failures have the HTTP status of
+//! the seed unless `management.status-style` is `emqx`. Lists are filtered and written on the broker's
+//! own thread, which shows them without copying, one page at a time.
+
+mod acl;
+mod banned;
+mod clients;
+mod filter;
+mod listeners;
+mod metrics;
+mod node;
+mod page;
+mod pubsub;
+mod reply;
+mod subscriptions;
+mod users;
+
+use std::time::Instant;
+
+use super::http::Method::{self, Delete, Get, Post, Put};
+use super::http::route::{Access, Answer, Dialect, Handler, Route};
+use super::options::Management;
+use crate::mqtt::password::Storage;
+use crate::platform::clock;
+
+/// The API proper.
+pub const DIALECT: Dialect = Dialect {
+    prefixes: &["/api/v4", "/api"],
+    routes: ROUTES,
+    refuse: reply::refuse,
+};
+
+/// Beside it: whether it runs, for anybody.
+pub const STATUS: Dialect = Dialect {
+    prefixes: &["/status"],
+    routes: &[Route::new(
+        Get,
+        "/",
+        Access::Open,
+        Answer::Now(node::status),
+    )],
+    refuse: reply::refuse,
+};
+
+const fn route(method: Method, pattern: &'static str, handler: Handler) -> Route {
+    Route::once(method, pattern, Access::Application, handler)
+}
+
+/// Every route with what it is for: a new endpoint is its handler and one row here.
+const ROUTES: &[Route] = &[
+    route(Get, "/", node::routes),
+    route(Get, "/brokers/", node::brokers),
+    route(Get, "/brokers/{}/", node::broker),
+    route(Get, "/nodes/", node::nodes),
+    route(Get, "/nodes/{}/", node::node),
+    route(Get, "/auth_user/", users::list),
+    route(Get, "/auth_user/{}/", users::show),
+    route(Post, "/auth_user/", users::add),
+    route(Put, "/auth_user/{}/", users::change),
+    route(Delete, "/auth_user/{}/", users::remove),
+    route(Get, "/emqx_acl/", acl::list),
+    route(Get, "/emqx_acl/{}/", acl::show),
+    route(Post, "/emqx_acl/", acl::add),
+    route(Delete, "/emqx_acl/{}/{}/", acl::remove),
+    route(Get, "/clients/", clients::list),
+    route(Get, "/clients/{}/", clients::show),
+    route(Delete, "/clients/{}/", clients::kick),
+    route(Get, "/clients/username/{}/", clients::of_user),
+    route(Get, "/clients/{}/acl_cache/", clients::decisions),
+    route(Delete, "/clients/{}/acl_cache/", clients::forget_decisions),
+    route(Put, "/clients/{}/keepalive/", clients::keep_alive),
+    route(Delete, "/acl-cache/", clients::forget_all_decisions),
+    route(Get, "/nodes/{}/clients/", clients::list_at),
+    route(Get, "/nodes/{}/clients/{}/", clients::show_at),
+    route(Get, "/nodes/{}/clients/username/{}/", clients::of_user_at),
+    route(Delete, "/nodes/{}/acl-cache/", clients::forget_all_at),
+    route(Get, "/subscriptions/", subscriptions::list),
+    route(Get, "/subscriptions/{}/", subscriptions::of_client),
+    route(Get, "/nodes/{}/subscriptions/", subscriptions::list_at),
+    route(
+        Get,
+        "/nodes/{}/subscriptions/{}/",
+        subscriptions::of_client_at,
+    ),
+    route(Get, "/routes/", subscriptions::routes),
+    route(Get, "/routes/{}/", subscriptions::route),
+    route(Post, "/mqtt/publish/", pubsub::publish).body_up_to(pubsub::BODY_BYTES_MAX),
+    route(Post, "/mqtt/publish_batch/", pubsub::publish_batch).body_up_to(pubsub::BODY_BYTES_MAX),
+    route(Post, "/mqtt/subscribe/", pubsub::subscribe),
+    route(Post, "/mqtt/subscribe_batch/", pubsub::subscribe_batch),
+    route(Post, "/mqtt/unsubscribe/", pubsub::unsubscribe),
+    route(Post, "/mqtt/unsubscribe_batch/", pubsub::unsubscribe_batch),
+    route(Get, "/listeners/", listeners::list),
+    route(Get, "/nodes/{}/listeners/", listeners::list_at),
+    route(Get, "/metrics/", metrics::metrics),
+    route(Get, "/nodes/{}/metrics/", metrics::metrics_at),
+    route(Get, "/stats/", metrics::stats),
+    route(Get, "/nodes/{}/stats/", metrics::stats_at),
+    route(Get, "/banned/", banned::list),
+    route(Post, "/banned/", banned::add),
+    route(Delete, "/banned/{}/{}/", banned::remove),
+];
+
+/// What requests of this dialect share.
+pub struct Shared {
+    began: Instant,
+    node: Box<str>,
+    emqx_status: bool,
+    storage: Storage,
+}
+
+impl Shared {
+    /// As configured.
+    #[must_use]
+    pub fn new(options: &Management) -> Self {
+        Self {
+            began: clock::now(),
+            node: options.node.clone(),
+            emqx_status: options.emqx_status,
+            storage: options.storage,
+        }
+    }
+}
