@@ -119,9 +119,9 @@ mod tests {
     fn a_secret_is_made_once_and_kept_to_its_owner() {
         use std::os::unix::fs::PermissionsExt;
         let place = directory("secret");
-        let (first, path) = secret(&place).unwrap();
+        let (first, path) = secret(&place, CONTROLLER).unwrap();
         assert_eq!(first.len(), 32);
-        assert_eq!(secret(&place).unwrap().0, first);
+        assert_eq!(secret(&place, CONTROLLER).unwrap().0, first);
         assert_eq!(
             fs::metadata(path).unwrap().permissions().mode() & 0o777,
             0o600

@@ -100,7 +100,7 @@ fn add_one(context: &Context, request: &Request<'_>) -> Outcome {
             at,
             until,
         };
-        let banned = broker.ban(now, who.clone(), ban.clone());
+        let banned = broker.ban(now, &who, ban.clone());
         banned.then(|| data(|json| write(json, &who, &ban)))
     })?;
     shown.ok_or_else(|| Failure::new(Failure::UNKNOWN, "too many bans"))

@@ -146,16 +146,13 @@ impl Gate {
         gate.tls_address = tls
             .as_ref()
             .and_then(|(listener, _)| listener.local_addr().ok());
-        let unix = match &options.unix {
-            None => None,
-            Some(path) => {
-                let path = control.directory().join(path);
-                let bound = bind_unix(&path);
-                let listener = bound.map_err(|error| StartError::Unix(path.clone(), error))?;
-                gate.unix = Some(path);
-                Some(listener)
-            }
-        };
+        let unix = options.unix.as_ref().map(|path| {
+            let path = control.directory().join(path);
+            let failed = |error| StartError::Unix(path.clone(), error);
+            Ok((bind_unix(&path).map_err(failed)?, path))
+        });
+        let (unix, path) = unix.transpose()?.unzip();
+        gate.unix = path;
         let management = options.management.listen.map(|address| {
             let failed = |error| StartError::Management(address, error);
             bind_tcp(address).map_err(failed)
@@ -168,34 +165,16 @@ impl Gate {
             (true, None) => BOTH,
             _ => CONTROLLER,
         };
-        let ui = options.ui.as_ref();
-        let ui =
-            ui.map(|ui| ui::Ui::new(control.directory().join(&ui.directory), ui.name.as_deref()));
-        let context = Arc::new(Context {
-            clash: clash::Shared::new().map_err(StartError::Rest)?,
-            emqx: emqx::Shared::new(&options.management),
-            control,
-        });
-        let shared = Arc::new(Shared {
-            policy: Policy::new(options),
-            lockout: Mutex::default(),
-            ui,
-            rest: rest::Rest::start(BOTH, &context).map_err(StartError::Rest)?,
-            context,
-            clients: Clients::default(),
-            feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
-            held: Semaphore::new(HELD_BYTES_MAX),
-            slow: Semaphore::new(SLOW_MAX),
-        });
-        for (listener, acceptor, dialects) in
-            [(tcp, None, controller), (management, None, MANAGEMENT)]
-                .into_iter()
-                .chain(tls.map(|(listener, acceptor)| (Some(listener), Some(acceptor), controller)))
-        {
+        let shared = Arc::new(Shared::new(options, control)?);
+        for (listener, dialects) in [(tcp, controller), (management, MANAGEMENT)] {
             if let Some(listener) = listener {
-                let accepting = accept_tcp(listener, acceptor, dialects, Arc::clone(&shared));
+                let accepting = accept_tcp(listener, None, dialects, Arc::clone(&shared));
                 gate.listeners.spawn(accepting);
             }
+        }
+        if let Some((listener, acceptor)) = tls {
+            let accepting = accept_tcp(listener, Some(acceptor), controller, Arc::clone(&shared));
+            gate.listeners.spawn(accepting);
         }
         if let Some(listener) = unix {
             // Whoever may open it may ask for everything.
@@ -263,6 +242,30 @@ struct Shared {
     feeds: Arc<Semaphore>,
     held: Semaphore,
     slow: Semaphore,
+}
+
+impl Shared {
+    fn new(options: &Options, control: Arc<dyn Control>) -> Result<Self, StartError> {
+        let ui = options.ui.as_ref();
+        let ui =
+            ui.map(|ui| ui::Ui::new(control.directory().join(&ui.directory), ui.name.as_deref()));
+        let context = Arc::new(Context {
+            clash: clash::Shared::new().map_err(StartError::Rest)?,
+            emqx: emqx::Shared::new(&options.management),
+            control,
+        });
+        Ok(Self {
+            policy: Policy::new(options),
+            lockout: Mutex::default(),
+            ui,
+            rest: rest::Rest::start(BOTH, &context).map_err(StartError::Rest)?,
+            context,
+            clients: Clients::default(),
+            feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
+            held: Semaphore::new(HELD_BYTES_MAX),
+            slow: Semaphore::new(SLOW_MAX),
+        })
+    }
 }
 
 async fn accept_tcp(

@@ -11,7 +11,7 @@ use crate::outbound::tls::TlsClient;
 fn without_the_secret_every_route_is_401() {
     run(async {
         let rig = Rig::new(with_secret());
-        for route in crate::controllers::clash::ROUTES {
+        for route in crate::controllers::clash::DIALECT.routes {
             let target = route.pattern.replace("{}", "x");
             let answer = rig.ask(route.method.as_str(), &target, "").await;
             assert_eq!(answer, (401, error("Unauthorized")), "{target}");
@@ -133,8 +133,10 @@ fn every_route_asks_for_a_scope_and_a_smaller_one_is_403() {
             secrets,
             ..Options::default()
         });
-        for route in crate::controllers::clash::ROUTES {
-            let (Access::Secret(needed) | Access::SecretOrPassword(needed)) = route.access;
+        for route in crate::controllers::clash::DIALECT.routes {
+            let (Access::Secret(needed) | Access::SecretOrPassword(needed)) = route.access else {
+                panic!("{} is open", route.pattern);
+            };
             let (method, target) = (route.method.as_str(), route.pattern.replace("{}", "x"));
             for (scope, secret) in Scope::NAMES.into_iter().filter(|(s, _)| *s < needed) {
                 let request = format!(

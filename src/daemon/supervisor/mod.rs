@@ -43,7 +43,7 @@ use crate::platform::{clock, memory};
 use crate::tunnel::Tunnel;
 use crate::tunnel::names::{Devices, NoDevices};
 use capture::{Captured, watch_kernel};
-use reload::{log_reload, mark_of, name_application, settle_offload};
+use reload::{log_reload, mark_of, settle};
 
 /// Requests of controllers that may wait; further ones are refused.
 const REQUESTS_MAX: usize = 8;
@@ -137,7 +137,6 @@ struct Instance {
     gate_options: controllers::options::Options,
     checks: Checks,
     mqtt: Option<mqtt::handle::Handle>,
-    broker: mqtt::remote::Remote,
     _devices: Option<Arc<Neighbours>>,
 }
 
@@ -149,8 +148,7 @@ impl Instance {
         logger: &'static Logger,
     ) -> Result<Self, Failure> {
         let mut config = loaded.config;
-        settle_offload(&mut config);
-        name_application(&mut config.controller.management, &directory)?;
+        settle(&mut config, &directory)?;
         let mark = mark_of(&config);
         let kernel = Arc::new(Kernel::default());
         let tunnel_known = Arc::new(OnceLock::new());
@@ -176,9 +174,8 @@ impl Instance {
         // From here on downloads have a way.
         providers.replace(loaded);
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
-        let broker = mqtt::remote::Remote::default();
         let door = Arc::new(Door {
-            broker: broker.clone(),
+            broker: mqtt::remote::Remote::default(),
             tunnel: Arc::clone(&tunnel),
             logger,
             directory: directory.clone(),
@@ -215,7 +212,6 @@ impl Instance {
             gate_options: controllers::options::Options::default(),
             checks: Checks::default(),
             mqtt: None,
-            broker,
             _devices: devices,
         };
         instance.open().await?;
@@ -245,7 +241,7 @@ impl Instance {
         self.open_gate(self.config.controller.clone())?;
         if self.config.mqtt.enable {
             let started =
-                mqtt::handle::Handle::start(&self.config.mqtt, &self.broker, &self.directory);
+                mqtt::handle::Handle::start(&self.config.mqtt, &self.door.broker, &self.directory);
             let started = started.map_err(|(at, error)| format!("{at}: {error}"))?;
             self.mqtt = Some(started);
         }

@@ -37,8 +37,7 @@ impl Instance {
             log::warn!("{}:{warning}", loaded.origin);
         }
         let mut config = loaded.config;
-        settle_offload(&mut config);
-        name_application(&mut config.controller.management, &self.directory)?;
+        settle(&mut config, &self.directory)?;
         let mark = mark_of(&config);
         let selected = self.choices();
         let ties = DnsTies {
@@ -117,7 +116,7 @@ impl Instance {
         let done = match &mut self.mqtt {
             Some(running) if options.enable => running.follow(options),
             None if options.enable => {
-                mqtt::handle::Handle::start(options, &self.broker, &self.directory)
+                mqtt::handle::Handle::start(options, &self.door.broker, &self.directory)
                     .map(|started| self.mqtt = Some(started))
             }
             _ => {
@@ -129,6 +128,15 @@ impl Instance {
             log::error!("mqtt: {at}: {error}");
         }
     }
+}
+
+/// Completes a configuration with what follows from it, and with what it leaves to us.
+///
+/// # Errors
+/// A secret cannot be made.
+pub(super) fn settle(config: &mut Config, directory: &Path) -> Result<(), Failure> {
+    settle_offload(config);
+    name_application(&mut config.controller.management, directory)
 }
 
 /// Offload is sound only while DIRECT leaves as a forwarded packet does.
@@ -161,10 +169,7 @@ pub(super) fn log_reload(done: &Result<(), Failure>) {
 }
 
 /// The application that may ask when none is configured: EMQX's, with a secret of its own.
-pub(super) fn name_application(
-    management: &mut Management,
-    directory: &Path,
-) -> Result<(), Failure> {
+fn name_application(management: &mut Management, directory: &Path) -> Result<(), Failure> {
     if management.enable && management.applications.is_empty() {
         let (secret, place) = state::secret(directory, state::MANAGEMENT)?;
         let id = "admin".into();

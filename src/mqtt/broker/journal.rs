@@ -81,11 +81,14 @@ impl Journal {
     }
 }
 
+/// A delivery of a session's queue, with the packet identifier and state of one that was sent.
+type Queued = (Delivery, Option<(u16, bool)>);
+
 /// What a log tells of queues, until it was read to its end.
 #[derive(Default)]
 struct Reading {
     messages: HashMap<u32, Rc<Message>>,
-    queues: BTreeMap<(u32, u32), (Delivery, Option<(u16, bool)>)>,
+    queues: BTreeMap<(u32, u32), Queued>,
     awaiting: HashMap<u32, Vec<u16>>,
 }
 
@@ -338,6 +341,7 @@ impl Broker {
         valid
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of record")]
     fn apply(&mut self, now: Time, record: Record<'_>, reading: &mut Reading) {
         match record {
             Record::Retained(message) => {

@@ -359,11 +359,11 @@ impl Broker {
     }
 
     /// Bans somebody; connections that this concerns end. `false`: there are enough.
-    pub fn ban(&mut self, now: Time, who: Who, ban: Ban) -> bool {
+    pub fn ban(&mut self, now: Time, who: &Who, ban: Ban) -> bool {
         if !self.bans.set(who.clone(), ban) {
             return false;
         }
-        self.note_ban(&who);
+        self.note_ban(who);
         let time = self.unix_ms(now) / 1000;
         for id in self.ids(|session| session.link.is_some()) {
             let held = self.peek(id).is_some_and(|session| {
@@ -466,10 +466,10 @@ impl Broker {
                         self.acl.add(login, row);
                     }
                 }
-            } else if let Some(who) = key.strip_prefix(BAN) {
-                if let (Some(who), Some(ban)) = (parse_who(who), parse_ban(&value)) {
-                    self.bans.set(who, ban);
-                }
+            } else if let Some(who) = key.strip_prefix(BAN)
+                && let (Some(who), Some(ban)) = (parse_who(who), parse_ban(&value))
+            {
+                self.bans.set(who, ban);
             }
         }
     }

@@ -188,6 +188,7 @@ impl<'a> Stored<'a> {
 
 impl<'a> Record<'a> {
     /// Appends the record.
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of record")]
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::Retained(message) => {

@@ -179,7 +179,7 @@ fn users_rows_and_bans_are_there_after_a_restart() {
         at: 1,
         until: u64::MAX,
     };
-    kept.broker.ban(1, who.clone(), ban.clone());
+    kept.broker.ban(1, &who, ban.clone());
     kept.broker.set_document("rule 1", Some(b"SELECT"));
     kept.write(1);
     let kept = kept.restart().restart_rewritten();

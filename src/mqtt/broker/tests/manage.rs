@@ -169,7 +169,7 @@ fn a_ban_ends_a_connection_and_refuses_the_next() {
         at: 1000,
         until: 2000,
     };
-    assert!(broker.ban(1, Who::ClientId("c".into()), ban));
+    assert!(broker.ban(1, &Who::ClientId("c".into()), ban));
     assert!(broker.find("c").is_none());
     let again = connect("c", Version::V4, true);
     let address = anyone().address;
