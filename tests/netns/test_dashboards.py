@@ -1,8 +1,8 @@
 """The dashboards that people use, unmodified, in a browser of the LAN: every page live, a choice, a latency test, a closed
 connection, logs; and the same behind nginx on a sub-path with https.
 
-Their built pages are looked for in HEADGATE_DASHBOARDS (a directory each); `tests/run` fetches them where GitHub can be
-reached. Without them, or without Chromium, this says so and skips. HEADGATE_SHOTS names a directory for screenshots.
+Their built pages are looked for in HEADGATE_DASHBOARDS (a directory each: yacd, metacubexd, zashboard), else in
+target/dashboards. Without them, or without Chromium, this says so and skips. HEADGATE_SHOTS names a directory for screenshots.
 """
 
 import json
