@@ -226,6 +226,23 @@ impl fmt::Display for Mac {
     }
 }
 
+/// A program of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Whom its socket belongs to.
+    pub uid: u32,
+    /// Its executable; empty when it cannot be found.
+    pub path: Box<str>,
+}
+
+impl Process {
+    /// The executable without its directory.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+}
+
 /// Everything that rules and controllers may ask about one connection.
 #[derive(Clone, Debug)]
 pub struct Metadata {
@@ -245,6 +262,10 @@ pub struct Metadata {
     pub source: SocketAddr,
     /// The client's Ethernet address; looked up only when a rule asks for it.
     pub source_mac: Option<Mac>,
+    /// The device's name as DHCP knows it; looked up only when a rule asks for it.
+    pub source_host: Option<Box<str>>,
+    /// The program of this machine that connects; looked up only when a rule asks for it.
+    pub process: Option<Arc<Process>>,
     /// The name asked for: by the client, by a fake address, by DNS mapping, or sniffed when
     /// the sniffer overrides.
     pub host: Option<Box<str>>,
@@ -283,6 +304,8 @@ impl Metadata {
             inbound_address: SocketAddr::from(([0, 0, 0, 0], 0)),
             source,
             source_mac: None,
+            source_host: None,
+            process: None,
             host,
             destination_ip,
             destination_port: destination.port,

@@ -156,7 +156,7 @@ pub(super) fn interface_name(text: &str) -> Option<Box<str>> {
     fits.then(|| text.into())
 }
 
-/// `strict` and `off` are what happens as long as no rule asks for a process.
+/// `always` would look at the program of every connection, which no router should.
 fn find_process(
     section: &mut Section<'_>,
     warnings: &mut Warnings,

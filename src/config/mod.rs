@@ -145,6 +145,16 @@ impl Config {
         Ok((config, warnings.into_list()))
     }
 
+    /// The line of each of `rules:`, from 1. `None`: the text is no configuration.
+    #[must_use]
+    pub fn lines_of_rules(text: &str) -> Option<Vec<u32>> {
+        let tree = Tree::parse(text).ok()?;
+        let root = Cursor::root(&tree);
+        let rules = root.section().ok()?.take("rules")?;
+        let lines = rules.items().ok()?.map(|item| item.position().0);
+        Some(lines.collect())
+    }
+
     /// What runs when there is no file (contract): a mixed proxy, the Clash controller, the
     /// MQTT broker and its management on the loopback, everything DIRECT. Secrets are still missing: the
     /// caller must make them before it listens.
@@ -226,15 +236,3 @@ impl Config {
         Ok((config, groups))
     }
 }
-
-/// Rule types of mihomo's that are not served yet.
-const OTHER_RULE_TYPES: &[&str] = &[
-    "PROCESS-NAME",
-    "PROCESS-NAME-REGEX",
-    "PROCESS-NAME-WILDCARD",
-    "PROCESS-PATH",
-    "PROCESS-PATH-REGEX",
-    "PROCESS-PATH-WILDCARD",
-    "UID",
-    "REMATCH-NAME",
-];

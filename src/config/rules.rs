@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::OTHER_RULE_TYPES;
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason};
 use super::geodata::GeoUses;
@@ -110,21 +109,13 @@ fn parse(
     library: &Library,
     uses: &mut GeoUses,
 ) -> Result<RuleLine, ConfigError> {
-    let line = RuleLine::parse_in(item.text()?, library).map_err(|why| item.fail(reason(why)))?;
+    let line =
+        RuleLine::parse_in(item.text()?, library).map_err(|why| item.fail(Reason::Rule(why)))?;
     uses.note(item);
     Ok(line)
 }
 
-/// A type that `rules` does not know may still be one of mihomo's.
+/// Why a line is no rule, as the configuration tells it.
 pub(super) fn reason(why: RuleError) -> Reason {
-    match &why {
-        RuleError::UnknownType(kind)
-            if OTHER_RULE_TYPES
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(kind)) =>
-        {
-            Reason::NotImplemented(Excerpt::of(&format!("rule type {kind}")))
-        }
-        _ => Reason::Rule(why),
-    }
+    Reason::Rule(why)
 }

@@ -82,6 +82,27 @@ pub trait Control: Send + Sync {
         Arc::default()
     }
 
+    /// Switches rules, by index, off (`true`) and on until the next reload.
+    fn switch_rules(&self, wanted: &[(usize, bool)]) {
+        let routing = self.tunnel().routing();
+        for (rule, off) in wanted
+            .iter()
+            .filter(|(rule, _)| *rule < routing.rules.len())
+        {
+            routing.tally.switch(*rule, *off);
+        }
+    }
+
+    /// Where a rule stands in the configuration: `file:line`.
+    fn place_of_rule(&self, _index: usize) -> Option<String> {
+        None
+    }
+
+    /// Whether the kernel forwards what is certain to be DIRECT.
+    fn offloads(&self) -> bool {
+        false
+    }
+
     /// Has a provider load its entries anew, now.
     ///
     /// # Errors
@@ -182,6 +203,8 @@ pub struct General {
     pub routing_mark: u32,
     /// Whether the sniffer is on.
     pub sniffing: bool,
+    /// Whether the kernel forwards what is certain to be DIRECT.
+    pub offload: bool,
     /// `find-process-mode`.
     pub find_process: &'static str,
     /// `keep-alive-idle`, seconds.

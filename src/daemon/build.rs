@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use super::Failure;
 use super::offload::Offload;
 use super::state::Selected;
-use crate::config::Config;
+use crate::config::{Config, FindProcess};
 use crate::dns::domain_set::DomainSet;
 use crate::dns::fake_ip::FakeIp;
 use crate::dns::hosts::Hosts;
@@ -191,5 +191,7 @@ pub fn routing(
         rules: Arc::new(Rules::compile(std::mem::take(&mut config.rules))),
         mode: config.general.mode,
         sniffer: sniffer(&config.sniffer)?,
+        find_process: config.general.find_process != FindProcess::Off,
+        tally: Arc::default(),
     })
 }

@@ -10,6 +10,9 @@ use std::process::ExitCode;
 use super::client::{self, Request};
 use super::geodata;
 use crate::config::Config;
+use crate::provider::convert::convert;
+use crate::provider::options::Format;
+use crate::rules::set::Behavior;
 
 /// Printed after a usage error.
 pub const USAGE: &str = "usage: headgate [run] [-d DIR] [-f FILE]   run in the foreground
@@ -17,6 +20,10 @@ pub const USAGE: &str = "usage: headgate [run] [-d DIR] [-f FILE]   run in the f
        headgate cleanup                    remove what a dead instance left in the kernel
        headgate ruleset [-d DIR] [-f FILE] print the nftables ruleset, apply nothing
        headgate api [-d DIR] [-f FILE] [-w SECONDS] METHOD PATH [JSON]   ask the running daemon's controller
+       headgate explain [-d DIR] [-f FILE] HOST[:PORT] [ip=IP] [network=udp] [src=IP]
+                                           tell which rule decides, and why
+       headgate convert-ruleset domain|ipcidr yaml|text|mrs SOURCE TARGET
+                                           turn a rule set into mrs, or mrs into text
        headgate version                    (also -v)";
 
 /// One byte more than the parser takes.
@@ -35,6 +42,10 @@ pub enum Task {
     Ruleset,
     /// Ask the running daemon's controller.
     Api,
+    /// Tell which rule decides.
+    Explain,
+    /// Convert a rule set.
+    ConvertRuleset,
     /// Print the version.
     Version,
     /// Print how to call it.
@@ -52,6 +63,8 @@ pub struct Command {
     pub file: Option<PathBuf>,
     /// What `api` asks.
     pub request: Request,
+    /// What else was said, to the commands that take it.
+    pub words: Vec<String>,
 }
 
 /// Why a command line is none of ours.
@@ -77,6 +90,7 @@ impl Command {
             directory: None,
             file: None,
             request: Request::default(),
+            words: Vec::new(),
         };
         let mut task = None;
         let mut words = Vec::new();
@@ -103,6 +117,8 @@ impl Command {
                         Some("cleanup") => Task::Cleanup,
                         Some("ruleset") => Task::Ruleset,
                         Some("api") => Task::Api,
+                        Some("explain") => Task::Explain,
+                        Some("convert-ruleset") => Task::ConvertRuleset,
                         Some("version") => Task::Version,
                         Some("help") => Task::Help,
                         _ => {
@@ -117,6 +133,9 @@ impl Command {
                     word.into_string()
                         .map_err(|_| Usage("a request is UTF-8".into()))?,
                 ),
+                Value(word) if matches!(task, Some(Task::Explain | Task::ConvertRuleset)) => {
+                    command.words.push(word.to_string_lossy().into_owned());
+                }
                 other => return Err(usage(other.unexpected())),
             }
         }
@@ -176,6 +195,8 @@ pub fn execute(command: &Command) -> ExitCode {
         Task::Ruleset => {
             load(command).and_then(|loaded| super::kernel::print_ruleset(&loaded.config))
         }
+        Task::Explain => super::explain::run(command),
+        Task::ConvertRuleset => convert_ruleset(&command.words),
         Task::Cleanup => super::kernel::cleanup(),
         Task::Api => load(command).and_then(|loaded| {
             let directory = command.directory();
@@ -196,6 +217,34 @@ pub fn execute(command: &Command) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `convert-ruleset BEHAVIOR FORMAT SOURCE TARGET`, as mihomo has it.
+fn convert_ruleset(words: &[String]) -> Result<(), super::Failure> {
+    let [behavior, format, source, target] = words else {
+        return Err("expected: convert-ruleset BEHAVIOR FORMAT SOURCE TARGET".into());
+    };
+    let behavior = match behavior.as_str() {
+        "domain" => Behavior::Domain,
+        "ipcidr" => Behavior::IpCidr,
+        _ => return Err("expected behavior domain or ipcidr: only these have an mrs form".into()),
+    };
+    let format = Format::parse(format).ok_or("expected format yaml, text or mrs")?;
+    let read = File::open(source).map_err(|error| format!("{source}: {error}"))?;
+    // Beside its place first: a source that is none leaves what is there.
+    let part = format!("{target}.new");
+    let made = File::create(&part).map_err(|error| format!("{part}: {error}"))?;
+    let done = convert(read, made, behavior, format);
+    if done.is_err() {
+        let _gone = std::fs::remove_file(&part);
+    }
+    let done = done.map_err(|error| format!("{source}: {error}"))?;
+    std::fs::rename(&part, target)?;
+    say(&format!(
+        "{target}: {} entries, {} passed over",
+        done.entries, done.skipped
+    ));
+    Ok(())
 }
 
 /// Says what a valid configuration has wrong nevertheless.

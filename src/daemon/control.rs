@@ -150,6 +150,28 @@ impl Control for Door {
         true
     }
 
+    fn switch_rules(&self, wanted: &[(usize, bool)]) {
+        let routing = self.tunnel.routing();
+        for (rule, off) in wanted
+            .iter()
+            .filter(|(rule, _)| *rule < routing.rules.len())
+        {
+            routing.tally.switch(*rule, *off);
+        }
+        // What the kernel was told stood on the rules of before.
+        self.providers.tell_changed();
+    }
+
+    fn place_of_rule(&self, index: usize) -> Option<String> {
+        let line = self.providers.line_of_rule(&self.file, index)?;
+        let name = self.file.file_name()?.to_string_lossy();
+        Some(format!("{name}:{line}"))
+    }
+
+    fn offloads(&self) -> bool {
+        self.general().offload
+    }
+
     fn rule_providers(&self) -> Arc<[Arc<RuleProvider>]> {
         self.providers.list()
     }

@@ -14,6 +14,7 @@ mod checks;
 mod client;
 pub mod command;
 mod control;
+mod explain;
 mod geodata;
 mod kernel;
 mod listeners;

@@ -7,12 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Failure, geodata};
+use super::{Failure, command, geodata};
 use crate::config::Config;
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
 use crate::outbound::{BoxFuture, Stream};
@@ -67,6 +67,8 @@ pub struct Providers {
     following: Mutex<Following>,
     changed: Arc<Notify>,
     way: Arc<dyn Connect>,
+    /// Table: where the rules stand in the file as it was written then; made when it is asked for.
+    places: Mutex<(Option<SystemTime>, Vec<u32>)>,
 }
 
 /// What a configuration's providers have on disk.
@@ -96,6 +98,7 @@ impl Providers {
             following: Mutex::default(),
             changed: Arc::default(),
             way: Arc::new(Way(tunnel)),
+            places: Mutex::default(),
         }
     }
 
@@ -107,6 +110,23 @@ impl Providers {
     /// Waits until a set has changed.
     pub async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// The line of a rule in the configuration file, which is read when it has changed.
+    pub fn line_of_rule(&self, file: &Path, index: usize) -> Option<u32> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read, lines) = &mut *places;
+        let written = std::fs::metadata(file).ok()?.modified().ok();
+        if *read != written {
+            *lines = Config::lines_of_rules(&command::read_config(file).ok()?)?;
+            *read = written;
+        }
+        lines.get(index).copied()
+    }
+
+    /// Says that decisions may be others than before.
+    pub fn tell_changed(&self) {
+        self.changed.notify_one();
     }
 
     /// Loads what the configuration's providers and databases have on disk, before its rules are put

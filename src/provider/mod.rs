@@ -7,6 +7,7 @@
 //! Whatever a file or a server holds, the set of before stays in force until the new one has
 //! been read whole.
 
+pub mod convert;
 pub mod entries;
 pub mod file;
 pub mod geo;

@@ -4,6 +4,7 @@
 //! Every length in the file is checked against what the file really has before memory is taken.
 
 use std::io::{self, Read};
+use std::net::IpAddr;
 
 use ruzstd::decoding::StreamingDecoder;
 
@@ -107,6 +108,41 @@ fn read_unpacked(body: &mut dyn Read, behavior: Behavior) -> Result<RuleSet, Rea
     }
 }
 
+/// The unpacked form of a set; `None`: rules have none.
+#[must_use]
+pub fn write(set: &RuleSet) -> Option<Vec<u8>> {
+    let mut body = MAGIC.to_vec();
+    let length = |body: &mut Vec<u8>, length: usize| body.extend((length as u64).to_be_bytes());
+    body.push(match set.behavior() {
+        Behavior::Domain => 0,
+        Behavior::IpCidr => 1,
+        Behavior::Classical => return None,
+    });
+    length(&mut body, set.entries());
+    length(&mut body, 0);
+    body.push(VERSION);
+    if let Some(names) = set.names() {
+        let (leaves, shape, labels) = names.parts();
+        for words in [leaves, shape] {
+            length(&mut body, words.len());
+            body.extend(words.iter().flat_map(|word| word.to_be_bytes()));
+        }
+        length(&mut body, labels.len());
+        body.extend(labels);
+    } else {
+        let ranges = set.addresses()?.ranges();
+        length(&mut body, ranges.len());
+        for address in ranges.into_iter().flat_map(|(first, last)| [first, last]) {
+            let mapped = match address {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                IpAddr::V6(v6) => v6,
+            };
+            body.extend(mapped.octets());
+        }
+    }
+    Some(body)
+}
+
 fn bytes<const N: usize>(body: &mut dyn Read) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     body.read_exact(&mut bytes)?;
@@ -128,8 +164,8 @@ fn words(body: &mut dyn Read) -> Result<Vec<u64>, ReadError> {
 }
 
 /// Sixteen bytes, IPv4 in its mapped form.
-fn address(body: &mut dyn Read) -> io::Result<std::net::IpAddr> {
-    Ok(std::net::IpAddr::from(bytes::<16>(body)?).to_canonical())
+fn address(body: &mut dyn Read) -> io::Result<IpAddr> {
+    Ok(IpAddr::from(bytes::<16>(body)?).to_canonical())
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ pub(super) fn wildcard(payload: &Payload<'_>) -> Result<Condition, PayloadError>
 
 /// Takes at most (pattern × text) steps: a failure goes back to the last star alone, since an
 /// earlier one could only leave that star less to choose from.
-fn wildcard_matches(mut pattern: &[u8], mut text: &[u8]) -> bool {
+pub(super) fn wildcard_matches(mut pattern: &[u8], mut text: &[u8]) -> bool {
     let mut last_star: Option<(&[u8], &[u8])> = None;
     loop {
         match (pattern, text) {
@@ -143,25 +143,21 @@ impl Matcher for DomainRegex {
 
 /// Reads `DOMAIN-REGEX`.
 pub(super) fn regex(payload: &Payload<'_>) -> Result<Condition, PayloadError> {
-    let compiled = RegexBuilder::new(payload.text)
+    let matcher = DomainRegex(expression(payload.text)?);
+    Ok(Condition::new("DomainRegex", payload.text, matcher))
+}
+
+/// An expression that knows no case and takes linear time.
+pub(super) fn expression(text: &str) -> Result<Regex, PayloadError> {
+    let compiled = RegexBuilder::new(text)
         .case_insensitive(true)
         .size_limit(REGEX_BYTES_MAX)
         .build();
-    match compiled {
-        Ok(regex) => Ok(Condition::new(
-            "DomainRegex",
-            payload.text,
-            DomainRegex(regex),
-        )),
-        Err(_)
-            if ["(?=", "(?!", "(?<=", "(?<!"]
-                .iter()
-                .any(|s| payload.text.contains(s)) =>
-        {
-            Err(PayloadError::LookAround)
-        }
-        Err(why) => Err(PayloadError::Regex(why.to_string().into())),
-    }
+    let looks = ["(?=", "(?!", "(?<=", "(?<!"];
+    compiled.map_err(|why| match looks.iter().any(|look| text.contains(look)) {
+        true => PayloadError::LookAround,
+        false => PayloadError::Regex(why.to_string().into()),
+    })
 }
 
 /// Lower case, each label in its ASCII form (RFC 5891 without its tables: letters are lowered,

@@ -161,6 +161,8 @@ fn flow() -> impl Strategy<Value = Metadata> {
             inbound_address: SocketAddr::new(source, numbers.0),
             source: SocketAddr::new(source, numbers.1),
             source_mac: rest.4.map(|last| Mac([0, 0, 0, 0, 0, last])),
+            source_host: None,
+            process: None,
             host: host.map(Into::into),
             destination_ip: destination,
             destination_port: numbers.2,
@@ -186,8 +188,8 @@ proptest! {
             let shown = (line.kind, &*line.payload, &*line.target);
             prop_assert_eq!(shown, (view.kind, view.payload, &**view.target));
         }
-        let needs_mac = lines.iter().any(|line| line.matcher().needs_mac());
-        prop_assert_eq!(rules.needs_mac(), needs_mac);
+        let needs_mac = lines.iter().any(|line| line.matcher().needs().mac);
+        prop_assert_eq!(rules.needs().mac, needs_mac);
         for flow in &flows {
             for from in 0..=lines.len() + 1 {
                 for may_resolve in [true, false] {

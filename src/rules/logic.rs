@@ -4,9 +4,11 @@
 //! matter when another part decides alone. `AND,((IP-CIDR,10.0.0.0/8),(DST-PORT,22))` therefore
 //! resolves a name only for port 22.
 
+use std::ops::BitOr;
+
 use super::intervals::Intervals;
 use super::line::parse_part;
-use super::matcher::{Bounds, Condition, Key, Known, Matcher, Payload, Scope, Truth};
+use super::matcher::{Bounds, Condition, Key, Known, Matcher, Needs, Payload, Scope, Truth};
 use super::{Form, PayloadError};
 
 /// How deep parts may lie in each other; evaluation and parsing recurse that far.
@@ -62,9 +64,19 @@ impl Matcher for And {
         })
     }
 
-    fn needs_mac(&self) -> bool {
-        self.0.iter().any(|part| part.matcher.needs_mac())
+    fn needs(&self) -> Needs {
+        all_needs(&self.0)
     }
+
+    fn needs_change(&self) -> bool {
+        self.0.iter().any(|part| part.matcher.needs_change())
+    }
+}
+
+/// What some part needs.
+fn all_needs(parts: &[Condition]) -> Needs {
+    let needs = parts.iter().map(|part| part.matcher.needs());
+    needs.fold(Needs::default(), BitOr::bitor)
 }
 
 /// Reads `AND`.
@@ -104,8 +116,12 @@ impl Matcher for Or {
         })
     }
 
-    fn needs_mac(&self) -> bool {
-        self.0.iter().any(|part| part.matcher.needs_mac())
+    fn needs(&self) -> Needs {
+        all_needs(&self.0)
+    }
+
+    fn needs_change(&self) -> bool {
+        self.0.iter().any(|part| part.matcher.needs_change())
     }
 }
 
@@ -133,8 +149,12 @@ impl Matcher for Not {
         }
     }
 
-    fn needs_mac(&self) -> bool {
-        self.0.matcher.needs_mac()
+    fn needs(&self) -> Needs {
+        self.0.matcher.needs()
+    }
+
+    fn needs_change(&self) -> bool {
+        self.0.matcher.needs_change()
     }
 }
 
@@ -271,7 +291,7 @@ mod tests {
             Truth::Yes,
         );
         let line = RuleLine::parse("NOT,((AND,((SRC-MAC,00:00:00:00:00:01)))),p").unwrap();
-        assert!(line.matcher().needs_mac());
+        assert!(line.matcher().needs().mac);
     }
 
     #[test]

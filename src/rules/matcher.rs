@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::BitOr;
 use std::sync::Arc;
 
 use super::intervals::Intervals;
@@ -173,6 +174,29 @@ impl Scope {
     }
 }
 
+/// Facts that cost a look-up, and are there only for rules that ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The client's Ethernet address.
+    pub mac: bool,
+    /// The device's name.
+    pub host: bool,
+    /// The program that connects.
+    pub process: bool,
+}
+
+impl BitOr for Needs {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self {
+            mac: self.mac | other.mac,
+            host: self.host | other.host,
+            process: self.process | other.process,
+        }
+    }
+}
+
 /// The condition of one rule.
 pub trait Matcher: fmt::Debug + Send + Sync {
     /// Whether it holds for what is known. With facts left out ([`Known::host_alone`]) yes and no
@@ -190,8 +214,13 @@ pub trait Matcher: fmt::Debug + Send + Sync {
         Bounds::of(self.truth(&scope.known()), scope)
     }
 
-    /// Whether it asks for the client's Ethernet address.
-    fn needs_mac(&self) -> bool {
+    /// Which facts it asks for that are looked up only then.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Whether its needs may change while it is in use.
+    fn needs_change(&self) -> bool {
         false
     }
 

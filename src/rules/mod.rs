@@ -26,6 +26,7 @@ mod line;
 mod logic;
 pub mod matcher;
 mod network;
+mod origin;
 mod port;
 mod punycode;
 mod rule_error;
@@ -105,12 +106,37 @@ pub const RULE_TYPES: &[RuleType] = &[
     RuleType::new("NETWORK", Form::Plain, network::network),
     RuleType::new("NOT", Form::Greedy, logic::not),
     RuleType::new("OR", Form::Greedy, logic::or),
+    RuleType::new("PROCESS-NAME", Form::Plain, origin::process_name),
+    RuleType::new(
+        "PROCESS-NAME-REGEX",
+        Form::Greedy,
+        origin::process_name_regex,
+    ),
+    RuleType::new(
+        "PROCESS-NAME-WILDCARD",
+        Form::Plain,
+        origin::process_name_wildcard,
+    ),
+    RuleType::new("PROCESS-PATH", Form::Plain, origin::process_path),
+    RuleType::new(
+        "PROCESS-PATH-REGEX",
+        Form::Greedy,
+        origin::process_path_regex,
+    ),
+    RuleType::new(
+        "PROCESS-PATH-WILDCARD",
+        Form::Plain,
+        origin::process_path_wildcard,
+    ),
+    RuleType::new("REMATCH-NAME", Form::Plain, origin::rematch),
     RuleType::new("RULE-SET", Form::Plain, rule_set::rule_set),
     RuleType::new("SRC-GEOIP", Form::Plain, geo::source_geoip),
+    RuleType::new("SRC-HOST", Form::Plain, origin::source_host),
     RuleType::new("SRC-IP-ASN", Form::Plain, geo::source_ip_asn),
     RuleType::new("SRC-IP-CIDR", Form::Plain, ip::source_cidr),
     RuleType::new("SRC-IP-SUFFIX", Form::Plain, ip::source_suffix),
     RuleType::new("SRC-MAC", Form::Plain, source_mac::source_mac),
     RuleType::new("SRC-PORT", Form::Plain, port::source),
     RuleType::new("SUB-RULE", Form::Greedy, sub_rule::sub_rule),
+    RuleType::new("UID", Form::Plain, origin::uid),
 ];

@@ -84,6 +84,8 @@ pub enum PayloadError {
     NoList(Box<str>),
     /// RULE-SET: no rule provider has this name.
     NoSet,
+    /// Not numbers of users.
+    Uid,
     /// No category of geodata can have this name.
     Category,
     /// Not the number of an autonomous system.
@@ -121,6 +123,7 @@ impl fmt::Display for PayloadError {
             Self::NotAPart(kind) => write!(f, "{kind} cannot be a part"),
             Self::NoList(name) => write!(f, "no list of sub-rules is named {name:?}"),
             Self::NoSet => f.write_str("no rule provider has this name"),
+            Self::Uid => f.write_str("expected numbers or ranges joined by a slash"),
             Self::Category => f.write_str("expected the name of a category"),
             Self::SystemNumber => f.write_str("expected the number of an autonomous system"),
             Self::Pattern => {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::PayloadError;
 use super::intervals::Intervals;
 use super::ip::Side;
-use super::matcher::{Bounds, Condition, Destination, Known, Matcher, Payload, Scope, Truth};
+use super::matcher::{
+    Bounds, Condition, Destination, Known, Matcher, Needs, Payload, Scope, Truth,
+};
 use super::set::{Behavior, Content, NamedSet, RuleSet};
 use crate::metadata::Metadata;
 
@@ -122,8 +124,17 @@ impl Matcher for InSet {
         counted.map(|set| set.map_or(0, |set| set.entries()))
     }
 
-    fn needs_mac(&self) -> bool {
-        // Whether an entry asks for it may change with every update.
+    fn needs(&self) -> Needs {
+        match self.set.loaded() {
+            Some(set) => match &set.content {
+                Content::Classical(rules) => rules.needs(),
+                _ => Needs::default(),
+            },
+            None => Needs::default(),
+        }
+    }
+
+    fn needs_change(&self) -> bool {
         self.set.behavior() == Behavior::Classical
     }
 }

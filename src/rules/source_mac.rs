@@ -1,10 +1,10 @@
 //! SRC-MAC: the Ethernet address of the LAN device. headgate's own; mihomo has none.
 //!
-//! The tunnel looks the address up in the neighbour table when [`super::Rules::needs_mac`]; a
+//! The tunnel looks the address up in the neighbour table when [`super::Rules::needs`]; a
 //! flow without one (the router's own, a device behind another router) never matches.
 
 use super::PayloadError;
-use super::matcher::{Condition, Key, Known, Matcher, Payload, Truth};
+use super::matcher::{Condition, Key, Known, Matcher, Needs, Payload, Truth};
 use crate::metadata::Mac;
 
 /// `SRC-MAC,aa:bb:cc:00:11:22`.
@@ -20,8 +20,11 @@ impl Matcher for SourceMac {
         Key::Mac(self.0)
     }
 
-    fn needs_mac(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs {
+            mac: true,
+            ..Needs::default()
+        }
     }
 }
 
@@ -48,7 +51,7 @@ mod tests {
             Endpoint::parse("a.b:2000").unwrap(),
         );
         let line = RuleLine::parse("SRC-MAC,AA:BB:CC:00:11:22,p").unwrap();
-        assert!(line.matcher().needs_mac());
+        assert!(line.matcher().needs().mac);
         assert_eq!(line.matcher().truth(&Known::flow(&flow, true)), Truth::No);
         flow.source_mac = Some(Mac([0xaa, 0xbb, 0xcc, 0, 0x11, 0x22]));
         assert_eq!(line.matcher().truth(&Known::flow(&flow, true)), Truth::Yes);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::intervals::Intervals;
 use super::logic;
-use super::matcher::{Bounds, Condition, Known, Matcher, Payload, Scope, Truth};
+use super::matcher::{Bounds, Condition, Known, Matcher, Needs, Payload, Scope, Truth};
 use super::{PayloadError, Rules};
 
 /// `SUB-RULE,(NETWORK,tcp),list`.
@@ -39,8 +39,12 @@ impl Matcher for SubRule {
         }
     }
 
-    fn needs_mac(&self) -> bool {
-        self.condition.matcher.needs_mac() || self.list.needs_mac()
+    fn needs(&self) -> Needs {
+        self.condition.matcher.needs() | self.list.needs()
+    }
+
+    fn needs_change(&self) -> bool {
+        self.condition.matcher.needs_change() || self.list.needs_change()
     }
 
     fn list(&self) -> Option<&Rules> {

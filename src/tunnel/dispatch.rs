@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use crate::metadata::{DnsMode, Metadata, Network};
 use crate::outbound::{BoxFuture, IpVersion, Purpose, Stream};
-use crate::platform::{clock, own_dials, socket};
+use crate::platform::{clock, own_dials, process, socket};
 
 use super::Tunnel;
 use super::connections::Connections;
 use super::flow::Dispatch;
 use super::names::{Hosts, Mapping, Names};
 use super::relay::relay;
-use super::routing::{Decision, Routing, Step};
+use super::routing::{Decision, Mode, Routing, Step};
 use super::sniffer;
 
 /// How long REJECT-DROP keeps a client waiting, as mihomo does.
@@ -180,6 +180,17 @@ impl Tunnel {
         (client, result)
     }
 
+    /// Looks up what rules ask of the device.
+    pub(super) fn look_up_device(&self, routing: &Routing, metadata: &mut Metadata) {
+        let (needs, address) = (routing.rules.needs(), metadata.source.ip());
+        if needs.mac && metadata.source_mac.is_none() {
+            metadata.source_mac = self.devices.mac_of(address);
+        }
+        if needs.host && metadata.source_host.is_none() {
+            metadata.source_host = self.devices.name_of(address, metadata.source_mac);
+        }
+    }
+
     /// Decides by the rules, resolving the host when one of them needs its address.
     pub(super) async fn decide(
         &self,
@@ -187,8 +198,11 @@ impl Tunnel {
         names: &dyn Names,
         metadata: &mut Metadata,
     ) -> Result<Decision, Refusal> {
-        if metadata.source_mac.is_none() && routing.rules.needs_mac() {
-            metadata.source_mac = self.devices.mac_of(metadata.source.ip());
+        self.look_up_device(routing, metadata);
+        if routing.find_process && routing.rules.needs().process && metadata.process.is_none() {
+            let (network, source) = (metadata.network, metadata.source);
+            let looking = tokio::task::spawn_blocking(move || process::owner(network, source));
+            metadata.process = looking.await.ok().flatten().map(Arc::new);
         }
         let (mut from, mut may_resolve) = (
             0,
@@ -197,7 +211,13 @@ impl Tunnel {
         loop {
             match routing.decide(metadata, from, may_resolve) {
                 None => return Err(Refusal::NoWay),
-                Some(Step::Done(decision)) => return Ok(decision),
+                Some(Step::Done(decision)) => {
+                    // Nothing was asked where the listener or the mode decides.
+                    if metadata.special_proxy.is_none() && routing.mode == Mode::Rule {
+                        routing.tally.count(decision.rule, clock::unix_time());
+                    }
+                    return Ok(decision);
+                }
                 Some(Step::Resolve(index)) => {
                     (from, may_resolve) = (index, false);
                     if let Some(host) = metadata.host.clone() {

@@ -5,12 +5,14 @@
 
 pub mod connections;
 pub mod dispatch;
+pub mod explain;
 pub mod flow;
 pub mod names;
 pub mod prefixed;
 pub mod relay;
 pub mod routing;
 pub mod sniffer;
+pub mod tally;
 pub mod udp;
 
 use std::sync::{Arc, PoisonError, RwLock, Weak};

@@ -2,12 +2,14 @@
 //! it can be tested without either.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::dns::current::Current;
 use crate::dns::mapping;
 use crate::metadata::Mac;
 use crate::outbound::Resolve;
 use crate::platform::clock;
+use crate::platform::leases::Leases;
 use crate::platform::neighbours::Neighbours;
 
 /// What an address that a client dials stands for.
@@ -50,6 +52,9 @@ pub trait Names: Resolve {
 pub trait Devices: Send + Sync {
     /// The Ethernet address of a neighbour.
     fn mac_of(&self, address: IpAddr) -> Option<Mac>;
+
+    /// What the device calls itself.
+    fn name_of(&self, address: IpAddr, mac: Option<Mac>) -> Option<Box<str>>;
 }
 
 impl Names for Current {
@@ -85,17 +90,33 @@ impl Names for Current {
     }
 }
 
-impl Devices for Neighbours {
+/// The neighbour table, where rtnetlink is in reach, and the names of DHCP leases.
+pub struct Lan {
+    /// The neighbour table.
+    pub neighbours: Option<Arc<Neighbours>>,
+    /// The names.
+    pub leases: Leases,
+}
+
+impl Devices for Lan {
     fn mac_of(&self, address: IpAddr) -> Option<Mac> {
-        Self::mac_of(self, address)
+        self.neighbours.as_ref()?.mac_of(address)
+    }
+
+    fn name_of(&self, address: IpAddr, mac: Option<Mac>) -> Option<Box<str>> {
+        self.leases.name_of(address, mac, clock::now())
     }
 }
 
-/// Nothing is known of devices: for where rtnetlink is out of reach.
+/// Nothing is known of devices.
 pub struct NoDevices;
 
 impl Devices for NoDevices {
     fn mac_of(&self, _address: IpAddr) -> Option<Mac> {
+        None
+    }
+
+    fn name_of(&self, _address: IpAddr, _mac: Option<Mac>) -> Option<Box<str>> {
         None
     }
 }

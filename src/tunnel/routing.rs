@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::tally::Tally;
 use crate::dns::domain_set::DomainSet;
 use crate::metadata::{Metadata, Network};
 use crate::outbound::registry::Registry;
@@ -29,6 +30,10 @@ pub struct Routing {
     pub mode: Mode,
     /// `sniffer:`.
     pub sniffer: Arc<Sniffer>,
+    /// Whether programs of this machine are looked up when a rule asks (`find-process-mode`).
+    pub find_process: bool,
+    /// What the rules have done, and which are switched off.
+    pub tally: Arc<Tally>,
 }
 
 /// The sniffer's options with its name lists compiled.
@@ -52,6 +57,19 @@ pub struct Decision {
     pub rule: Option<usize>,
 }
 
+/// What a rule was, if it was more than a plain no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is switched off.
+    Off,
+    /// It needs the address of the destination.
+    Resolves,
+    /// It matches, but its target passes, is gone, or cannot carry the flow's network.
+    PassedOver,
+    /// It matches and decides.
+    Decides,
+}
+
 /// What deciding needs next.
 pub enum Step {
     /// Decided.
@@ -65,6 +83,17 @@ impl Routing {
     /// `may_resolve`: its host may still be resolved. `None`: there is no way out at all.
     #[must_use]
     pub fn decide(&self, metadata: &Metadata, from: usize, may_resolve: bool) -> Option<Step> {
+        self.decide_with(metadata, from, may_resolve, &mut |_, _| {})
+    }
+
+    /// As [`Routing::decide`]; tells `sink` of every rule that was more than a plain no.
+    pub fn decide_with(
+        &self,
+        metadata: &Metadata,
+        from: usize,
+        may_resolve: bool,
+        sink: &mut dyn FnMut(usize, Event),
+    ) -> Option<Step> {
         let fixed = match (&metadata.special_proxy, self.mode) {
             (Some(proxy), _) => Some(&**proxy),
             (None, Mode::Global) => Some("GLOBAL"),
@@ -79,7 +108,14 @@ impl Routing {
         let mut from = from;
         loop {
             match self.rules.find(metadata, from, may_resolve) {
-                Found::NeedIp(rule) => return Some(Step::Resolve(rule)),
+                Found::NeedIp(rule) | Found::Rule(rule) if self.tally.is_off(rule) => {
+                    sink(rule, Event::Off);
+                    from = rule + 1;
+                }
+                Found::NeedIp(rule) => {
+                    sink(rule, Event::Resolves);
+                    return Some(Step::Resolve(rule));
+                }
                 Found::Nothing => {
                     let direct = self.follow("DIRECT", metadata, None);
                     return direct.map(|(decision, _)| Step::Done(decision));
@@ -90,8 +126,14 @@ impl Routing {
                     let decision =
                         target.and_then(|target| self.follow(target, metadata, Some(index)));
                     match decision {
-                        Some((decision, true)) => return Some(Step::Done(decision)),
-                        _ => from = index + 1,
+                        Some((decision, true)) => {
+                            sink(index, Event::Decides);
+                            return Some(Step::Done(decision));
+                        }
+                        _ => {
+                            sink(index, Event::PassedOver);
+                            from = index + 1;
+                        }
                     }
                 }
             }
@@ -170,6 +212,8 @@ impl Routing {
         match self.mode {
             Mode::Direct => self.leads_direct("DIRECT"),
             Mode::Global => self.leads_direct("GLOBAL"),
+            // A rule that is off leaves its flows to those below it.
+            Mode::Rule if self.tally.any_off() => false,
             Mode::Rule => self
                 .rules
                 .certainly_direct(host, &|index| self.rule_leads_direct(index)),
@@ -195,6 +239,7 @@ impl Routing {
             Mode::Direct if self.leads_direct("DIRECT") => everything(),
             Mode::Global if self.leads_direct("GLOBAL") => everything(),
             Mode::Direct | Mode::Global => Vec::new(),
+            Mode::Rule if self.tally.any_off() => Vec::new(),
             Mode::Rule => self
                 .rules
                 .certainly_direct_ranges(v4, names_may_appear, &|index| {
@@ -282,6 +327,8 @@ mod tests {
             outbounds: Arc::new(outbounds),
             mode: Mode::Rule,
             sniffer: Arc::default(),
+            find_process: true,
+            tally: Arc::default(),
         }
     }
 

@@ -10,5 +10,6 @@
     reason = "a failing check is a failing test"
 )]
 
+mod decisions;
 mod outbound;
 mod relay;

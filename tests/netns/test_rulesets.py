@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import unittest
 
 from lab import DIRECT, HEADGATE, PROXIED, REJECTED, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, SOCKS5, SOCKSED, Daemon, LabTest, config, wait_for
 
@@ -311,3 +312,107 @@ class Geodata(LabTest):
         (where / "Country.mmdb").write_bytes(mmdb(xx=[DIRECT]))
         done = subprocess.run([HEADGATE, "check", "-d", where, "-f", file], capture_output=True, text=True, timeout=20, check=False)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+
+WATCHED_RULES = """
+  - SRC-HOST,laptop,REJECT
+  - PROCESS-NAME,curl,REJECT
+  - DOMAIN,proxied.test,Pick
+  - SUB-RULE,(NETWORK,tcp),web
+  - MATCH,DIRECT
+"""
+
+WATCHED = """
+lease-files: [{leases}]
+sub-rules: {{web: ['DOMAIN,socksed.test,socks']}}
+rules:
+"""
+
+
+class Watched(LabTest):
+    """What rules do is counted, they are switched off and on, and each decision is explained."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.leases = cls.lab.directory / "leases"
+        cls.leases.write_text("1 02:77:00:00:00:12 192.168.77.12 Laptop *\n")
+        swap = {"rules:\n": WATCHED.format(leases=cls.leases)}
+        cls.daemon = Daemon(cls.lab, config("  offload: true", WATCHED_RULES, swap=swap)).start()
+
+    seen = RuleSets.seen
+
+    def extra(self, index):
+        return self.daemon.api("GET", "/rules")[1]["rules"][index]["extra"]
+
+    def explain(self, query):
+        status, answer = self.daemon.api("GET", f"/explain?{query}")
+        self.assertEqual(status, 200)
+        return answer
+
+    def test_hits_and_misses_are_counted_and_a_rule_is_switched_off(self):
+        before = self.extra(2), self.extra(4)
+        self.assertEqual(self.seen("proxied.test"), SHADOWSOCKS)
+        after = self.extra(2), self.extra(4)
+        self.assertEqual(after[0]["hitCount"], before[0]["hitCount"] + 1)
+        self.assertEqual(after[1]["missCount"], before[1]["missCount"])
+        self.assertNotEqual(after[0]["hitAt"], "0001-01-01T00:00:00Z")
+        self.assertEqual(self.daemon.api("PATCH", "/rules/disable", {"2": True, "99": True})[0], 204)
+        self.assertTrue(self.extra(2)["disabled"])
+        self.assertEqual(self.seen("proxied.test"), ROUTER_WAN)
+        self.assertEqual(self.explain("host=proxied.test")["rules"][2]["answer"], "switched off")
+        self.assertEqual(self.daemon.api("PATCH", "/rules/disable", {"2": False})[0], 204)
+        self.assertEqual(self.seen("proxied.test"), SHADOWSOCKS)
+        for bad in ({"x": True}, {"1": 1}, []):
+            self.assertEqual(self.daemon.api("PATCH", "/rules/disable", bad)[0], 400)
+
+    def test_a_device_is_known_by_the_name_of_its_lease(self):
+        self.assertEqual(self.seen("direct.test"), ROUTER_WAN)
+        address = self.lab.dig("lan2", ROUTER_LAN, "direct.test")[0]
+        self.assertIsNone(self.lab.curl("lan2", "http://direct.test/", "--resolve", f"direct.test:80:{address}"))
+
+    def test_programs_of_the_router_are_known_by_name(self):
+        proxy = ("--proxy", "socks5h://127.0.0.1:7890")
+        self.assertIsNone(self.lab.curl("gw", "http://direct.test/", *proxy))
+        code = ("import socket,sys\ns=socket.create_connection(('127.0.0.1',7890));s.sendall(b'GET http://direct.test/ HTTP/1.1\\r\\nHost: direct.test\\r\\nConnection: close\\r\\n\\r\\n')\n"
+                "sys.stdout.write(s.makefile().read())")
+        self.assertIn(ROUTER_WAN, self.lab.ns("gw", sys.executable, "-c", code))
+
+    def test_a_decision_is_explained_as_it_is_made(self):
+        answer = self.explain("host=socksed.test&src=192.168.77.11")
+        self.assertEqual(answer["decision"]["rule"], 3)
+        self.assertEqual(answer["decision"]["chains"], ["socks"])
+        self.assertEqual(answer["decision"]["subRules"][0]["payload"], "socksed.test")
+        self.assertEqual([rule["answer"] for rule in answer["rules"]], ["no", "no", "no", "yes"])
+        line = self.daemon.file.read_text().splitlines()[int(answer["rules"][3]["place"].split(":")[1]) - 1]
+        self.assertIn("SUB-RULE", line)
+        self.assertEqual(answer["kernel"]["certainlyDirect"], False)
+        answer = self.explain("host=elsewhere.test&src=192.168.77.12&network=udp")
+        self.assertEqual((answer["flow"]["sourceHost"], answer["decision"]["rule"]), ("Laptop", 0))
+        said = self.lab.ns("gw", HEADGATE, "explain", "-d", str(self.daemon.directory), "-f", str(self.daemon.file), "socksed.test:80", "src=192.168.77.11")
+        self.assertIn("SubRules((NETWORK,tcp)) -> web: yes", said)
+        self.assertIn("goes: socks", said)
+        self.assertEqual(self.daemon.api("GET", "/explain")[0], 400)
+
+
+class Conversion(unittest.TestCase):
+    def test_sets_become_mrs_and_text_again(self):
+        with tempfile.TemporaryDirectory() as place:
+            place = pathlib.Path(place)
+            convert = lambda *words: subprocess.run([HEADGATE, "convert-ruleset", *map(str, words)], capture_output=True, text=True, timeout=20, check=False)
+            names = [f"+.name{i}.example.org" for i in range(2000)] + ["*.b.org", ".c.org", "d.org"]
+            (place / "names.yaml").write_text("payload:\n" + "".join(f"  - '{name}'\n" for name in names))
+            done = convert("domain", "yaml", place / "names.yaml", place / "names.mrs")
+            self.assertEqual((done.returncode, done.stdout), (0, f"{place}/names.mrs: 2003 entries, 0 passed over\n"), done.stderr)
+            # Any zstd reads it.
+            self.assertEqual((place / "names.mrs").read_bytes()[:4], b"\x28\xb5\x2f\xfd")
+            self.assertLess((place / "names.mrs").stat().st_size, 20000)
+            self.assertEqual(convert("domain", "mrs", place / "names.mrs", place / "names.txt").returncode, 0)
+            self.assertEqual(sorted((place / "names.txt").read_text().split()), sorted(names))
+            (place / "nets.txt").write_text("10.0.0.0/9\n10.128.0.0/9\n2001:db8::/32\n# why\n1.1.1.1\n")
+            self.assertEqual(convert("ipcidr", "text", place / "nets.txt", place / "nets.mrs").returncode, 0)
+            self.assertEqual(convert("ipcidr", "mrs", place / "nets.mrs", place / "again.txt").returncode, 0)
+            self.assertEqual((place / "again.txt").read_text(), "1.1.1.1/32\n10.0.0.0/8\n2001:db8::/32\n")
+            broken = convert("domain", "mrs", place / "nets.mrs", place / "names.txt")
+            self.assertEqual((broken.returncode, broken.stderr), (1, f"{place}/nets.mrs: an mrs file of another behavior\n"))
+            self.assertEqual(len((place / "names.txt").read_text().split()), len(names))

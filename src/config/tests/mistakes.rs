@@ -389,10 +389,6 @@ fn rule_mistakes() {
         &format!("rules[0]: {unknown}"),
     );
     wrong(
-        "rules: [^'UID,1,DIRECT']",
-        "rules[0]: not implemented yet: rule type UID",
-    );
-    wrong(
         "rules: [^'IP-ASN,AS1,DIRECT']",
         "rules[0]: IP-ASN \"AS1\": expected the number of an autonomous system",
     );

@@ -198,7 +198,7 @@ fn write_connection(json: &mut Json, connection: &Connection, ids: &Ids, offset:
     json.close_object();
 }
 
-/// Members without a source here are what mihomo has for a forwarded flow: no process, no geography.
+/// Members without a source here are what mihomo has for a forwarded flow: no geography.
 fn write_metadata(json: &mut Json, metadata: &Metadata, remote: Option<&IpAddr>) {
     let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or_default().to_owned();
     let address =
@@ -230,8 +230,13 @@ fn write_metadata(json: &mut Json, metadata: &Metadata, remote: Option<&IpAddr>)
         .string(metadata.inbound_user.as_deref().unwrap_or_default());
     json.key("host").string(&text(&metadata.host));
     json.key("dnsMode").string(metadata.dns_mode.as_str());
-    json.key("uid").plain(0);
-    json.key("process").string("").key("processPath").string("");
+    let process = metadata.process.as_deref();
+    json.key("uid")
+        .plain(process.map_or(0, |process| process.uid));
+    json.key("process")
+        .string(process.map_or("", |process| process.name()));
+    json.key("processPath")
+        .string(process.map_or("", |process| &process.path));
     json.key("specialProxy")
         .string("")
         .key("specialRules")

@@ -5,6 +5,7 @@ mod configs;
 mod connections;
 mod delay;
 mod dns;
+mod explain;
 mod geo;
 mod logs;
 mod memory;
@@ -79,6 +80,8 @@ const ROUTES: &[Route] = &[
         Answer::Later(delay::group),
     ),
     Route::look("/rules/", rules::list),
+    Route::once(Patch, "/rules/disable", Access::OPERATE, rules::disable),
+    Route::look("/explain", explain::explain),
     Route::new(
         Get,
         "/connections/",

@@ -280,6 +280,8 @@ impl Rig {
                     outbounds: Arc::new(outbounds),
                     mode: Mode::Rule,
                     sniffer: Arc::default(),
+                    find_process: true,
+                    tally: Arc::default(),
                 },
                 Arc::new(NoNames),
                 Arc::new(NoDevices),

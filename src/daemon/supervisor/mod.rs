@@ -36,12 +36,13 @@ use crate::dns::current::Current;
 use crate::mqtt;
 use crate::netfilter::apply;
 use crate::netfilter::options::Fail;
+use crate::platform::leases::Leases;
 use crate::platform::logger::{self, Level, Logger};
 use crate::platform::neighbours::Neighbours;
 use crate::platform::route::Network;
 use crate::platform::{clock, memory};
 use crate::tunnel::Tunnel;
-use crate::tunnel::names::{Devices, NoDevices};
+use crate::tunnel::names::{Devices, Lan};
 use capture::{Captured, watch_kernel};
 use reload::{log_reload, mark_of, settle};
 
@@ -169,7 +170,7 @@ impl Instance {
         let providers = Arc::new(Providers::new(Arc::clone(&tunnel_known)));
         let workers = Arc::new(Workers::start()?);
         let devices = Neighbours::watch().await.ok().map(Arc::new);
-        let tunnel = Tunnel::new(routing, dns.clone(), watched(devices.clone()));
+        let tunnel = Tunnel::new(routing, dns.clone(), watched(devices.clone(), &config));
         let _first = tunnel_known.set(Arc::downgrade(&tunnel));
         // From here on downloads have a way.
         providers.replace(loaded);
@@ -368,12 +369,10 @@ enum Event {
     Request(Request),
 }
 
-/// Who asks the neighbour table for devices, where the kernel lets us watch it.
-fn watched(devices: Option<Arc<Neighbours>>) -> Arc<dyn Devices> {
-    match devices {
-        Some(devices) => devices,
-        None => Arc::new(NoDevices),
-    }
+/// Who knows the devices: the neighbour table, where the kernel lets us watch it, and the leases.
+fn watched(neighbours: Option<Arc<Neighbours>>, config: &Config) -> Arc<dyn Devices> {
+    let leases = Leases::new(config.dns.lease_files.clone());
+    Arc::new(Lan { neighbours, leases })
 }
 
 /// Signals that came during a reload asked for what it did.

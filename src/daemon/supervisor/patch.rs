@@ -107,6 +107,7 @@ impl Instance {
             interface_name: general.interface_name.clone().unwrap_or_default(),
             routing_mark: general.routing_mark,
             sniffing: self.config.sniffer.enable,
+            offload: self.config.transparent.enable && self.config.transparent.offload,
             find_process: general.find_process.as_str(),
             keep_alive_idle: general.keep_alive_idle,
             keep_alive_interval: general.keep_alive_interval,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::matcher::{Key, Matcher};
+use super::super::matcher::{Key, Matcher, Needs};
 use super::super::port::{PortField, Ranges};
 use super::super::{RuleError, RuleLine};
 use super::keywords::Keywords;
@@ -26,7 +26,8 @@ pub struct RulesBuilder {
     numbers: [Vec<(u32, Box<Ranges>)>; 4],
     macs: Vec<(Mac, u32)>,
     asked: Vec<(u32, Arc<dyn Matcher>)>,
-    needs_mac: bool,
+    needs: Needs,
+    needs_change: bool,
 }
 
 impl RulesBuilder {
@@ -51,7 +52,8 @@ impl RulesBuilder {
         self.lines
             .push(line.kind, class, &line.payload, &line.target)
             .map_err(|_| RuleError::TooMany)?;
-        self.needs_mac |= matcher.needs_mac();
+        self.needs = self.needs | matcher.needs();
+        self.needs_change |= matcher.needs_change();
         match key {
             Key::Always => self.always.push(number),
             Key::Name(name) => self.names.push((names::hash(name, Reach::Exact), number)),
@@ -100,7 +102,8 @@ impl RulesBuilder {
             numbers: self.numbers.map(Numbers::build),
             macs: self.macs.into(),
             asked: self.asked.into(),
-            needs_mac: self.needs_mac,
+            needs: self.needs,
+            needs_change: self.needs_change,
         }
     }
 }

@@ -29,7 +29,7 @@ use numbers::Numbers;
 use prefixes::Prefixes;
 
 use super::RuleLine;
-use super::matcher::{Destination, Known, Matcher, Truth};
+use super::matcher::{Destination, Known, Matcher, Needs, Truth};
 use super::port::PortField;
 use crate::metadata::{Mac, Metadata};
 use crate::prefix::Prefix;
@@ -69,7 +69,8 @@ pub struct Rules {
     macs: Box<[(Mac, u32)]>,
     /// The lines without a key, ascending.
     pub(super) asked: Box<[(u32, Arc<dyn Matcher>)]>,
-    needs_mac: bool,
+    needs: Needs,
+    needs_change: bool,
 }
 
 impl Rules {
@@ -201,6 +202,12 @@ impl Rules {
         self.asked_at(index)?.list()
     }
 
+    /// The list that line `index` leads to, if it is a SUB-RULE.
+    #[must_use]
+    pub fn inner(&self, index: usize) -> Option<&Self> {
+        self.list(index)
+    }
+
     /// The matcher of a line without a key.
     fn asked_at(&self, index: usize) -> Option<&dyn Matcher> {
         let line = u32::try_from(index).ok()?;
@@ -269,10 +276,19 @@ impl Rules {
         own.map(|(shape, first)| (&*shape.target, *first))
     }
 
-    /// Whether some rule asks for the client's MAC address.
+    /// Which facts some rule asks for that are looked up only then.
     #[must_use]
-    pub fn needs_mac(&self) -> bool {
-        self.needs_mac
+    pub fn needs(&self) -> Needs {
+        if !self.needs_change {
+            return self.needs;
+        }
+        let asked = self.asked.iter().map(|(_, matcher)| matcher.needs());
+        asked.fold(self.needs, |all, needs| all | needs)
+    }
+
+    /// Whether that may change with a rule set.
+    pub(super) fn needs_change(&self) -> bool {
+        self.needs_change
     }
 }
 

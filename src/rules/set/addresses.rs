@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::prefix::Prefix;
+use crate::prefix::{Prefix, bits, from_bits};
 use crate::rules::intervals::Intervals;
 
 /// The set.
@@ -20,6 +20,44 @@ impl AddressSet {
             IpAddr::V4(v4) => holds(&self.v4, v4.to_bits()),
             IpAddr::V6(v6) => holds(&self.v6, v6.to_bits()),
         }
+    }
+
+    /// First and last of each range, IPv4 before IPv6, in order.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<(IpAddr, IpAddr)> {
+        let v4 = self
+            .v4
+            .iter()
+            .map(|(first, last)| (u128::from(*first), u128::from(*last), true));
+        let v6 = self.v6.iter().map(|(first, last)| (*first, *last, false));
+        let all = v4.chain(v6);
+        all.map(|(first, last, v4)| (from_bits(first, v4), from_bits(last, v4)))
+            .collect()
+    }
+
+    /// The fewest prefixes that are the same addresses.
+    #[must_use]
+    pub fn prefixes(&self) -> Vec<Prefix> {
+        let mut all = Vec::new();
+        for (first, last) in self.ranges() {
+            let (last, _) = bits(last);
+            let (mut next, width) = bits(first);
+            loop {
+                // As many addresses as stand at such a place and are left.
+                let left = (last - next)
+                    .checked_add(1)
+                    .map_or(128, |count| count.ilog2());
+                let free = next.trailing_zeros().min(left).min(width);
+                let length = u8::try_from(width - free).unwrap_or(0);
+                all.push(Prefix::new(from_bits(next, first.is_ipv4()), length));
+                let size = 1u128.checked_shl(free);
+                match size.and_then(|size| next.checked_add(size)) {
+                    Some(behind) if behind <= last => next = behind,
+                    _ => break,
+                }
+            }
+        }
+        all
     }
 
     /// The addresses of one family.

@@ -67,7 +67,7 @@ impl Bits {
         self.words.len() * 8 + self.counts.len() * 4
     }
 
-    #[cfg(test)]
+    /// As they are, word by word.
     pub fn words(&self) -> &[u64] {
         &self.words
     }

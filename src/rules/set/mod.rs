@@ -84,6 +84,24 @@ impl RuleSet {
         }
     }
 
+    /// The names of a set of wildcards.
+    #[must_use]
+    pub fn names(&self) -> Option<&NameSet> {
+        match &self.content {
+            Content::Names(names) => Some(names),
+            _ => None,
+        }
+    }
+
+    /// The addresses of a set of addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Option<&AddressSet> {
+        match &self.content {
+            Content::Addresses(addresses) => Some(addresses),
+            _ => None,
+        }
+    }
+
     /// Whether a name alone, in lower case without the final dot, is enough for an entry to match.
     #[must_use]
     pub fn has_name(&self, name: &str) -> bool {

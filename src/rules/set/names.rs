@@ -11,6 +11,8 @@
 //!
 //! Pure and immutable. A look-up allocates nothing unless it meets a `*`.
 
+use std::collections::HashSet;
+
 use super::bits::{Bits, BitsBuilder};
 use crate::rules::PayloadError;
 use crate::rules::domain::lowered;
@@ -94,15 +96,64 @@ impl NameSet {
         }
     }
 
+    /// Leaves, shape and labels, as a file has them.
+    #[must_use]
+    pub fn parts(&self) -> (&[u64], &[u64], &[u8]) {
+        (self.leaves.words(), self.shape.words(), &self.labels)
+    }
+
+    /// The patterns that it was made from, `+.b` for a name with all below it; each once.
+    #[must_use]
+    pub fn patterns(&self) -> Vec<String> {
+        let mut keys = Vec::new();
+        let mut waiting = vec![(0, Vec::new())];
+        while let Some((node, key)) = waiting.pop() {
+            if self.leaves.get(node).unwrap_or(false) {
+                keys.push(key.clone());
+            }
+            let mut at = self.first_child(node);
+            while self.shape.get(at) == Some(false) {
+                let child = at - node + 1;
+                if let Some(label) = self.labels.get(child - 1) {
+                    let mut longer = key.clone();
+                    longer.push(*label);
+                    waiting.push((child, longer));
+                }
+                at += 1;
+            }
+        }
+        let below: HashSet<Vec<u8>> = keys
+            .iter()
+            .filter_map(|key| Some(key.strip_suffix(b".+")?.to_vec()))
+            .collect();
+        let itself: HashSet<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let name = |key: &[u8]| {
+            let turned: Vec<u8> = key.iter().rev().copied().collect();
+            String::from_utf8_lossy(&turned).into_owned()
+        };
+        let patterns = keys.iter().filter_map(|key| match key.strip_suffix(b".+") {
+            Some(base) if itself.contains(base) => Some(format!("+.{}", name(base))),
+            Some(base) => Some(format!(".{}", name(base))),
+            None if below.contains(key) => None,
+            None => Some(name(key)),
+        });
+        patterns.collect()
+    }
+
+    /// Where the children of a node stand in the shape.
+    fn first_child(&self, node: usize) -> usize {
+        match node.checked_sub(1) {
+            None => 0,
+            Some(before) => self.shape.select(before).map_or(usize::MAX, |end| end + 1),
+        }
+    }
+
     fn step(&self, node: usize, name: &[u8], done: usize, stars: &mut Vec<(usize, usize)>) -> Step {
         let left = name.get(..name.len() - done).unwrap_or_default();
         let Some((wanted, _)) = left.split_last() else {
             return Step::Nowhere;
         };
-        let mut at = match node.checked_sub(1) {
-            None => 0,
-            Some(before) => self.shape.select(before).map_or(usize::MAX, |end| end + 1),
-        };
+        let mut at = self.first_child(node);
         let mut next = Step::Nowhere;
         while self.shape.get(at) == Some(false) {
             // Before this place stand `node` ends and as many children as the difference.

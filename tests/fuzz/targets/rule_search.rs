@@ -114,6 +114,8 @@ fn flow(input: &mut Input<'_>) -> Metadata {
         inbound_address: SocketAddr::new(source, own_port),
         source: SocketAddr::new(source, source_port),
         source_mac: (flags & 8 != 0).then_some(mac),
+        source_host: None,
+        process: None,
         destination_ip: (flags & 16 != 0).then_some(destination),
         destination_port: port,
         host,
