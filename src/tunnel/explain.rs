@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Tunnel;
 use super::dispatch::{Refusal, name_destination};
 use super::routing::{Decision, Event, Routing, Step};
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, Network};
 
 /// What became of the flow.
 pub struct Explanation {
@@ -40,6 +40,10 @@ impl Tunnel {
         let mut met = Vec::new();
         let named = name_destination(&*self.names, &mut metadata);
         self.look_up_device(&routing, &mut metadata);
+        // Datagrams are sent to an address, which is there before the rules are asked.
+        if metadata.network == Network::Udp && metadata.destination_ip.is_none() {
+            metadata.destination_ip = address;
+        }
         let decision = named.and_then(|()| decide(&routing, &mut metadata, address, &mut met));
         Explanation {
             metadata,
@@ -80,7 +84,7 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::metadata::{Endpoint, InboundType, Network};
+    use crate::metadata::{Endpoint, InboundType};
     use crate::outbound::dial::Environment;
     use crate::outbound::options::{GroupKind, GroupOptions};
     use crate::outbound::registry::Registry;
@@ -222,6 +226,9 @@ mod tests {
                 let told = tunnel.explain(flow.clone(), address);
                 let mut real = flow;
                 name_destination(&*tunnel.names, &mut real).unwrap();
+                if real.network == Network::Udp && real.destination_ip.is_none() {
+                    real.destination_ip = address;
+                }
                 let routing = tunnel.routing();
                 let decided = runtime
                     .block_on(tunnel.decide(&routing, &*tunnel.names, &mut real))
