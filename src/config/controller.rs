@@ -29,6 +29,7 @@ pub(super) fn decode(
         tls,
         secrets,
         ui: ui(section)?,
+        doh: doh(section)?,
         unix: unix.map(|path| path.into_string().into()),
         secret,
         hosts: section.list("external-controller-hosts", |item| {
@@ -51,6 +52,18 @@ pub(super) fn decode(
         section.finish(warnings);
     }
     Ok(options)
+}
+
+/// `external-doh-server`.
+fn doh(section: &mut Section<'_>) -> Result<Option<Box<str>>, ConfigError> {
+    let path = |text: &str| {
+        let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'%');
+        let fits = text.len() > 1 && text.starts_with('/') && text.bytes().all(plain);
+        fits.then(|| text.into())
+    };
+    let at = section.take("external-doh-server");
+    at.map(|at| at.parse("a path (/dns-query)", path))
+        .transpose()
 }
 
 /// Where to listen; beyond the loopback only where a secret is asked for.

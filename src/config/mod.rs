@@ -74,7 +74,6 @@ const OTHER_KEYS: &[&str] = &[
     "external-controller-pipe",
     "external-controller-routing-mark",
     "external-ui-url",
-    "external-doh-server",
     "inbound-tfo",
     "inbound-mptcp",
     "global-client-fingerprint",

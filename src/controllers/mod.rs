@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::mqtt::remote::Remote;
-use crate::outbound::Outbound;
+use crate::outbound::{BoxFuture, Outbound};
 use crate::platform::logger::{Level, Logger};
 use crate::prefix::Prefix;
 use crate::provider::Provider as _;
@@ -117,6 +117,10 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// [`DnsQueryError`]; a negative answer is none.
     fn dns_query(&self, name: &str, kind: u16) -> Result<DnsAnswer, DnsQueryError>;
+
+    /// Answers a DNS message as the listener does; the answer is none where it deserves none. `None`:
+    /// DNS is disabled.
+    fn dns_message(&self, message: Vec<u8>) -> Option<BoxFuture<'static, Option<Vec<u8>>>>;
 
     /// Forgets every fake address, on disk too; nothing to do where fake-ip is off.
     ///

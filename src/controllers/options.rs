@@ -14,6 +14,8 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// `external-ui`: the files of dashboards, shown without a secret.
     pub ui: Option<Ui>,
+    /// `external-doh-server`: the path of DNS over HTTPS.
+    pub doh: Option<Box<str>>,
     /// `external-controller-unix`, relative to the working directory.
     pub unix: Option<PathBuf>,
     /// `secret`; empty: every route is open. Never shown.

@@ -18,12 +18,13 @@ use crate::controllers::{
     Cause, Control, DnsAnswer, DnsQueryError, DnsRecord, General, Patch, ReloadSource,
 };
 use crate::dns::current::Current;
+use crate::dns::message::build::Transport;
 use crate::dns::message::record::{Answer, Section};
 use crate::dns::message::text;
 use crate::dns::message::{Question, flags};
 use crate::dns::resolver::Manner;
 use crate::mqtt::remote::Remote;
-use crate::outbound::Outbound;
+use crate::outbound::{BoxFuture, Outbound};
 use crate::platform::logger::Logger;
 use crate::platform::memory;
 use crate::provider::rule::RuleProvider;
@@ -204,6 +205,17 @@ impl Control for Door {
         let answer = Answer::parse(&bytes)
             .map_err(|_| DnsQueryError::Failed("the answer is malformed".into()))?;
         Ok(view(&answer))
+    }
+
+    fn dns_message(&self, message: Vec<u8>) -> Option<BoxFuture<'static, Option<Vec<u8>>>> {
+        let server = self.dns.server();
+        server.is_enabled().then(|| {
+            let answering = async move {
+                let nobody = (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
+                server.answer(&message, nobody, Transport::Tcp).await
+            };
+            Box::pin(answering) as BoxFuture<'static, _>
+        })
     }
 
     fn flush_fake_ip(&self) -> Result<(), Cause> {

@@ -137,6 +137,11 @@ impl Plan {
         })
     }
 
+    /// The code that everything about this name is answered with, if its policy says no more.
+    pub(super) fn constant(&self, name: &str) -> Option<u8> {
+        self.policy.as_ref()?.find(name)?.constant()
+    }
+
     fn is_rebound(&self, name: &str, answer: &[u8]) -> bool {
         let Some(allowed) = &self.guard else {
             return false;

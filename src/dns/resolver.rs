@@ -26,7 +26,7 @@ use super::cache::{Cache, Freshness, Key};
 use super::domain_set::BadPattern;
 use super::hosts::{Found, Hosts};
 use super::message::record::Answer;
-use super::message::{Question, svcb, types};
+use super::message::{NAME_BYTES_MAX, Question, svcb, types};
 use super::options::{EnhancedMode, Options, PolicyEntry, Upstream, Via};
 use super::plan::Plan;
 use super::upstream::egress::Egress;
@@ -146,6 +146,12 @@ impl Resolver {
         self.look_up_cache(Set::Main, question, manner, now, out)
     }
 
+    /// The code that the main set answers everything about this name with, without asking anybody.
+    #[must_use]
+    pub fn constant(&self, name: &str) -> Option<u8> {
+        self.main.constant(name)
+    }
+
     /// Forgets all answers.
     pub fn flush(&self) {
         self.cache.flush();
@@ -231,7 +237,14 @@ impl Resolver {
             checking_disabled: manner.checking_disabled,
             dnssec_ok: manner.dnssec_ok,
         };
-        let answer = self.plan(set).ask(asked).await?;
+        let answer = match self.plan(set).ask(asked).await {
+            // A router without a clock refuses every certificate, and cannot find the time because of it.
+            // Nothing is trusted for that: time itself comes over the network as plainly as these answers.
+            Err(Failure::Certificate) if set != Set::Default && is_of_time(question) => {
+                self.default.ask(asked).await?
+            }
+            answer => answer?,
+        };
         if self.hides_hints && matches!(question.qtype, types::SVCB | types::HTTPS) {
             let parsed = Answer::parse(&answer).map_err(|_| Failure::Malformed)?;
             return svcb::without_hints(&parsed).map_err(|_| Failure::Malformed);
@@ -493,7 +506,36 @@ fn without_detours(servers: &[Upstream]) -> Vec<Upstream> {
     }
 }
 
+/// Whether a name is, by its look, of a server that tells the time (`0.pool.ntp.org`, `time.example`).
+fn is_of_time(question: &Question) -> bool {
+    let mut buffer = [0; NAME_BYTES_MAX];
+    let name = question.name.text(&mut buffer).unwrap_or_default();
+    name.split('.').any(|label| {
+        let plain = label.trim_end_matches(|last: char| last.is_ascii_digit());
+        matches!(plain, "ntp" | "sntp" | "time")
+    })
+}
+
 /// Answers of different sets, or asked for in different manners, are different answers.
 fn tag(set: Set, manner: Manner) -> u8 {
     set as u8 | u8::from(manner.dnssec_ok) << 4 | u8::from(manner.checking_disabled) << 5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_servers_are_known_by_their_labels() {
+        for (name, of_time) in [
+            ("0.openwrt.pool.ntp.org", true),
+            ("time1.example.com", true),
+            ("ntp7.aliyun.example", true),
+            ("times.example.com", false),
+            ("www.example.com", false),
+        ] {
+            let question = Question::new(name, types::A).unwrap();
+            assert_eq!(is_of_time(&question), of_time, "{name}");
+        }
+    }
 }

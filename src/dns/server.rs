@@ -85,6 +85,7 @@ pub enum Now {
 
 /// Snapshot of the options over shared tables: a reload makes a new one of the same [`Parts`].
 pub struct Server {
+    enable: bool,
     mode: EnhancedMode,
     ipv6: bool,
     fake_ip_ttl: u32,
@@ -140,6 +141,7 @@ impl Server {
     /// [`BadPattern`]: an entry of `fake-ip-filter`, by its index.
     pub fn new(options: &Options, parts: Parts) -> Result<Self, BadPattern> {
         Ok(Self {
+            enable: options.enable,
             mode: options.mode,
             ipv6: options.ipv6,
             fake_ip_ttl: options.fake_ip_ttl,
@@ -181,13 +183,26 @@ impl Server {
             let mut kept = Vec::new();
             let place = if pending.alias { &mut kept } else { &mut *out };
             let resolver = &self.parts.resolver;
-            if !resolver.query_cache(&pending.question, manner, now, place) {
+            if resolver.query_cache(&pending.question, manner, now, place) {
+                self.take_over(&parsed, &pending, client.ip(), &kept, out);
+            } else if let Some(code) = self.constant(&pending) {
+                build::start(&parsed, code, out);
+            } else {
                 return Now::Later;
             }
-            self.take_over(&parsed, &pending, client.ip(), &kept, out);
         }
         build::finish(&parsed, transport, out);
         Now::Replied
+    }
+
+    /// Block lists are policies of this kind: their names cost no task.
+    fn constant(&self, pending: &Pending) -> Option<u8> {
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let name = pending.question.name.text(&mut buffer)?;
+        self.parts
+            .resolver
+            .constant(name)
+            .filter(|_| !pending.alias)
     }
 
     /// Answers a message by waiting for the resolver.
@@ -268,6 +283,12 @@ impl Server {
     #[must_use]
     pub fn hosts(&self) -> Option<&Hosts> {
         self.parts.hosts.as_deref()
+    }
+
+    /// Whether clients are to be answered at all (`enable`).
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.enable
     }
 
     /// Whether fake addresses are given out.

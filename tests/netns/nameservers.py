@@ -14,7 +14,7 @@ from lab import DIRECT, DNS, ROUTER_LAN, ROUTER_WAN, SECRET, SHADOWSOCKS, Daemon
 BOOTSTRAP = "5.5.5.54"
 # Beside the lab's own dnsmasq on port 53 of the same address.
 UNBOUND_DOT, UNBOUND_DOH = 853, 8443
-DNSDIST_DOT, DNSDIST_DOH, DNSDIST_HTTP = 8853, 8444, 8053
+DNSDIST_DOT, DNSDIST_DOH, DNSDIST_HTTP, DNSDIST_EXPIRED = 8853, 8444, 8053, 8854
 NAME = "doh.test"
 
 UNBOUND = """
@@ -53,6 +53,7 @@ DNSDIST = """
 setACL("0.0.0.0/0")
 newServer("{dns}:53")
 addTLSLocal("{dns}:{dot}", "{directory}/server.pem", "{directory}/server.key")
+addTLSLocal("{dns}:{expired}", "{directory}/expired.pem", "{directory}/server.key")
 addDOHLocal("{dns}:{doh}", "{directory}/server.pem", "{directory}/server.key", "/dns-query")
 addDOHLocal("{dns}:{http}", nil, nil, "/dns-query")
 """
@@ -94,14 +95,15 @@ class NameserverTest(LabTest):
         cls.unbound_conf = directory / "unbound.conf"
         cls.unbound_conf.write_text(UNBOUND.format(**places, dot=UNBOUND_DOT, doh=UNBOUND_DOH))
         dnsdist = directory / "dnsdist.conf"
-        dnsdist.write_text(DNSDIST.format(**places, dot=DNSDIST_DOT, doh=DNSDIST_DOH, http=DNSDIST_HTTP))
+        dnsdist.write_text(DNSDIST.format(**places, dot=DNSDIST_DOT, doh=DNSDIST_DOH, http=DNSDIST_HTTP, expired=DNSDIST_EXPIRED))
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         cls.start_unbound()
         cls.lab.spawn("wan", "dnsdist", "--supervised", "--disable-syslog", "-C", str(dnsdist), **quiet)
         # What finds the others' names, and what DHCP names.
         cls.lab.ip("wan", "addr", "add", f"{BOOTSTRAP}/24", "dev", "eth0")
         dnsmasq = ("dnsmasq", "-k", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root", "--pid-file=", "--bind-interfaces")
-        cls.lab.spawn("wan", *dnsmasq, f"--listen-address={BOOTSTRAP}", "--local=/test/", f"--host-record={NAME},{DNS}", "--host-record=dnsmasq.test,192.0.2.8", "--host-record=lied.test,192.0.2.1", **quiet)
+        cls.lab.spawn("wan", *dnsmasq, f"--listen-address={BOOTSTRAP}", "--local=/test/", f"--host-record={NAME},{DNS}", "--host-record=dnsmasq.test,192.0.2.8", "--host-record=lied.test,192.0.2.1",
+                      "--host-record=0.pool.ntp.test,192.0.2.123", **quiet)
         cls.lab.spawn("wan", *dnsmasq, "--port=0", "--interface=eth0", "--dhcp-range=5.5.5.100,5.5.5.200,255.255.255.0,1h", f"--dhcp-option=6,{BOOTSTRAP}",
                       "--dhcp-authoritative", "--no-ping", f"--dhcp-leasefile={directory}/dhcp.leases", f"--log-facility={directory}/dhcp.log", **quiet)
         listening = lambda port: f"{DNS}:{port}" in cls.lab.ns("wan", "ss", "-lnt")
@@ -153,5 +155,6 @@ def certificates(directory):
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=lab root",
         "-keyout", str(directory / "ca.key"), "-out", str(directory / "ca.pem"))
     run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={NAME}", "-keyout", key, "-out", request)
-    run("openssl", "x509", "-req", "-in", request, "-CA", str(directory / "ca.pem"), "-CAkey", str(directory / "ca.key"), "-CAcreateserial",
-        "-days", "30", "-extfile", str(extension), "-out", str(directory / "server.pem"))
+    for name, days in (("server", "30"), ("expired", "-1")):
+        run("openssl", "x509", "-req", "-in", request, "-CA", str(directory / "ca.pem"), "-CAkey", str(directory / "ca.key"), "-CAcreateserial",
+            "-days", days, "-extfile", str(extension), "-out", str(directory / f"{name}.pem"))

@@ -1,9 +1,10 @@
 """What the resolver does for its own network: leases, every address of the router, answers while a server is down."""
 
+import base64
 import time
 
 from lab import DNS, ROUTER_LAN
-from nameservers import NAME, UNBOUND_DOT, NameserverTest
+from nameservers import DNSDIST_EXPIRED, NAME, UNBOUND_DOT, NameserverTest
 
 SECOND_LAN, SECOND_LAN6 = "192.168.77.3", "fd77::3"
 
@@ -46,3 +47,18 @@ class LocalNetwork(NameserverTest):
             self.assertEqual(self.ask("rebound.test"), [])
             self.assertTrue(daemon.said("rebound.test has a local address"))
             self.assertEqual(self.ask("x.allowed.test"), ["192.168.77.1"])
+
+    def test_without_a_clock_only_the_time_servers_are_found(self):
+        with self.daemon_with(f"nameserver: ['tls://{NAME}:{DNSDIST_EXPIRED}']") as daemon:
+            self.assertEqual(self.ask("dnsmasq.test"), [])
+            self.assertTrue(daemon.said("invalid peer certificate: Expired"), daemon.lines)
+            self.assertEqual(self.ask("0.pool.ntp.test"), ["192.0.2.123"])
+
+    def test_the_controller_serves_dns_over_https(self):
+        query = bytes.fromhex("000001000001000000000000") + b"\x06direct\x04test\0\0\x01\0\x01"
+        encoded = base64.urlsafe_b64encode(query).decode().rstrip("=")
+        with self.daemon_with(f"nameserver: [{DNS}]", top="external-doh-server: /dns-query"):
+            answer = self.lab.directory / "doh.answer"
+            kind = self.lab.ns("lan1", "curl", "-s", "-o", str(answer), "-w", "%{content_type}", f"http://{ROUTER_LAN}:9090/dns-query?dns={encoded}")
+            self.assertEqual(kind, "application/dns-message")
+            self.assertIn(bytes([5, 5, 5, 10]), answer.read_bytes())

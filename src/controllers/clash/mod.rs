@@ -6,6 +6,7 @@ mod connections;
 mod delay;
 mod dns;
 mod explain;
+pub(super) mod doh;
 mod geo;
 mod logs;
 mod memory;

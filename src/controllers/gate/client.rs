@@ -109,6 +109,11 @@ impl Client {
         if head.preflight {
             return Err(Response::empty(200));
         }
+        let doh = self.seat.shared.doh.as_deref();
+        if doh == Some(head.path) && super::is_clash(self.dialects) {
+            let route = clash::doh::route(head.method).ok_or_else(|| Response::empty(405))?;
+            return Ok((route, Vec::new()));
+        }
         let (route, parameters) = match find(dialect.routes, head.method, path) {
             Found::Route(route, parameters) => (route, parameters),
             Found::WrongMethod => return Err((dialect.refuse)(405, "")),

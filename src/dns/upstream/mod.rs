@@ -199,6 +199,14 @@ enum Worth {
 }
 
 impl Set {
+    /// The code that it answers everything with, if it has nobody to ask.
+    pub(super) fn constant(&self) -> Option<u8> {
+        match self.remotes.first().map(|remote| &**remote) {
+            Some(Remote::Rcode(code)) if self.remotes.len() == 1 => Some(*code),
+            _ => None,
+        }
+    }
+
     /// Asks all servers; the answer is in normal form.
     pub(super) async fn ask(&self, asked: Asked<'_>) -> Result<Vec<u8>, Failure> {
         let mut exchanges = self.exchanges(asked);
@@ -211,6 +219,8 @@ impl Set {
                     empty = Some(answer);
                     break;
                 }
+                // What the owner can do something about is told before what passes.
+                (Worth::Failed(_), _) if failure == Failure::Certificate => {}
                 (Worth::Failed(cause), _) => failure = cause,
             }
         }

@@ -73,17 +73,39 @@ group_dns() {
     done >"$STATE/hosts"
     awk '{ print $2, "A" }' "$STATE/hosts" >"$STATE/names-50k"
     head -n 1000 "$STATE/names-50k" >"$STATE/names-1k"
-    rounds dns_cases headgate-cached dnsmasq headgate-fake-ip dnsmasq-hosts
+    # Ads by the hundred thousand, and questions below each of a thousand of them.
+    for ((number = 0; number < 100000; number++)); do
+        printf 'ad%d.list%d.example\n' "$number" $((number % 977))
+    done >"$STATE/ads"
+    awk 'NR % 100 == 0 { print "x" NR "." $1, "A" }' "$STATE/ads" >"$STATE/names-ads"
+    rounds dns_cases headgate-cached dnsmasq unbound headgate-listed dnsmasq-listed unbound-listed \
+        headgate-fake-ip dnsmasq-hosts headgate-kept
 }
 
 dns_cases() {
+    local peer=${1%-*}
     case $1 in
-        *-cached | dnsmasq) dns_case cached "${1%-cached}" "$STATE/names-1k" ;;
+        *-cached | dnsmasq | unbound) dns_case cached "${1%-cached}" "$STATE/names-1k" ;;
+        *-listed)
+            dns_case cached-listed "$peer" "$STATE/names-1k"
+            dns_case blocked "$peer" "$STATE/names-ads"
+            ;;
+        *-kept) dns_kept "$peer" ;;
         *)
             dns_case fake-ip-1k "${1%-fake-ip}" "$STATE/names-1k"
             dns_case fake-ip-50k "${1%-fake-ip}" "$STATE/names-50k"
             ;;
     esac
+}
+
+# What 50,000 answers in the cache cost.
+dns_kept() {
+    local empty full
+    wanted cache-50k "$CASES" || return 0
+    empty=$(pss_kib)
+    in_ns "$GW" dnsperf -s 127.0.0.1 -p 1053 -d "$STATE/names-50k" -c 8 -q 100 -T 1 -n 1 >/dev/null
+    full=$(pss_kib)
+    record idle cache-50k "$1" added_pss $((full - empty)) pss "$full"
 }
 
 # One second to warm (the names known, the upstream asked), then the run that counts.

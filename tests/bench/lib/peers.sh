@@ -189,6 +189,32 @@ start_dnsmasq() {
     wait_listening "$GW" 127.0.0.1:1053
 }
 
+# A forwarder of one thread; more lines of its server section on standard input.
+start_unbound() {
+    cat - >"$STATE/unbound.conf" <<CFG
+  directory: "$STATE"
+  chroot: ""
+  username: ""
+  pidfile: ""
+  use-syslog: no
+  num-threads: 1
+  interface: 127.0.0.1@1053
+  do-not-query-localhost: no
+  module-config: "iterator"
+  msg-cache-size: 16m
+  rrset-cache-size: 16m
+forward-zone:
+  name: "."
+  forward-addr: $SERVER
+remote-control:
+  control-enable: no
+CFG
+    sed -i '1i server:' "$STATE/unbound.conf"
+    spawn "$GW" unbound unbound -d -c "$STATE/unbound.conf"
+    PIDS=("$SPAWNED")
+    wait_listening "$GW" 127.0.0.1:1053
+}
+
 start_nginx() {
     cat >"$STATE/nginx.conf" <<CFG
 worker_processes 1;
@@ -261,6 +287,8 @@ start_peer() {
             esac
             ;;
         *-cached) start_headgate "$binary" < <(headgate_head redir-host && headgate_rules DIRECT) ;;
+        headgate-listed | baseline-listed) start_headgate "$binary" < <(headgate_head redir-host && headgate_listed && headgate_rules DIRECT) ;;
+        *-kept) start_headgate "$binary" < <(headgate_head redir-host && echo '  cache-max-size: 50000' && headgate_rules DIRECT) ;;
         *-fake-ip) start_headgate "$binary" < <(headgate_head fake-ip && headgate_rules DIRECT) ;;
         *-everything) start_headgate "$binary" < <(headgate_everything) ;;
         *-mqtt) start_headgate "$binary" < <(headgate_head && headgate_mqtt && headgate_rules DIRECT) ;;
@@ -270,9 +298,25 @@ start_peer() {
         v2ray) start_v2ray ;;
         forward) PIDS=() ;;
         dnsmasq) start_dnsmasq --server="$SERVER" --dns-forward-max=1000 ;;
+        dnsmasq-listed)
+            sed 's|.*|address=/&/|' "$STATE/ads" >"$STATE/dnsmasq.ads"
+            start_dnsmasq --server="$SERVER" --dns-forward-max=1000 --conf-file="$STATE/dnsmasq.ads"
+            ;;
+        unbound) start_unbound </dev/null ;;
+        unbound-listed) start_unbound < <(sed 's|.*|  local-zone: "&" always_nxdomain|' "$STATE/ads") ;;
         dnsmasq-hosts) start_dnsmasq --addn-hosts="$STATE/hosts" ;;
         nginx) start_nginx ;;
     esac
+}
+
+# Follows `headgate_head`: names of the list do not exist.
+headgate_listed() {
+    sed 's|^|+.|' "$STATE/ads" >"$STATE/ads.txt"
+    cat <<YAML
+  nameserver-policy: {'rule-set:ads': rcode://name_error}
+rule-providers:
+  ads: {type: file, behavior: domain, format: text, path: $STATE/ads.txt}
+YAML
 }
 
 headgate_node() {
