@@ -84,6 +84,8 @@ pub enum Reason {
     BuiltinName(Excerpt),
     /// A name that is no proxy and no group.
     UnknownName(Excerpt),
+    /// A name that is no proxy provider.
+    UnknownProvider(Excerpt),
     /// A proxy or group that leads back to itself; the names on the way.
     Loop(Excerpt),
     /// A `password` that its cipher cannot use.
@@ -129,6 +131,9 @@ impl fmt::Display for Reason {
             Self::DuplicateName(name) => return write!(f, "the name {name} is taken already"),
             Self::BuiltinName(name) => return write!(f, "{name} is a built-in name"),
             Self::UnknownName(name) => return write!(f, "no proxy or group is named {name}"),
+            Self::UnknownProvider(name) => {
+                return write!(f, "no proxy provider is named {name}");
+            }
             Self::Loop(way) => return write!(f, "leads back to itself: {}", way.0),
             Self::Rule(why) => return f.write_str(&Excerpt::cut(&why.to_string(), RULE_MAX).0),
             Self::Shadowsocks(why) => return why.fmt(f),

@@ -4,21 +4,22 @@
 //! are known: what comes after sees groups that list their members.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
-use super::name_filter::NameFilter;
 use super::section::Section;
 use crate::outbound::http_url::HttpUrl;
+use crate::outbound::name_filter::NameFilter;
 use crate::outbound::options::{GroupKind, GroupOptions, ProxyOptions, Strategy, TestOptions};
+use crate::outbound::provided::Wanted;
 use crate::outbound::registry::BUILT_IN;
+use crate::outbound::status_ranges::StatusRanges;
+use crate::provider::proxy::ProxyProviderOptions;
 
 /// Group types of mihomo's that are not served: what `relay` does, `dialer-proxy` does better.
 const OTHER_TYPES: &[&str] = &["relay"];
-
-/// Keys that bring members, which are not served yet.
-const OTHER_MEMBERS: &[&str] = &["use", "include-all-providers"];
 
 /// Further keys that are not served yet.
 const OTHER_KEYS: &[&str] = &[
@@ -48,6 +49,11 @@ pub(super) struct Group {
 #[derive(Default)]
 struct Sources {
     all_proxies: bool,
+    all_providers: bool,
+    /// `use`.
+    providers: Vec<Box<str>>,
+    /// Whether `url` was said.
+    has_url: bool,
     filter: Vec<NameFilter>,
     exclude: Vec<NameFilter>,
     /// Names of types, in lower case.
@@ -68,17 +74,10 @@ pub(super) fn decode(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Group
     let kind = kind(&mut section)?;
     let proxies = section.list("proxies", |member| member.text().map(Box::from))?;
     let members = sources(&mut section)?;
-    if proxies.is_empty() && !members.all_proxies {
-        // mihomo's empty group goes out directly; a group that is only empty because headgate does
-        // not know its provider must not do that behind the user's back.
-        for &key in OTHER_MEMBERS {
-            if let Some(source) = section.take(key) {
-                return Err(source.fail(Reason::NotImplemented(Excerpt::of(key))));
-            }
-        }
+    let provided = members.all_providers || !members.providers.is_empty();
+    if proxies.is_empty() && !members.all_proxies && !provided {
         return Err(item.fail(Reason::NoMembers));
     }
-    section.not_implemented(OTHER_MEMBERS, warnings);
     let options = GroupOptions {
         proxies,
         test: test(&mut section, kind)?,
@@ -147,16 +146,8 @@ fn test(section: &mut Section<'_>, kind: GroupKind) -> Result<TestOptions, Confi
     };
     let timeout = timeout.filter(|&milliseconds| milliseconds != 0);
     Ok(TestOptions {
-        url: match section.take("url") {
-            Some(url) => url.parse("an http or https address", |text| {
-                HttpUrl::parse(text).map(|_| text.into())
-            })?,
-            None => absent.url,
-        },
-        expected: match section.take("expected-status") {
-            Some(list) => list.parse("statuses such as 200/204-299", |text| text.parse().ok())?,
-            None => absent.expected,
-        },
+        url: test_url(section)?.unwrap_or(absent.url),
+        expected: status_ranges(section)?.unwrap_or(absent.expected),
         interval,
         timeout: timeout.map_or(absent.timeout, |ms| Duration::from_millis(ms.into())),
         lazy: section.boolean("lazy", absent.lazy)?,
@@ -164,13 +155,38 @@ fn test(section: &mut Section<'_>, kind: GroupKind) -> Result<TestOptions, Confi
     })
 }
 
+/// `url` of a test.
+pub(super) fn test_url(section: &mut Section<'_>) -> Result<Option<Box<str>>, ConfigError> {
+    let url = section.take("url").map(|url| {
+        url.parse("an http or https address", |text| {
+            HttpUrl::parse(text).map(|_| text.into())
+        })
+    });
+    url.transpose()
+}
+
+/// `expected-status` of a test.
+pub(super) fn status_ranges(
+    section: &mut Section<'_>,
+) -> Result<Option<StatusRanges>, ConfigError> {
+    let list = section.take("expected-status");
+    let list =
+        list.map(|list| list.parse("statuses such as 200/204-299", |text| text.parse().ok()));
+    list.transpose()
+}
+
+/// Expressions over names, separated by backticks.
+pub(super) fn filters(value: Option<Cursor<'_>>) -> Result<Vec<NameFilter>, ConfigError> {
+    match value {
+        Some(value) => value.parse(FILTER_EXPECTED, NameFilter::parse_list),
+        None => Ok(Vec::new()),
+    }
+}
+
 fn sources(section: &mut Section<'_>) -> Result<Sources, ConfigError> {
     let all = section.boolean("include-all", false)?;
     let all_proxies = section.boolean("include-all-proxies", false)?;
-    let filters = |value: Option<Cursor<'_>>| match value {
-        Some(value) => value.parse(FILTER_EXPECTED, NameFilter::parse_list),
-        None => Ok(Vec::new()),
-    };
+    let all_providers = section.boolean("include-all-providers", false)?;
     let types = section.text("exclude-type")?.unwrap_or_default();
     let types = types
         .split('|')
@@ -178,10 +194,38 @@ fn sources(section: &mut Section<'_>) -> Result<Sources, ConfigError> {
         .filter(|kind| !kind.is_empty());
     Ok(Sources {
         all_proxies: all || all_proxies,
+        all_providers: all || all_providers,
+        providers: section.list("use", |name| name.text().map(Box::from))?,
+        has_url: section.take("url").is_some(),
         filter: filters(section.take("filter"))?,
         exclude: filters(section.take("exclude-filter"))?,
         exclude_types: types.map(|kind| kind.to_ascii_lowercase().into()).collect(),
     })
+}
+
+/// Says what each group takes from which providers; the URL of a group that says none is that of its
+/// first provider.
+pub(super) fn settle_providers(groups: &mut [Group], providers: &[ProxyProviderOptions]) {
+    for Group { options, members } in groups {
+        let names: Vec<Box<str>> = match members.all_providers {
+            true => providers.iter().map(|known| known.name.clone()).collect(),
+            false => std::mem::take(&mut members.providers),
+        };
+        let first = names.first();
+        if let Some(first) = first.and_then(|name| providers.iter().find(|p| p.name == *name))
+            && !members.has_url
+        {
+            options.test.url = first.test.url.clone();
+        }
+        if !names.is_empty() {
+            options.wanted = Some(Arc::new(Wanted {
+                providers: names,
+                filter: members.filter.clone(),
+                exclude: members.exclude.clone(),
+                exclude_types: members.exclude_types.clone(),
+            }));
+        }
+    }
 }
 
 /// Brings in what `include-all` means and takes out what is excluded. Whether anything changed.

@@ -20,15 +20,16 @@ mod groups;
 mod inbound;
 mod management;
 mod mqtt;
-mod name_filter;
 mod nameserver;
 mod nearest;
 mod proxies;
+mod proxy_providers;
 mod rule_providers;
 mod rules;
 mod scalar;
 mod section;
 mod sniffer;
+mod subscription;
 #[cfg(test)]
 mod tests;
 mod transparent;
@@ -46,6 +47,7 @@ use crate::mqtt::options::Options as MqttOptions;
 use crate::netfilter::options::Options as TransparentOptions;
 use crate::outbound::options::{GroupOptions, ProxyOptions};
 use crate::provider::options::{GeodataOptions, RuleProviderOptions};
+use crate::provider::proxy::ProxyProviderOptions;
 use crate::rules::geo::Geodata;
 use crate::rules::{Library, RuleLine, Rules};
 use crate::sniff::Options as SnifferOptions;
@@ -65,7 +67,6 @@ pub use validate::BUILTIN_NAMES;
 const OTHER_KEYS: &[&str] = &[
     "management",
     "xray-api",
-    "proxy-providers",
     "tun",
     "tunnels",
     "ntp",
@@ -102,6 +103,8 @@ pub struct Config {
     pub groups: Vec<GroupOptions>,
     /// `rules:`; every target is a proxy, a group, one of [`BUILTIN_NAMES`] or a list of `sub-rules:`.
     pub rules: Vec<RuleLine>,
+    /// `proxy-providers:`, in the order of the file.
+    pub proxy_providers: Vec<ProxyProviderOptions>,
     /// `rule-providers:`, in the order of the file; the rules hold on to their sets.
     pub rule_providers: Vec<RuleProviderOptions>,
     /// `geodata-mode`, `geox-url` and their like.
@@ -134,6 +137,7 @@ impl Config {
         let (mut config, mut groups) = Self::decode(&mut section, &mut warnings)?;
         section.not_implemented(OTHER_KEYS, &mut warnings);
         section.finish(&mut warnings);
+        groups::settle_providers(&mut groups, &config.proxy_providers);
         // Once as it is written, so that errors are told where they stand, and once as it is meant.
         config.groups = groups.iter().map(|group| group.options.clone()).collect();
         validate::check(&config, &root)?;
@@ -170,6 +174,7 @@ impl Config {
             proxies: Vec::new(),
             groups: Vec::new(),
             rules: RuleLine::parse("MATCH,DIRECT").into_iter().collect(),
+            proxy_providers: Vec::new(),
             rule_providers: Vec::new(),
             geodata: GeodataOptions::default(),
             geo_categories: Geodata::default(),
@@ -219,6 +224,7 @@ impl Config {
             proxies,
             groups: Vec::new(),
             rules,
+            proxy_providers: proxy_providers::decode(section, warnings)?,
             rule_providers,
             geodata,
             geo_categories: uses.geodata().clone(),

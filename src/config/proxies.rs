@@ -70,23 +70,26 @@ fn dial(section: &mut Section<'_>) -> Result<DialOptions, ConfigError> {
     Ok(DialOptions {
         interface: interface(section, "interface-name")?,
         mark: section.number("routing-mark", 0)?,
-        ip_version: match section.take("ip-version") {
-            Some(version) => version.parse(
-                "dual, ipv4, ipv6, ipv4-prefer or ipv6-prefer",
-                |text| match text {
-                    "dual" => Some(IpVersion::Dual),
-                    "ipv4" => Some(IpVersion::V4Only),
-                    "ipv6" => Some(IpVersion::V6Only),
-                    "ipv4-prefer" => Some(IpVersion::PreferV4),
-                    "ipv6-prefer" => Some(IpVersion::PreferV6),
-                    _ => None,
-                },
-            )?,
-            None => IpVersion::Dual,
-        },
+        ip_version: ip_version(section)?.unwrap_or_default(),
         dialer_proxy: section.text("dialer-proxy")?,
         fast_open: section.boolean("tfo", false)?,
     })
+}
+
+/// `ip-version`.
+pub(super) fn ip_version(section: &mut Section<'_>) -> Result<Option<IpVersion>, ConfigError> {
+    const EXPECTED: &str = "dual, ipv4, ipv6, ipv4-prefer or ipv6-prefer";
+    let version = section.take("ip-version").map(|version| {
+        version.parse(EXPECTED, |text| match text {
+            "dual" => Some(IpVersion::Dual),
+            "ipv4" => Some(IpVersion::V4Only),
+            "ipv6" => Some(IpVersion::V6Only),
+            "ipv4-prefer" => Some(IpVersion::PreferV4),
+            "ipv6-prefer" => Some(IpVersion::PreferV6),
+            _ => None,
+        })
+    });
+    version.transpose()
 }
 
 pub(super) fn server(section: &mut Section<'_>) -> Result<ServerAddress, ConfigError> {

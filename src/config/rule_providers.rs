@@ -83,7 +83,7 @@ fn provider(
     Ok(options)
 }
 
-fn download(section: &mut Section<'_>) -> Result<Download, ConfigError> {
+pub(super) fn download(section: &mut Section<'_>) -> Result<Download, ConfigError> {
     let mut download = from_address(&section.require("url")?)?;
     let mut fields = Vec::new();
     if let Some(header) = section.take("header") {

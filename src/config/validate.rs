@@ -56,6 +56,7 @@ pub(super) fn check(config: &Config, root: &Cursor<'_>) -> Result<(), ConfigErro
             return Err(root.fail_at(&steps, Reason::UnknownName(Excerpt::of(proxy))));
         }
     }
+    check_proxy_providers(config, root, &names)?;
     let mut listeners = HashSet::new();
     for (index, listener) in config.inbound.listeners.iter().enumerate() {
         let fail = |key, reason| {
@@ -69,6 +70,46 @@ pub(super) fn check(config: &Config, root: &Cursor<'_>) -> Result<(), ConfigErro
             && !names.is_target(proxy)
         {
             return fail("proxy", Reason::UnknownName(Excerpt::of(proxy)));
+        }
+    }
+    Ok(())
+}
+
+/// Providers of proxies: what they are fetched through, what they share a name with, who uses them.
+fn check_proxy_providers(
+    config: &Config,
+    root: &Cursor<'_>,
+    names: &Names<'_>,
+) -> Result<(), ConfigError> {
+    for provider in &config.proxy_providers {
+        let name = &*provider.name;
+        let steps = [Step::Key("proxy-providers"), Step::Key(name)];
+        // The API shows a group's own members as a provider of the group's name.
+        if config.groups.iter().any(|group| *group.name == *name) {
+            return Err(root.fail_at(&steps, Reason::DuplicateName(Excerpt::of(name))));
+        }
+        if let Source::Http(download) = &provider.source
+            && let Some(proxy) = &download.proxy
+            && !names.is_target(proxy)
+        {
+            let [list, entry] = steps;
+            let reason = Reason::UnknownName(Excerpt::of(proxy));
+            return Err(root.fail_at(&[list, entry, Step::Key("proxy")], reason));
+        }
+    }
+    for (index, group) in config.groups.iter().enumerate() {
+        let used = group.wanted.iter().flat_map(|wanted| &wanted.providers);
+        let known = |name: &str| config.proxy_providers.iter().any(|p| *p.name == *name);
+        for (item, name) in used.enumerate() {
+            if !known(name) {
+                let steps = [
+                    Step::Key("proxy-groups"),
+                    Step::Item(index),
+                    Step::Key("use"),
+                    Step::Item(item),
+                ];
+                return Err(root.fail_at(&steps, Reason::UnknownProvider(Excerpt::of(name))));
+            }
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ use crate::outbound::{BoxFuture, Outbound};
 use crate::platform::logger::{Level, Logger};
 use crate::prefix::Prefix;
 use crate::provider::Provider as _;
+use crate::provider::proxy::ProxyProvider;
 use crate::provider::rule::RuleProvider;
 use crate::tunnel::Tunnel;
 use crate::tunnel::routing::Mode;
@@ -76,6 +77,17 @@ pub trait Control: Send + Sync {
     /// Ends a person's choice in a group that chooses itself, and forgets it; `false`: it is no such
     /// group.
     fn unpin(&self, group: &Arc<dyn Outbound>) -> bool;
+
+    /// The proxy providers, in the order of the file.
+    fn proxy_providers(&self) -> Arc<[Arc<ProxyProvider>]> {
+        Arc::default()
+    }
+
+    /// Has a provider's nodes loaded anew, and put in force; waits for it.
+    ///
+    /// # Errors
+    /// What is wrong with its source; the nodes are as they were.
+    fn refresh_nodes(&self, provider: &Arc<ProxyProvider>) -> Result<(), Cause>;
 
     /// The rule providers, in the order of the file.
     fn rule_providers(&self) -> Arc<[Arc<RuleProvider>]> {

@@ -17,6 +17,7 @@ use crate::dns::server::{Parts, Policy, Server};
 use crate::dns::upstream::egress::{Outbounds, Sockets};
 use crate::metadata::Metadata;
 use crate::outbound::dial::Environment;
+use crate::outbound::provided::ProviderNodes;
 use crate::outbound::reach::Reach;
 use crate::outbound::registry::Registry;
 use crate::outbound::{Outbound, Resolve};
@@ -140,6 +141,7 @@ fn hosts(options: &DnsOptions) -> Result<Option<Arc<Hosts>>, Failure> {
 /// What does not fit together.
 pub fn registry(
     config: &Config,
+    nodes: &[ProviderNodes],
     resolver: Arc<dyn Resolve>,
     own_mark: u32,
     selected: &Selected,
@@ -155,6 +157,7 @@ pub fn registry(
     };
     Ok(Arc::new(Registry::build(
         &config.proxies,
+        nodes,
         &config.groups,
         &environment,
         selected,
@@ -181,13 +184,14 @@ pub fn sniffer(options: &sniff::Options) -> Result<Arc<Sniffer>, Failure> {
 /// What does not fit together.
 pub fn routing(
     config: &mut Config,
+    nodes: &[ProviderNodes],
     resolver: Arc<dyn Resolve>,
     own_mark: u32,
     selected: &Selected,
     before: Option<&Registry>,
 ) -> Result<Routing, Failure> {
     Ok(Routing {
-        outbounds: registry(config, resolver, own_mark, selected, before)?,
+        outbounds: registry(config, nodes, resolver, own_mark, selected, before)?,
         rules: Arc::new(Rules::compile(std::mem::take(&mut config.rules))),
         mode: config.general.mode,
         sniffer: sniffer(&config.sniffer)?,

@@ -42,7 +42,7 @@ impl Drop for Checks {
 /// Tests each group when it is due. Rounds of several groups may overlap; an outbound that they
 /// share is tested once, and `outbound::probe` bounds the tests that run at a time.
 async fn run(registry: Arc<Registry>, unified: bool) {
-    let groups = registry.groups();
+    let groups: Vec<_> = registry.tested().collect();
     let mut running = FuturesUnordered::new();
     let mut busy = vec![false; groups.len()];
     loop {
@@ -187,7 +187,7 @@ mod tests {
         };
         let proxies = [proxy("a", ports[0]), proxy("b", ports[1])];
         let none = HashMap::new();
-        Arc::new(Registry::build(&proxies, &[group], &environment, &none, None).unwrap())
+        Arc::new(Registry::build(&proxies, &[], &[group], &environment, &none, None).unwrap())
     }
 
     fn flow() -> Metadata {

@@ -27,6 +27,7 @@ use crate::mqtt::remote::Remote;
 use crate::outbound::{BoxFuture, Outbound};
 use crate::platform::logger::Logger;
 use crate::platform::memory;
+use crate::provider::proxy::ProxyProvider;
 use crate::provider::rule::RuleProvider;
 use crate::tunnel::Tunnel;
 
@@ -34,12 +35,17 @@ use crate::tunnel::Tunnel;
 const PATIENCE: Duration = Duration::from_secs(20);
 const DNS_PATIENCE: Duration = Duration::from_secs(6);
 
+/// How long it waits for a download: somewhat longer than that may take.
+const DOWNLOAD_PATIENCE: Duration = Duration::from_secs(65);
+
 /// What the supervisor is asked to do; each is answered once it is done.
 pub enum Request {
     /// Load a configuration.
     Reload(ReloadSource, bool, SyncSender<Result<(), Failure>>),
     /// Change general settings.
     Patch(Box<Patch>, SyncSender<Result<(), Failure>>),
+    /// Build proxies and groups over the nodes that providers have now.
+    Nodes(SyncSender<Result<(), Failure>>),
     /// Stop, and run anew.
     Restart,
 }
@@ -175,6 +181,25 @@ impl Control for Door {
 
     fn rule_providers(&self) -> Arc<[Arc<RuleProvider>]> {
         self.providers.list()
+    }
+
+    fn proxy_providers(&self) -> Arc<[Arc<ProxyProvider>]> {
+        self.providers.proxies()
+    }
+
+    fn refresh_nodes(&self, provider: &Arc<ProxyProvider>) -> Result<(), Cause> {
+        let (reply, answer) = sync_channel(1);
+        let (providers, provider) = (Arc::clone(&self.providers), Arc::clone(provider));
+        self.runtime.spawn(async move {
+            let _gone = reply.send(providers.refresh_nodes(provider).await);
+        });
+        let new = answer
+            .recv_timeout(DOWNLOAD_PATIENCE)
+            .map_err(|_| "the download takes long; it goes on")??;
+        match new {
+            true => self.ask(Request::Nodes),
+            false => Ok(()),
+        }
     }
 
     fn refresh_provider(&self, provider: &Arc<RuleProvider>) -> Result<(), Cause> {

@@ -1,7 +1,8 @@
-//! The rule providers of the running configuration: loaded before its rules decide, followed after.
+//! The providers of the running configuration: loaded before its rules decide, followed after.
 //!
-//! A provider that cannot be had keeps nothing from starting: its set matches nothing, or what it
-//! held before. A set that has changed wakes the supervisor, which makes offload forget.
+//! A provider that cannot be had keeps nothing from starting: its set matches nothing and its nodes
+//! are none, or what they were before. What has changed wakes the supervisor: sets make offload forget,
+//! nodes have the outbounds built anew.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,12 +16,13 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::{Failure, command, geodata};
 use crate::config::Config;
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
+use crate::outbound::provided::ProviderNodes;
 use crate::outbound::{BoxFuture, Stream};
 use crate::platform::clock;
 use crate::provider::Provider;
 use crate::provider::geo::GeoDatabase;
 use crate::provider::http::Connect;
-use crate::provider::options::Source;
+use crate::provider::proxy::ProxyProvider;
 use crate::provider::resource::{ProviderError, Resource};
 use crate::provider::rule::RuleProvider;
 use crate::rules::set::Behavior;
@@ -63,9 +65,11 @@ impl Connect for Way {
 /// The providers in force. Table: swapped by a reload.
 pub struct Providers {
     rules: RwLock<Arc<[Arc<RuleProvider>]>>,
+    proxies: RwLock<Arc<[Arc<ProxyProvider>]>>,
     databases: RwLock<Arc<[Arc<GeoDatabase>]>>,
     following: Mutex<Following>,
     changed: Arc<Notify>,
+    nodes_changed: Arc<Notify>,
     way: Arc<dyn Connect>,
     /// Table: where the rules stand in the file as it was written then; made when it is asked for.
     places: Mutex<(Option<SystemTime>, Vec<u32>)>,
@@ -74,7 +78,15 @@ pub struct Providers {
 /// What a configuration's providers have on disk.
 pub struct Loaded {
     rules: Arc<[Arc<RuleProvider>]>,
+    proxies: Arc<[Arc<ProxyProvider>]>,
     databases: Arc<[Arc<GeoDatabase>]>,
+}
+
+impl Loaded {
+    /// The nodes that there are, for the registry.
+    pub fn nodes(&self) -> Vec<ProviderNodes> {
+        self.proxies.iter().map(|known| known.nodes()).collect()
+    }
 }
 
 /// The tasks that follow the providers of one configuration; they end with it.
@@ -94,9 +106,11 @@ impl Providers {
     pub fn new(tunnel: Arc<OnceLock<Weak<Tunnel>>>) -> Self {
         Self {
             rules: RwLock::default(),
+            proxies: RwLock::default(),
             databases: RwLock::default(),
             following: Mutex::default(),
             changed: Arc::default(),
+            nodes_changed: Arc::default(),
             way: Arc::new(Way(tunnel)),
             places: Mutex::default(),
         }
@@ -105,6 +119,17 @@ impl Providers {
     /// The rule providers, in the order of the file.
     pub fn list(&self) -> Arc<[Arc<RuleProvider>]> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The proxy providers, in the order of the file.
+    pub fn proxies(&self) -> Arc<[Arc<ProxyProvider>]> {
+        let proxies = self.proxies.read();
+        Arc::clone(&proxies.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until nodes have changed.
+    pub async fn nodes_changed(&self) {
+        self.nodes_changed.notified().await;
     }
 
     /// Waits until a set has changed.
@@ -143,6 +168,14 @@ impl Providers {
             // What is wrong it has logged.
             let _loaded = spawn_blocking(move || provider.load()).await;
         }
+        let options = config.proxy_providers.iter();
+        let proxies: Arc<[Arc<ProxyProvider>]> = options
+            .map(|options| ProxyProvider::new(options.clone(), directory).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        for provider in proxies.iter().map(Arc::clone) {
+            // Likewise.
+            let _loaded = spawn_blocking(move || provider.load()).await;
+        }
         let databases = geodata::databases(config, directory)?;
         let (uses, reading) = (config.geo_uses.clone(), Arc::clone(&databases));
         let wanting = spawn_blocking(move || geodata::load(&uses, &reading)).await?;
@@ -152,23 +185,26 @@ impl Providers {
             }
             log::warn!("{origin}:{line}; the rule matches nothing");
         }
-        Ok(Loaded { rules, databases })
+        Ok(Loaded {
+            rules,
+            proxies,
+            databases,
+        })
     }
 
     /// Puts what was loaded in the place of what was before, and follows it.
     pub fn replace(&self, loaded: Loaded) {
-        let Loaded { rules, databases } = loaded;
-        let tasks = rules.iter().filter_map(|provider| {
-            let (provider, changed) = (Arc::clone(provider), Arc::clone(&self.changed));
-            match provider.options().source {
-                Source::Inline(_) => None,
-                Source::File(_) => Some(tokio::spawn(follow_file(provider, changed))),
-                Source::Http(_) => {
-                    let way = Arc::clone(&self.way);
-                    Some(tokio::spawn(follow_server(provider, way, changed)))
-                }
-            }
-        });
+        let Loaded {
+            rules,
+            proxies,
+            databases,
+        } = loaded;
+        let tasks = rules.iter();
+        let tasks = tasks.filter_map(|known| self.follow(Arc::clone(known) as _, &self.changed));
+        let nodes = proxies.iter();
+        let nodes =
+            nodes.filter_map(|known| self.follow(Arc::clone(known) as _, &self.nodes_changed));
+        let tasks = tasks.chain(nodes);
         // Rules of providers may ask for categories that nobody asked for before.
         let may_grow = rules.iter().any(|provider| {
             let classical = provider.options().set.behavior() == Behavior::Classical;
@@ -183,6 +219,7 @@ impl Providers {
         }));
         let following = Following(tasks.collect());
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        *self.proxies.write().unwrap_or_else(PoisonError::into_inner) = proxies;
         *self
             .databases
             .write()
@@ -192,6 +229,24 @@ impl Providers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *before = following;
+    }
+
+    /// A task that keeps a provider up to date, where something can change.
+    fn follow(&self, provider: Arc<dyn Provider>, changed: &Arc<Notify>) -> Option<JoinHandle<()>> {
+        let changed = Arc::clone(changed);
+        let task = match provider.resource()?.is_fetched() {
+            false => tokio::spawn(follow_file(provider, changed)),
+            true => tokio::spawn(follow_server(provider, Arc::clone(&self.way), changed)),
+        };
+        Some(task)
+    }
+
+    /// Loads a provider's nodes anew; whether they are new. The supervisor must be told.
+    ///
+    /// # Errors
+    /// What is wrong with its source; the nodes are as they were.
+    pub async fn refresh_nodes(&self, provider: Arc<ProxyProvider>) -> Result<bool, ProviderError> {
+        provider.refresh(&*self.way).await
     }
 
     /// Fetches every database in use anew.
@@ -223,8 +278,13 @@ impl Providers {
     }
 }
 
+/// What logs call it.
+fn name_of(provider: &dyn Provider) -> &str {
+    provider.resource().map_or("", Resource::name)
+}
+
 /// Reads a file again whenever it is another one.
-async fn follow_file(provider: Arc<RuleProvider>, changed: Arc<Notify>) {
+async fn follow_file(provider: Arc<dyn Provider>, changed: Arc<Notify>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let again = Arc::clone(&provider);
@@ -233,14 +293,14 @@ async fn follow_file(provider: Arc<RuleProvider>, changed: Arc<Notify>) {
             changed && again.load().is_ok()
         };
         if spawn_blocking(look).await.unwrap_or(false) {
-            log::info!("rule provider {}: loaded again", provider.name());
+            log::info!("{}: loaded again", name_of(&*provider));
             changed.notify_one();
         }
     }
 }
 
 /// Fetches a set when there is none, and again when its copy is too old.
-async fn follow_server(provider: Arc<RuleProvider>, way: Arc<dyn Connect>, changed: Arc<Notify>) {
+async fn follow_server(provider: Arc<dyn Provider>, way: Arc<dyn Connect>, changed: Arc<Notify>) {
     let mut again = AGAIN_FIRST;
     let good_for = || provider.resource()?.good_for(clock::unix_time());
     while let Some(good) = good_for() {
@@ -252,7 +312,7 @@ async fn follow_server(provider: Arc<RuleProvider>, way: Arc<dyn Connect>, chang
             Ok(new) => {
                 again = AGAIN_FIRST;
                 if new {
-                    log::info!("rule provider {}: fetched", provider.name());
+                    log::info!("{}: fetched", name_of(&*provider));
                     changed.notify_one();
                 }
             }

@@ -1,7 +1,9 @@
 //! What the configuration says of proxies and groups (mihomo's keys, clash-api.md 3.7 to 3.9).
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::provided::Wanted;
 use super::status_ranges::StatusRanges;
 use super::{IpVersion, Kind};
 
@@ -295,6 +297,18 @@ pub struct TlsOptions {
 }
 
 impl Protocol {
+    /// Its TLS, when it has some.
+    pub fn tls_mut(&mut self) -> Option<&mut TlsOptions> {
+        match self {
+            Self::Direct | Self::Reject | Self::Shadowsocks(_) => None,
+            Self::Http(options) => options.tls.as_mut(),
+            Self::Socks5(options) => options.tls.as_mut(),
+            Self::Vmess(options) => options.tls.as_mut(),
+            Self::Vless(options) => options.tls.as_mut(),
+            Self::Trojan(options) => Some(&mut options.tls),
+        }
+    }
+
     /// What an outbound of it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -320,6 +334,8 @@ pub struct GroupOptions {
     pub kind: GroupKind,
     /// Members by name: `proxies`, and what `include-all` brought.
     pub proxies: Vec<Box<str>>,
+    /// Members that providers bring, behind those.
+    pub wanted: Option<Arc<Wanted>>,
     /// How members are tested.
     pub test: TestOptions,
     /// `disable-udp`.
@@ -338,6 +354,7 @@ impl GroupOptions {
             name: name.into(),
             kind,
             proxies: Vec::new(),
+            wanted: None,
             test: TestOptions::default(),
             disable_udp: false,
             hidden: false,

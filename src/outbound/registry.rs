@@ -1,6 +1,6 @@
 //! All outbounds by name, built from the configuration.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -12,6 +12,7 @@ use super::group::{Group, Member};
 use super::health::Health;
 use super::http::{Http, HttpError};
 use super::options::{GroupKind, GroupOptions, Protocol, ProxyOptions};
+use super::provided::ProviderNodes;
 use super::reject::Reject;
 use super::shadowsocks::Shadowsocks;
 use super::shadowsocks::method::MethodError;
@@ -120,19 +121,41 @@ pub struct Registry {
     order: Vec<Arc<dyn Outbound>>,
     by_name: HashMap<Arc<str>, Member>,
     groups: Vec<Arc<Group>>,
+    providers: Vec<Provider>,
+    /// Names of outbounds that providers brought.
+    provided: HashSet<Arc<str>>,
     servers: Vec<Box<str>>,
     wake: Arc<Notify>,
 }
 
+/// A provider's nodes as outbounds.
+pub struct Provider {
+    /// They as a group of their own, by which the provider tests them; nothing is dialled through it.
+    pub group: Arc<Group>,
+    /// They one by one.
+    pub members: Vec<Member>,
+}
+
+impl Provider {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let group: &dyn Outbound = &*self.group;
+        group.name()
+    }
+}
+
 impl Registry {
-    /// Builds everything: built-ins, `proxies`, `groups`, and `GLOBAL` unless a group has that
-    /// name. `selected` holds earlier choices, group to member; outbounds keep the health of those of
+    /// Builds everything: built-ins, `proxies`, the nodes of `providers`, `groups`, and `GLOBAL` unless
+    /// a group has that name. A provider's node that cannot be built is left out and logged; one whose
+    /// name is taken is its provider's and its groups' alone. `selected` holds earlier choices, group to member; outbounds keep the health of those of
     /// the same name in `before`. Opens nothing.
     ///
     /// # Errors
     /// [`RegistryError`], the first that is found.
     pub fn build(
         proxies: &[ProxyOptions],
+        providers: &[ProviderNodes],
         groups: &[GroupOptions],
         environment: &Environment,
         selected: &HashMap<Box<str>, Box<str>>,
@@ -158,10 +181,19 @@ impl Registry {
             }
             registry.servers.extend(server_host(&proxy.protocol));
         }
+        let of_file = late.len();
+        for provider in providers {
+            registry.insert_provider(provider, environment, &mut late, before);
+        }
         registry.insert_groups(groups, selected, &earlier)?;
         registry.insert_global(proxies, groups, selected);
-        for (proxy, dialer, slot) in late {
+        for (index, (proxy, dialer, slot)) in late.into_iter().enumerate() {
             let Some(target) = registry.get(&dialer) else {
+                if index >= of_file {
+                    // It cannot be dialled then, and says so.
+                    log::warn!("proxy {proxy} of a provider: no dialer-proxy is named {dialer}");
+                    continue;
+                }
                 return Err(RegistryError::UnknownDialer { proxy, dialer });
             };
             let _first = slot.set(Arc::downgrade(target));
@@ -200,6 +232,39 @@ impl Registry {
         &self.groups
     }
 
+    /// The providers, in file order.
+    #[must_use]
+    pub fn providers(&self) -> &[Provider] {
+        &self.providers
+    }
+
+    /// The provider of that name.
+    #[must_use]
+    pub fn provider(&self, name: &str) -> Option<&Provider> {
+        self.providers.iter().find(|known| known.name() == name)
+    }
+
+    /// Whether what has that name was brought by a provider.
+    #[must_use]
+    pub fn is_provided(&self, name: &str) -> bool {
+        self.provided.contains(name)
+    }
+
+    /// The configured group of that name.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<&Arc<Group>> {
+        self.groups.iter().find(|group| {
+            let group: &dyn Outbound = &***group;
+            **group.name() == *name
+        })
+    }
+
+    /// What is tested by the clock: the groups, and the providers as groups.
+    pub fn tested(&self) -> impl Iterator<Item = &Arc<Group>> {
+        let providers = self.providers.iter().map(|provider| &provider.group);
+        self.groups.iter().chain(providers)
+    }
+
     /// Notified when a group's test comes nearer.
     #[must_use]
     pub fn wake(&self) -> &Arc<Notify> {
@@ -232,6 +297,46 @@ impl Registry {
         true
     }
 
+    /// The nodes of a provider, and the provider itself.
+    fn insert_provider(
+        &mut self,
+        provider: &ProviderNodes,
+        environment: &Environment,
+        late: &mut Vec<LateDialer>,
+        before: Option<&Self>,
+    ) {
+        let earlier = before.and_then(|before| before.provider(&provider.name));
+        let earlier: HashMap<&str, &Arc<Health>> = earlier
+            .iter()
+            .flat_map(|earlier| &earlier.members)
+            .map(|member| (&**member.outbound.name(), &member.health))
+            .collect();
+        let mut members = Vec::with_capacity(provider.nodes.len());
+        for node in provider.nodes.iter() {
+            let outbound = match build_proxy(node, environment, late) {
+                Ok(outbound) => outbound,
+                Err(error) => {
+                    log::warn!("provider {}: {error}", provider.name);
+                    continue;
+                }
+            };
+            let health = earlier.get(&*node.name).copied().cloned();
+            let health = health.unwrap_or_default();
+            if self.insert_with(Arc::clone(&outbound), Some(Arc::clone(&health))) {
+                self.provided.insert(Arc::clone(outbound.name()));
+            }
+            self.servers.extend(server_host(&node.protocol));
+            members.push(Member { outbound, health });
+        }
+        let options = GroupOptions {
+            test: provider.test.clone(),
+            ..GroupOptions::new(&provider.name, GroupKind::Select)
+        };
+        let wake = Arc::clone(&self.wake);
+        let group = Arc::new(Group::new(&options, members.clone(), None, wake));
+        self.providers.push(Provider { group, members });
+    }
+
     /// Groups in file order, each after its members were made, wherever those stand.
     fn insert_groups(
         &mut self,
@@ -243,6 +348,7 @@ impl Registry {
             by_name: HashMap::new(),
             built: HashMap::new(),
             nodes: &self.by_name,
+            providers: &self.providers,
             selected,
             earlier,
             wake: &self.wake,
@@ -333,6 +439,7 @@ struct GroupBuilder<'a> {
     by_name: HashMap<&'a str, &'a GroupOptions>,
     built: HashMap<&'a str, (Arc<Group>, Arc<Health>)>,
     nodes: &'a HashMap<Arc<str>, Member>,
+    providers: &'a [Provider],
     selected: &'a HashMap<Box<str>, Box<str>>,
     earlier: &'a dyn Fn(&str) -> Option<Arc<Health>>,
     wake: &'a Arc<Notify>,
@@ -363,11 +470,32 @@ impl<'a> GroupBuilder<'a> {
                 });
             }
         }
+        let mut sources = Vec::new();
+        if let Some(wanted) = &group.wanted {
+            let used: Vec<&Provider> = wanted
+                .providers
+                .iter()
+                .filter_map(|name| self.providers.iter().find(|p| *p.name() == **name))
+                .collect();
+            let all: Vec<&Member> = used.iter().flat_map(|used| &used.members).collect();
+            let shown: Vec<(&str, &str)> = all
+                .iter()
+                .map(|member| (&**member.outbound.name(), member.outbound.kind().as_str()))
+                .collect();
+            let chosen = wanted.choose(&shown);
+            members.extend(
+                chosen
+                    .iter()
+                    .filter_map(|&index| all.get(index).copied().cloned()),
+            );
+            sources.extend(used.iter().map(|used| Arc::clone(&used.group)));
+        }
         if members.is_empty() {
             members.extend(self.nodes.get("COMPATIBLE").cloned());
         }
         let choice = self.selected.get(&group.name).map(|choice| &**choice);
-        let built = Arc::new(Group::new(group, members, choice, Arc::clone(self.wake)));
+        let built = Group::new(group, members, choice, Arc::clone(self.wake)).fed_by(sources);
+        let built = Arc::new(built);
         let health = (self.earlier)(&group.name).unwrap_or_default();
         let entry = (Arc::clone(&built), Arc::clone(&health));
         self.built.insert(&group.name, entry);
@@ -515,7 +643,7 @@ mod tests {
             .iter()
             .map(|&(g, m)| (g.into(), m.into()))
             .collect();
-        Registry::build(proxies, groups, &environment, &selected, None)
+        Registry::build(proxies, &[], groups, &environment, &selected, None)
     }
 
     #[track_caller]

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, Read};
 
 use super::mrs;
 use super::options::Format;
+use super::proxy::NoNodes;
 use crate::rules::set::{EntryError, RuleSet, RuleSetBuilder};
 
 /// Bytes of a line; longer ones are passed over. A name has 253, a rule with expressions a few more.
@@ -63,6 +64,8 @@ pub enum ReadError {
     NotGeodata,
     /// It has lines, and none of them is an entry.
     NothingUsable,
+    /// No list of proxies, or one without a usable one.
+    NoNodes(NoNodes),
 }
 
 impl fmt::Display for ReadError {
@@ -76,6 +79,7 @@ impl fmt::Display for ReadError {
             Self::OtherBehavior => f.write_str("an mrs file of another behavior"),
             Self::NotGeodata => f.write_str("not a database of this kind, or a broken one"),
             Self::NothingUsable => f.write_str("no entry in it can be used"),
+            Self::NoNodes(why) => why.fmt(f),
         }
     }
 }

@@ -54,8 +54,13 @@ pub struct Request<'a> {
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A body, given to the sink, and what the server calls it.
-    Body(Option<Box<str>>),
+    /// A body, given to the sink.
+    Body {
+        /// What the server calls it.
+        etag: Option<Box<str>>,
+        /// `subscription-userinfo`: what is left of a subscription.
+        quota: Option<Box<str>>,
+    },
     /// The copy that we have is the newest.
     Unchanged,
 }
@@ -108,6 +113,7 @@ struct Head {
     status: u16,
     framing: Framing,
     etag: Option<Box<str>>,
+    quota: Option<Box<str>>,
     location: Option<Box<str>>,
 }
 
@@ -140,7 +146,10 @@ pub async fn get(
         match head.status {
             200 => {
                 read_body(&mut reader, head.framing, request.size_max, sink).await?;
-                return Ok(Answer::Body(head.etag));
+                return Ok(Answer::Body {
+                    etag: head.etag,
+                    quota: head.quota,
+                });
             }
             304 if request.etag.is_some() => return Ok(Answer::Unchanged),
             301 | 302 | 303 | 307 | 308 => {
@@ -211,6 +220,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, FetchError> {
         status: response.code.ok_or(FetchError::Malformed)?,
         framing,
         etag: value("etag").map(Into::into),
+        quota: value("subscription-userinfo").map(Into::into),
         location: value("location").map(Into::into),
     })
 }
@@ -367,7 +377,16 @@ mod tests {
             ),
         ] {
             let (got, body) = fetch(&[answer], None).await.unwrap();
-            assert_eq!((got, &*body), (Answer::Body(etag.map(Into::into)), "hello"));
+            assert_eq!(
+                (got, &*body),
+                (
+                    Answer::Body {
+                        etag: etag.map(Into::into),
+                        quota: None
+                    },
+                    "hello"
+                )
+            );
         }
     }
 

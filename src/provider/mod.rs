@@ -2,7 +2,7 @@
 //!
 //! `options` is what the configuration says, `entries` reads a set's formats, `http` downloads from
 //! a `url`, `file` keeps copies on disk, `resource` is one such copy with its state, `rule` a rule
-//! provider over one, `geo` a database of geodata. When to load and to refresh is the daemon's.
+//! provider over one, `proxy` a proxy provider, `geo` a database of geodata. When to load and to refresh is the daemon's.
 //!
 //! Whatever a file or a server holds, the set of before stays in force until the new one has
 //! been read whole.
@@ -14,6 +14,7 @@ pub mod geo;
 pub mod http;
 pub mod mrs;
 pub mod options;
+pub mod proxy;
 pub mod resource;
 pub mod rule;
 pub mod url;

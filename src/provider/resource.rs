@@ -91,6 +91,10 @@ pub struct Resource {
     interval: Duration,
     limits: Limits,
     state: Mutex<State>,
+    /// What the server said of a subscription when it gave the copy.
+    quota: Mutex<Option<Box<str>>>,
+    /// What logs say of the content when there is nothing new: that of before stays, or there is none.
+    consequences: (&'static str, &'static str),
     /// One download at a time.
     fetching: tokio::sync::Mutex<()>,
 }
@@ -116,6 +120,8 @@ impl Resource {
             interval: Duration::ZERO,
             limits,
             state: Mutex::default(),
+            quota: Mutex::default(),
+            consequences: ("its rules stay as they were", "its rules match nothing"),
             fetching: tokio::sync::Mutex::default(),
         }
     }
@@ -142,6 +148,20 @@ impl Resource {
             download: Some(download),
             ..Self::of_file(name, path, limits)
         })
+    }
+
+    /// The same, holding something else than rules.
+    #[must_use]
+    pub fn with_consequences(mut self, stays: &'static str, nothing: &'static str) -> Self {
+        self.consequences = (stays, nothing);
+        self
+    }
+
+    /// What the server said of a subscription when it last gave something new.
+    #[must_use]
+    pub fn quota(&self) -> Option<Box<str>> {
+        let quota = self.quota.lock();
+        quota.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What logs call it.
@@ -264,7 +284,7 @@ impl Resource {
                 self.have();
                 Ok(None)
             }
-            Answer::Body(etag) => {
+            Answer::Body { etag, quota } => {
                 let place = self.path.clone();
                 // Nothing of the old is touched before the new is known to be good.
                 let reading = tokio::task::spawn_blocking(move || {
@@ -274,6 +294,7 @@ impl Resource {
                 });
                 let made = reading.await.map_err(io::Error::from)??;
                 self.have();
+                *self.quota.lock().unwrap_or_else(PoisonError::into_inner) = quota;
                 file::remember_etag(&self.path, &download.hash, etag.as_deref())?;
                 Ok(Some(made))
             }
@@ -294,10 +315,8 @@ impl Resource {
         let mut state = self.state();
         let told = std::mem::replace(&mut state.told, true);
         if !told {
-            let instead = match state.loaded {
-                true => "its rules stay as they were",
-                false => "its rules match nothing",
-            };
+            let (stays, nothing) = self.consequences;
+            let instead = if state.loaded { stays } else { nothing };
             log::warn!("{}: {why}; {instead}", self.name);
         }
     }

@@ -320,7 +320,8 @@ mod tests {
             ipv6: true,
             reach: Arc::default(),
         };
-        let outbounds = Registry::build(&[], groups, &environment, &HashMap::new(), None).unwrap();
+        let outbounds =
+            Registry::build(&[], &[], groups, &environment, &HashMap::new(), None).unwrap();
         let rules = rules.iter().map(|rule| RuleLine::parse(rule).unwrap());
         Routing {
             rules: Arc::new(Rules::compile(rules)),

@@ -168,7 +168,7 @@ fn registry(proxies: &[ProxyOptions]) -> Registry {
         ipv6: true,
         reach: Arc::default(),
     };
-    Registry::build(proxies, &[], &environment, &HashMap::new(), None).unwrap()
+    Registry::build(proxies, &[], &[], &environment, &HashMap::new(), None).unwrap()
 }
 
 fn to(network: Network, destination: &str) -> Metadata {

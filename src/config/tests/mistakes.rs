@@ -351,8 +351,8 @@ fn group_mistakes() {
         "proxy-groups[1]: the group has no members: give it proxies",
     );
     wrong(
-        &groups("{name: h, type: select, use: ^[p]}"),
-        "proxy-groups[1].use: not implemented yet: use",
+        &groups("{name: h, type: select, use: [^p]}"),
+        "proxy-groups[1].use[0]: no proxy provider is named `p`",
     );
     wrong(
         &groups("{name: h, type: select, proxies: [g, ^x]}"),
@@ -702,4 +702,43 @@ fn categories_know_where_they_are_asked_for_first() {
     assert_eq!(uses, want);
     // What mihomo fetches them from has an address that we can read.
     assert_eq!(config.geodata.downloads.len(), 4);
+}
+
+#[test]
+fn proxy_provider_mistakes() {
+    let with = |entry: &str| format!("proxy-providers: {{p: {entry}}}");
+    good(&with(
+        "{type: http, url: 'https://a.example/x', interval: 3600, health-check: {enable: true, url: 'http://a.example/'}}",
+    ));
+    wrong(
+        &with("{type: ^ftp}"),
+        "proxy-providers.p.type: unknown provider type `ftp`",
+    );
+    wrong(
+        &with("^{type: http}"),
+        "proxy-providers.p.url: required key is missing",
+    );
+    wrong(
+        &with("{type: file, path: a, filter: ^'('}"),
+        "proxy-providers.p.filter: expected a regular expression (look-around only as leading conditions), found `(`",
+    );
+    wrong(
+        &with("{type: inline, payload: [{name: a, type: socks5, server: a.example, port: ^0}]}"),
+        "proxy-providers.p.payload[0].port: expected a port (1 to 65535), found `0`",
+    );
+    wrong(
+        &with("{type: http, url: 'https://a.example/', proxy: ^P}"),
+        "proxy-providers.p.proxy: no proxy or group is named `P`",
+    );
+    wrong(
+        "proxy-groups: [{name: g, type: select, use: [^p]}]",
+        "proxy-groups[0].use[0]: no proxy provider is named `p`",
+    );
+    wrong(
+        "proxy-providers: {default: ^{type: file, path: a}}",
+        "proxy-providers.default: `default` is a built-in name",
+    );
+    good(
+        "proxy-providers: {p: {type: file, path: a}}\nproxy-groups: [{name: g, type: select, include-all: true}]",
+    );
 }

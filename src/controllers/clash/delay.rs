@@ -100,12 +100,8 @@ pub(super) fn provider(context: &Arc<Context>, request: &Request<'_>) -> Later {
     if !providers::is_provider(&outbounds, name) {
         return Err(Response::resource_not_found());
     }
-    let mut groups = outbounds.groups().iter();
-    let found = groups.find(|group| {
-        let group: &dyn crate::outbound::Outbound = &***group;
-        **group.name() == *name
-    });
-    let Some(group) = found.cloned() else {
+    let provider = outbounds.provider(name).map(|provider| &provider.group);
+    let Some(group) = provider.or_else(|| outbounds.group(name)).cloned() else {
         // `default` and the group of everything have no URL of their own.
         return Err(Response::no_content());
     };

@@ -108,7 +108,8 @@ const ROUTES: &[Route] = &[
         "/providers/proxies/{}",
         Access::OPERATE,
         providers::update,
-    ),
+    )
+    .slow(),
     Route::new(
         Get,
         "/providers/proxies/{}/healthcheck",

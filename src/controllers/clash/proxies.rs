@@ -107,6 +107,11 @@ pub(super) fn is_group(outbound: &dyn Outbound) -> bool {
 
 /// The object of clash-api.md 1.8.
 pub(super) fn write_outbound(json: &mut Json, member: &Member) {
+    write_provided(json, member, "");
+}
+
+/// The same of a node that `provider` brought.
+pub(super) fn write_provided(json: &mut Json, member: &Member, provider: &str) {
     let outbound = &*member.outbound;
     let (traits, health) = (outbound.traits(), member.health.view());
     json.open_object();
@@ -131,7 +136,7 @@ pub(super) fn write_outbound(json: &mut Json, member: &Member) {
         .string(traits.interface.as_deref().unwrap_or_default());
     json.key("mptcp").plain(false);
     json.key("name").string(outbound.name());
-    json.key("provider-name").string("");
+    json.key("provider-name").string(provider);
     json.key("routing-mark").plain(traits.mark);
     json.key("smux").plain(false);
     json.key("tfo").plain(traits.fast_open);

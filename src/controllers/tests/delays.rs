@@ -87,7 +87,7 @@ async fn rig() -> (Rig, String, tokio::task::JoinSet<()>) {
         ipv6: true,
         reach: Arc::default(),
     };
-    let registry = Registry::build(&proxies, &groups, &environment, &HashMap::new(), None);
+    let registry = Registry::build(&proxies, &[], &groups, &environment, &HashMap::new(), None);
     (
         Rig::over(registry.unwrap(), Options::default()),
         base,

@@ -32,6 +32,7 @@ use crate::mqtt::remote::Remote;
 use crate::outbound::registry::Registry;
 use crate::outbound::{BoxFuture, Datagrams, Kind, Outbound, Stream};
 use crate::platform::logger::{self, Level, Logger};
+use crate::provider::proxy::ProxyProvider;
 use crate::rules::Rules;
 use crate::tunnel::Tunnel;
 use crate::tunnel::names::{NoDevices, NoNames};
@@ -197,6 +198,11 @@ impl Control for TestControl {
 
     fn flush_dns(&self) {
         self.note("flush dns".to_owned());
+    }
+
+    fn refresh_nodes(&self, provider: &Arc<ProxyProvider>) -> Result<(), Cause> {
+        self.note(format!("refresh {}", provider.name()));
+        Ok(())
     }
 
     fn safe_paths(&self) -> &[PathBuf] {

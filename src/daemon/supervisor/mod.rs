@@ -9,7 +9,7 @@ mod capture;
 mod patch;
 mod reload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -154,8 +154,7 @@ impl Instance {
         let kernel = Arc::new(Kernel::default());
         let tunnel_known = Arc::new(OnceLock::new());
         let offload = Arc::new(Offload::new(Arc::clone(&tunnel_known), Arc::clone(&kernel)));
-        let kept = config.general.store_selected.then_some(&directory);
-        let selected = kept.map_or_else(Default::default, |place| state::load_selected(place));
+        let selected = kept_choices(&config, &directory);
         let mut tables = DnsTables::default();
         let ties = DnsTies {
             directory: &directory,
@@ -165,14 +164,15 @@ impl Instance {
         };
         let server = build::dns_server(&config, &mut tables, &ties)?;
         let dns = Arc::new(Current::new(server));
-        let routing = build::routing(&mut config, dns.clone(), mark, &selected, None)?;
         let loaded = Providers::load(&config, &directory, &loaded.origin).await?;
+        let (nodes, resolver) = (loaded.nodes(), dns.clone());
+        let routing = build::routing(&mut config, &nodes, resolver, mark, &selected, None)?;
         let providers = Arc::new(Providers::new(Arc::clone(&tunnel_known)));
         let workers = Arc::new(Workers::start()?);
         let devices = Neighbours::watch().await.ok().map(Arc::new);
         let tunnel = Tunnel::new(routing, dns.clone(), watched(devices.clone(), &config));
-        let _first = tunnel_known.set(Arc::downgrade(&tunnel));
         // From here on downloads have a way.
+        let _first = tunnel_known.set(Arc::downgrade(&tunnel));
         providers.replace(loaded);
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let door = Arc::new(Door {
@@ -272,6 +272,7 @@ impl Instance {
                 Some(request) = self.requests.recv() => Event::Request(request),
                 () = watch_kernel(&mut self.captured) => Event::Network,
                 () = self.providers.changed() => Event::Sets,
+                () = self.providers.nodes_changed() => Event::Nodes,
             };
             match event {
                 Event::Stop => return Ok(End::Stop),
@@ -294,6 +295,10 @@ impl Instance {
                     let done = self.reload(source, force).await;
                     log_reload(&done);
                     let _gone = reply.send(done);
+                }
+                Event::Nodes => log_reload(&self.rebuild_outbounds()),
+                Event::Request(Request::Nodes(reply)) => {
+                    let _gone = reply.send(self.rebuild_outbounds());
                 }
                 Event::Request(Request::Patch(patch, reply)) => {
                     let _gone = reply.send(self.patch(*patch));
@@ -366,6 +371,7 @@ enum Event {
     Persist,
     Network,
     Sets,
+    Nodes,
     Request(Request),
 }
 
@@ -373,6 +379,14 @@ enum Event {
 fn watched(neighbours: Option<Arc<Neighbours>>, config: &Config) -> Arc<dyn Devices> {
     let leases = Leases::new(config.dns.lease_files.clone());
     Arc::new(Lan { neighbours, leases })
+}
+
+/// The choices of an earlier run, where they are kept.
+fn kept_choices(config: &Config, directory: &Path) -> state::Selected {
+    match config.general.store_selected {
+        true => state::load_selected(directory),
+        false => state::Selected::default(),
+    }
 }
 
 /// Signals that came during a reload asked for what it did.

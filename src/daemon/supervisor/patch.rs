@@ -3,10 +3,9 @@
 use std::sync::{Arc, PoisonError};
 
 use super::Instance;
-use super::reload::{mark_of, settle_offload};
+use super::reload::settle_offload;
 use crate::controllers::{BindAddress, General, Patch};
 use crate::daemon::{Failure, build, kernel};
-use crate::outbound::Resolve;
 use crate::tunnel::routing::Routing;
 
 impl Instance {
@@ -54,14 +53,7 @@ impl Instance {
             if let Some(name) = patch.interface_name {
                 general.interface_name = Some(name).filter(|name| !name.is_empty());
             }
-            let resolver = Arc::clone(&self.dns) as Arc<dyn Resolve>;
-            routing.outbounds = build::registry(
-                &self.config,
-                resolver,
-                mark_of(&self.config),
-                &self.choices(),
-                Some(&routing.outbounds),
-            )?;
+            routing.outbounds = self.outbounds()?;
             settle_offload(&mut self.config);
         }
         let rebuilt = !Arc::ptr_eq(&routing.outbounds, &self.tunnel.routing().outbounds);

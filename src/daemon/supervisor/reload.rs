@@ -13,7 +13,9 @@ use crate::daemon::{Failure, command, state};
 use crate::mqtt;
 use crate::netfilter::marks::own_mark;
 use crate::outbound::Resolve;
+use crate::outbound::registry::Registry;
 use crate::platform::memory;
+use crate::tunnel::routing::Routing;
 
 impl Instance {
     /// Replaces the configuration; the old one stays when the new one is refused.
@@ -47,15 +49,15 @@ impl Instance {
             offload: &self.offload,
         };
         let server = build::dns_server(&config, &mut self.tables, &ties)?;
+        let providers = Providers::load(&config, &self.directory, &loaded.origin).await?;
         let routing = build::routing(
             &mut config,
+            &providers.nodes(),
             Arc::clone(&self.dns) as Arc<dyn Resolve>,
             mark,
             &selected,
             Some(&self.tunnel.routing().outbounds),
         )?;
-
-        let providers = Providers::load(&config, &self.directory, &loaded.origin).await?;
 
         // From here on nothing is refused any more.
         let old = std::mem::replace(&mut self.config, config);
@@ -82,6 +84,31 @@ impl Instance {
         drop(old);
         memory::collect();
         Ok(())
+    }
+
+    /// Builds proxies and groups anew, over the providers' nodes of the moment.
+    pub(super) fn rebuild_outbounds(&mut self) -> Result<(), Failure> {
+        let mut routing = Routing::clone(&self.tunnel.routing());
+        routing.outbounds = self.outbounds()?;
+        self.tunnel.replace_routing(routing);
+        self.follow_groups();
+        self.offload.forget();
+        self.refresh_kernel();
+        Ok(())
+    }
+
+    /// The proxies and groups of the configuration and of its providers.
+    pub(super) fn outbounds(&self) -> Result<Arc<Registry>, Failure> {
+        let providers = self.providers.proxies();
+        let nodes: Vec<_> = providers.iter().map(|known| known.nodes()).collect();
+        build::registry(
+            &self.config,
+            &nodes,
+            Arc::clone(&self.dns) as Arc<dyn Resolve>,
+            mark_of(&self.config),
+            &self.choices(),
+            Some(&self.tunnel.routing().outbounds),
+        )
     }
 
     /// Choices of the groups, those made since the start included.

@@ -96,6 +96,8 @@ pub struct Group {
     way: Box<dyn Choose>,
     check: Check,
     options: GroupOptions,
+    /// Providers that brought members, as groups: they count as used when this is.
+    sources: Vec<Arc<Self>>,
 }
 
 /// What the APIs show of a group's tests.
@@ -131,13 +133,35 @@ impl Group {
             check: Check::new(&options.test, wake),
             options: GroupOptions {
                 proxies: Vec::new(),
+                wanted: None,
                 ..options.clone()
             },
+            sources: Vec::new(),
         };
         if let Some(choice) = choice {
             group.select(choice);
         }
         group
+    }
+
+    /// The same group, with members from these providers.
+    #[must_use]
+    pub fn fed_by(mut self, sources: Vec<Arc<Self>>) -> Self {
+        self.sources = sources;
+        self
+    }
+
+    fn touch(&self) {
+        self.check.touch();
+        for source in &self.sources {
+            source.check.touch();
+        }
+    }
+
+    /// Its members with what tests have found of them.
+    #[must_use]
+    pub fn member_list(&self) -> &[Member] {
+        &self.members
     }
 
     /// When its members must be tested.
@@ -199,7 +223,7 @@ impl Outbound for Group {
     }
 
     fn connect<'a>(&'a self, metadata: &'a Metadata) -> BoxFuture<'a, io::Result<Stream>> {
-        self.check.touch();
+        self.touch();
         match self.chosen(Some(metadata)) {
             Some(member) => member.connect(metadata),
             None => Box::pin(std::future::ready(Err(DialError::NoDestination.into()))),
@@ -210,7 +234,7 @@ impl Outbound for Group {
         &'a self,
         metadata: &'a Metadata,
     ) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>> {
-        self.check.touch();
+        self.touch();
         match self.chosen(Some(metadata)) {
             Some(member) if !self.options.disable_udp => member.associate(metadata),
             _ => Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into()))),
@@ -219,7 +243,7 @@ impl Outbound for Group {
 
     fn selected(&self, metadata: Option<&Metadata>) -> Option<Arc<dyn Outbound>> {
         if metadata.is_some() {
-            self.check.touch();
+            self.touch();
         }
         self.chosen(metadata).cloned()
     }

@@ -17,10 +17,12 @@ const CONDITIONS_MAX: usize = 16;
 const FLAGS: &str = "(?i)";
 
 /// One expression: all conditions must hold.
+#[derive(Clone, Debug)]
 pub struct NameFilter(Vec<(bool, Regex)>);
 
 impl NameFilter {
     /// Compiles `text`. `None`: no expression, too large, or one that looks around otherwise.
+    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (flags, rest) = match text.strip_prefix(FLAGS) {
             Some(rest) => (FLAGS, rest),
@@ -70,12 +72,14 @@ impl NameFilter {
     }
 
     /// Compiles the expressions of a list separated by backticks.
+    #[must_use]
     pub fn parse_list(text: &str) -> Option<Vec<Self>> {
         let list: Option<Vec<Self>> = text.split('`').map(Self::parse).collect();
         list.filter(|list| list.len() <= CONDITIONS_MAX)
     }
 
     /// Whether `name` is meant.
+    #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let mut conditions = self.0.iter();
         conditions.all(|(wanted, regex)| regex.is_match(name) == *wanted)

@@ -1,0 +1,36 @@
+//! What a proxy provider's server sends. Input: the text; or, with a first byte of one, its base64.
+#![no_main]
+
+use data_encoding::BASE64;
+use headgate::config::Config;
+use headgate_fuzz::Input;
+use libfuzzer_sys::fuzz_target;
+
+const CONFIG: &str = "
+proxy-providers:
+  p:
+    type: file
+    path: x
+    filter: 'a`.'
+    exclude-type: http
+    override: {additional-prefix: p, proxy-name: [{pattern: '(a)', target: '$1$1'}]}
+";
+
+fuzz_target!(|data: &[u8]| {
+    let mut input = Input::new(data);
+    let flags = input.byte();
+    let text = String::from_utf8_lossy(input.rest());
+    let text = match flags & 1 {
+        0 => text.into_owned(),
+        _ => BASE64.encode(text.as_bytes()),
+    };
+    let Ok((config, _)) = Config::parse(CONFIG) else {
+        return;
+    };
+    for provider in &config.proxy_providers {
+        if let Ok(parsed) = provider.reader.read(&text) {
+            assert!(!parsed.nodes.is_empty());
+            assert!(parsed.nodes.iter().all(|node| node.dial.mark == 0));
+        }
+    }
+});
