@@ -20,6 +20,7 @@ pub mod outbound;
 pub mod platform;
 pub mod prefix;
 pub mod provider;
+pub mod rule_engine;
 pub mod rules;
 pub mod sniff;
 pub mod sql;

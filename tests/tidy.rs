@@ -26,6 +26,7 @@ const ORDER: &[&str] = &[
     "netfilter",
     "mqtt",
     "sql",
+    "rule_engine",
     "controllers",
     "config",
     "daemon",

@@ -24,6 +24,7 @@ use crate::prefix::Prefix;
 use crate::provider::Provider as _;
 use crate::provider::proxy::ProxyProvider;
 use crate::provider::rule::RuleProvider;
+use crate::rule_engine::Desk;
 use crate::tunnel::Tunnel;
 use crate::tunnel::routing::Mode;
 
@@ -38,6 +39,11 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 pub trait Control: Send + Sync {
     /// Rules, outbounds and live flows.
     fn tunnel(&self) -> &Tunnel;
+
+    /// The SQL rules.
+    fn rules(&self) -> Option<&Desk> {
+        None
+    }
 
     /// The MQTT broker.
     fn broker(&self) -> &Remote;

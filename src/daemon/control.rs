@@ -29,6 +29,7 @@ use crate::platform::logger::Logger;
 use crate::platform::memory;
 use crate::provider::proxy::ProxyProvider;
 use crate::provider::rule::RuleProvider;
+use crate::rule_engine::Desk;
 use crate::tunnel::Tunnel;
 
 /// How long a controller waits for the supervisor, and for a name.
@@ -61,7 +62,7 @@ pub struct Door {
     pub dns: Arc<Current>,
     pub offload: Arc<Offload>,
     pub providers: Arc<Providers>,
-    pub broker: Remote,
+    pub rules: Arc<Desk>,
     pub requests: mpsc::Sender<Request>,
     pub runtime: tokio::runtime::Handle,
     /// Table: the choices, and whether they are kept (`store-selected`).
@@ -130,6 +131,7 @@ impl Control for Door {
         if !group.select(member) {
             return false;
         }
+        self.rules.feed().switched(group.name(), member);
         // What DNS told the kernel was decided by the choice of before.
         self.offload.forget();
         let mut selected = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
@@ -280,8 +282,12 @@ impl Control for Door {
         }
     }
 
+    fn rules(&self) -> Option<&Desk> {
+        Some(&self.rules)
+    }
+
     fn broker(&self) -> &Remote {
-        &self.broker
+        self.rules.broker()
     }
 
     fn is_debugged(&self) -> bool {

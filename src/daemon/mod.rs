@@ -9,6 +9,7 @@
 //! `state` what survives a restart, `storage` what dashboards keep with us, `restart` how the program
 //! runs itself anew.
 
+mod acts;
 mod build;
 mod checks;
 mod client;

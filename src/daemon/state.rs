@@ -20,6 +20,12 @@ const SELECTED_BYTES_MAX: u64 = 256 * 1024;
 /// Random bytes of a secret that is made here: 128 bits, as the security requirements ask.
 const SECRET_BYTES: usize = 16;
 
+/// The SQL rules.
+const RULES: &str = "rules.json";
+
+/// More than the rules that there may be can fill.
+const RULES_BYTES_MAX: u64 = 8 << 20;
+
 /// Choices by group.
 pub type Selected = HashMap<Box<str>, Box<str>>;
 
@@ -37,6 +43,29 @@ pub fn load_selected(directory: &Path) -> Selected {
     map.into_iter()
         .filter_map(|(group, member)| Some((group.into(), member.as_str()?.into())))
         .collect()
+}
+
+/// The SQL rules of an earlier run; none when there is no such file or it is not ours.
+pub fn load_rules(directory: &Path) -> Value {
+    let mut text = Vec::new();
+    let path = directory.join(RULES);
+    let read =
+        fs::File::open(&path).and_then(|file| file.take(RULES_BYTES_MAX).read_to_end(&mut text));
+    match read {
+        Ok(_) => serde_json::from_slice(&text).unwrap_or_else(|error| {
+            log::error!("{}: {error}", path.display());
+            Value::Null
+        }),
+        Err(_) => Value::Null,
+    }
+}
+
+/// Keeps the SQL rules.
+///
+/// # Errors
+/// What the file system says; the old file stays whole then.
+pub fn store_rules(directory: &Path, document: &[u8]) -> io::Result<()> {
+    replace(&directory.join(RULES), document)
 }
 
 /// Remembers the choices.

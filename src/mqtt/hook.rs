@@ -20,6 +20,8 @@ pub const HOPS_MAX: u8 = 8;
 pub struct Interest(u16);
 
 impl Interest {
+    /// The empty set.
+    pub const NOTHING: Self = Self(0);
     /// [`Event::Published`].
     pub const PUBLISHED: Self = Self(1);
     /// [`Event::Delivered`].

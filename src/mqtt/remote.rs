@@ -76,6 +76,16 @@ impl Remote {
             .map_err(|_| Unavailable::Late)
     }
 
+    /// Has `call` run on the broker's thread, without waiting for it. `false`: it will not.
+    #[must_use]
+    pub fn tell(&self, call: impl FnOnce(&mut Broker, Time) + Send + 'static) -> bool {
+        let commands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(commands) = &*commands else {
+            return false;
+        };
+        commands.try_send(Command::Call(Box::new(call))).is_ok()
+    }
+
     pub(super) fn set(&self, commands: Option<mpsc::Sender<Command>>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = commands;
     }

@@ -43,12 +43,6 @@ impl Program {
         &self.from
     }
 
-    /// Whether each element of a collection makes a row.
-    #[must_use]
-    pub fn is_foreach(&self) -> bool {
-        matches!(self.statement, Statement::Foreach { .. })
-    }
-
     /// The rows that an event gives: none when WHERE or INCASE say no.
     ///
     /// # Errors

@@ -43,6 +43,12 @@ impl Template {
         Self { parts }
     }
 
+    /// Whether it is the empty text, which means the whole row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// The text for a row, of at most `max` bytes; an empty template is the whole row as JSON.
     ///
     /// # Errors

@@ -49,9 +49,22 @@ impl Connection {
     }
 }
 
+/// Who looks on while flows come and go. Called from the flows' own tasks: it must not wait.
+pub trait Observer: Send + Sync {
+    /// Whether it wants to know of flows at all just now.
+    fn watches(&self) -> bool;
+
+    /// A flow was entered.
+    fn opened(&self, connection: &Connection);
+
+    /// A flow ended.
+    fn closed(&self, connection: &Connection);
+}
+
 /// Table: the flows by id, and totals since start.
 #[derive(Default)]
 pub struct Connections {
+    observer: OnceLock<Box<dyn Observer>>,
     live: Mutex<Table>,
     upload_total: Counter,
     download_total: Counter,
@@ -87,16 +100,40 @@ impl Connections {
             waker: AtomicWaker::new(),
         });
         table.by_id.insert(connection.id, Arc::clone(&connection));
+        drop(table);
+        if let Some(observer) = self.observer() {
+            observer.opened(&connection);
+        }
         connection
+    }
+
+    /// Lets somebody look on from now on; the first one stays.
+    pub fn observe(&self, observer: Box<dyn Observer>) {
+        let _first = self.observer.set(observer);
+    }
+
+    /// Whether somebody wants to know of flows just now.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.observer().is_some()
+    }
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        let observer = self.observer.get()?;
+        observer.watches().then_some(&**observer)
     }
 
     /// Takes a flow that ended out of the table.
     pub fn remove(&self, id: u64) {
         let mut table = self.table();
-        table.by_id.remove(&id);
+        let ended = table.by_id.remove(&id);
         // A burst of flows must not pin its table for ever.
         if table.by_id.capacity() > 1024 && table.by_id.len() * 8 < table.by_id.capacity() {
             table.by_id.shrink_to_fit();
+        }
+        drop(table);
+        if let (Some(connection), Some(observer)) = (ended, self.observer()) {
+            observer.closed(&connection);
         }
     }
 

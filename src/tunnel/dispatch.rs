@@ -183,7 +183,8 @@ impl Tunnel {
     /// Looks up what rules ask of the device.
     pub(super) fn look_up_device(&self, routing: &Routing, metadata: &mut Metadata) {
         let (needs, address) = (routing.rules.needs(), metadata.source.ip());
-        if needs.mac && metadata.source_mac.is_none() {
+        let wanted = needs.mac || self.connections.is_watched();
+        if wanted && metadata.source_mac.is_none() {
             metadata.source_mac = self.devices.mac_of(address);
         }
         if needs.host && metadata.source_host.is_none() {

@@ -15,7 +15,9 @@ mod node;
 mod page;
 mod pubsub;
 mod reply;
+mod rules;
 mod subscriptions;
+mod types;
 mod users;
 
 use std::time::Instant;
@@ -102,6 +104,15 @@ const ROUTES: &[Route] = &[
     route(Get, "/banned/", banned::list),
     route(Post, "/banned/", banned::add),
     route(Delete, "/banned/{}/{}/", banned::remove),
+    route(Get, "/rules/", rules::list),
+    route(Post, "/rules/", rules::create).body_up_to(rules::BODY_BYTES_MAX),
+    route(Get, "/rules/{}/", rules::show),
+    route(Put, "/rules/{}/", rules::update).body_up_to(rules::BODY_BYTES_MAX),
+    route(Delete, "/rules/{}/", rules::delete),
+    route(Put, "/rules/{}/reset_metrics/", rules::reset),
+    route(Get, "/rule_events/", types::events),
+    route(Get, "/actions/", types::actions),
+    route(Get, "/actions/{}/", types::action),
 ];
 
 /// What requests of this dialect share.

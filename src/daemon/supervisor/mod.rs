@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at};
 
 use super::Failure;
+use super::acts::Acts;
 use super::build::{self, DnsTables, DnsTies};
 use super::checks::Checks;
 use super::command::{self, Command, Loaded};
@@ -41,6 +42,7 @@ use crate::platform::logger::{self, Level, Logger};
 use crate::platform::neighbours::Neighbours;
 use crate::platform::route::Network;
 use crate::platform::{clock, memory};
+use crate::rule_engine::{Desk, Watch};
 use crate::tunnel::Tunnel;
 use crate::tunnel::names::{Devices, Lan};
 use capture::{Captured, watch_kernel};
@@ -137,7 +139,8 @@ struct Instance {
     /// What the gate was opened with: a reload through it leaves it as it is.
     gate_options: controllers::options::Options,
     checks: Checks,
-    mqtt: Option<mqtt::handle::Handle>,
+    /// The broker, and what its rules do to the router.
+    mqtt: Option<(mqtt::handle::Handle, Acts)>,
     _devices: Option<Arc<Neighbours>>,
 }
 
@@ -176,7 +179,7 @@ impl Instance {
         providers.replace(loaded);
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let door = Arc::new(Door {
-            broker: mqtt::remote::Remote::default(),
+            rules: desk(&directory, &tunnel),
             tunnel: Arc::clone(&tunnel),
             logger,
             directory: directory.clone(),
@@ -241,10 +244,13 @@ impl Instance {
         self.listeners.serve_dns(listen)?;
         self.open_gate(self.config.controller.clone())?;
         if self.config.mqtt.enable {
-            let started =
-                mqtt::handle::Handle::start(&self.config.mqtt, &self.door.broker, &self.directory);
+            let started = mqtt::handle::Handle::start(
+                &self.config.mqtt,
+                self.door.rules.broker(),
+                &self.directory,
+            );
             let started = started.map_err(|(at, error)| format!("{at}: {error}"))?;
-            self.mqtt = Some(started);
+            self.mqtt = Some((started, self.install_rules()?));
         }
         if let Some(place) = place {
             self.capture(place, tproxy).await?;
@@ -252,6 +258,14 @@ impl Instance {
         self.follow_groups();
         self.show_general();
         Ok(())
+    }
+
+    /// Gives a broker that has just begun its rules.
+    fn install_rules(&self) -> Result<Acts, Failure> {
+        let acts = Acts::start(&self.door);
+        let kept = state::load_rules(&self.directory);
+        self.door.rules.install(kept, acts.router())?;
+        Ok(acts)
     }
 
     /// Serves until told to stop.
@@ -363,6 +377,16 @@ impl Instance {
             log::error!("capture: {error}");
         }
     }
+}
+
+/// How controllers reach the SQL rules; the rules see the tunnel's connections from now on.
+fn desk(directory: &Path, tunnel: &Tunnel) -> Arc<Desk> {
+    let place = directory.to_owned();
+    let keep = move |document: &[u8]| state::store_rules(&place, document);
+    let desk = Arc::new(Desk::new(Box::new(keep)));
+    let watch = Watch(Arc::clone(desk.feed()));
+    tunnel.connections().observe(Box::new(watch));
+    desk
 }
 
 enum Event {

@@ -141,10 +141,14 @@ impl Instance {
     fn follow_mqtt(&mut self) {
         let options = &self.config.mqtt;
         let done = match &mut self.mqtt {
-            Some(running) if options.enable => running.follow(options),
+            Some((running, _)) if options.enable => running.follow(options),
             None if options.enable => {
-                mqtt::handle::Handle::start(options, &self.door.broker, &self.directory)
-                    .map(|started| self.mqtt = Some(started))
+                mqtt::handle::Handle::start(options, self.door.rules.broker(), &self.directory).map(
+                    |started| match self.install_rules() {
+                        Ok(acts) => self.mqtt = Some((started, acts)),
+                        Err(error) => log::error!("rules: {error}"),
+                    },
+                )
             }
             _ => {
                 self.mqtt = None;

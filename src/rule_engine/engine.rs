@@ -1,0 +1,346 @@
+//! The engine itself: rules, the tree that finds them, and the hook by which the broker shows events.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::action::Action;
+use super::counters::Speeds;
+use super::definition::{BadRule, Definition, Ids};
+use super::event::{EventKind, Occurrence};
+use super::feed::Feed;
+use super::message::BrokerEvent;
+use super::rule::{Around, Rule};
+use super::world::World;
+use super::{NODE, RULES_MAX, Router};
+use crate::mqtt::Time;
+use crate::mqtt::codec::{PropertyWriter, Qos};
+use crate::mqtt::hook::{Event, Hook, Interest, Publication};
+use crate::mqtt::topic::tree::{Match, Subscriber, Tree};
+use crate::platform::clock;
+use crate::sql::Columns;
+
+/// A rule as the API shows it.
+#[derive(Clone, Debug)]
+pub struct RuleReport {
+    /// As it was asked for.
+    pub definition: Definition,
+    /// The names behind FROM.
+    pub from: Vec<Box<str>>,
+    /// Events that FROM matched.
+    pub matched: u64,
+    /// Those that gave rows.
+    pub passed: u64,
+    /// Those that gave none.
+    pub no_result: u64,
+    /// Those that did not fit.
+    pub exception: u64,
+    /// Events a second.
+    pub speeds: Speeds,
+    /// Its actions' counters, in the order of the definition.
+    pub actions: Vec<ActionReport>,
+}
+
+/// An action's counters.
+#[derive(Clone, Debug)]
+pub struct ActionReport {
+    /// Tried.
+    pub taken: u64,
+    /// Done.
+    pub success: u64,
+    /// Not done.
+    pub failed: u64,
+    /// Of its fallbacks.
+    pub fallbacks: Vec<Self>,
+}
+
+/// The rules, on the broker's thread.
+pub struct Engine {
+    /// By number; the tree knows them by it.
+    rules: Vec<Option<Box<Rule>>>,
+    topics: Tree,
+    /// Who wants which event, but messages.
+    listeners: Vec<(EventKind, u32)>,
+    interest: Interest,
+    world: World,
+    feed: Arc<Feed>,
+    router: Arc<dyn Router>,
+    /// The numbers that match; kept for its room.
+    matched: Vec<u32>,
+    stamped: u64,
+}
+
+impl Engine {
+    /// An engine without rules.
+    #[must_use]
+    pub fn new(feed: Arc<Feed>, router: Arc<dyn Router>) -> Self {
+        feed.want(0);
+        Self {
+            rules: Vec::new(),
+            topics: Tree::default(),
+            listeners: Vec::new(),
+            interest: Interest::NOTHING,
+            world: World::new(),
+            feed,
+            router,
+            matched: Vec::new(),
+            stamped: 0,
+        }
+    }
+
+    /// Takes in what was kept; what no longer is a rule is logged and left out.
+    pub fn load(&mut self, document: &Value) {
+        let rules = document.get("rules").and_then(Value::as_array);
+        for kept in rules.into_iter().flatten() {
+            let asked = kept.as_object().cloned().unwrap_or_default();
+            if let Err(error) = self.create(&asked) {
+                let id = asked.get("id").and_then(Value::as_str);
+                log::error!("rule {} is left out: {error}", id.unwrap_or_default());
+            }
+        }
+    }
+
+    /// What is to be kept.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        let rules = self.rules.iter().flatten();
+        let rules: Vec<Value> = rules.map(|rule| rule.definition.to_json()).collect();
+        json!({"rules": rules})
+    }
+
+    /// Makes a rule.
+    ///
+    /// # Errors
+    /// [`BadRule`]; nothing is changed then.
+    pub fn create(&mut self, asked: &Map<String, Value>) -> Result<Box<str>, BadRule> {
+        if self.rules.iter().flatten().count() >= RULES_MAX {
+            return Err(BadRule::TooMany);
+        }
+        let definition = Definition::read(asked, None, self)?;
+        if self.number(&definition.id).is_some() {
+            return Err(BadRule::Exists);
+        }
+        let id = definition.id.clone();
+        let rule = Box::new(Rule::new(definition)?);
+        match self.rules.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some(rule),
+            None => self.rules.push(Some(rule)),
+        }
+        self.index();
+        Ok(id)
+    }
+
+    /// Changes a rule; `None`: there is no such.
+    ///
+    /// # Errors
+    /// [`BadRule`]; nothing is changed then.
+    pub fn update(&mut self, id: &str, asked: &Map<String, Value>) -> Option<Result<(), BadRule>> {
+        let number = self.number(id)?;
+        let before = self.rules.get_mut(number)?.take()?;
+        let changed = Definition::read(asked, Some(&before.definition), self);
+        let changed = changed.and_then(Rule::new).map(|mut rule| {
+            rule.inherit(&before);
+            rule
+        });
+        let (rule, result) = match changed {
+            Ok(rule) => (Box::new(rule), Ok(())),
+            Err(bad) => (before, Err(bad)),
+        };
+        *self.rules.get_mut(number)? = Some(rule);
+        self.index();
+        Some(result)
+    }
+
+    /// Removes a rule; whether there was one.
+    pub fn delete(&mut self, id: &str) -> bool {
+        let Some(number) = self.number(id) else {
+            return false;
+        };
+        if let Some(place) = self.rules.get_mut(number) {
+            *place = None;
+        }
+        self.index();
+        true
+    }
+
+    /// Sets a rule's counters to zero; whether there is one.
+    pub fn reset(&mut self, id: &str) -> bool {
+        let number = self.number(id);
+        let rule = number.and_then(|number| self.rules.get_mut(number)?.as_mut());
+        rule.map(|rule| rule.reset()).is_some()
+    }
+
+    /// The rules, or the one of an id.
+    pub fn reports(&mut self, now: Time, id: Option<&str>) -> Vec<RuleReport> {
+        let rules = self.rules.iter_mut().flatten();
+        let wanted = rules.filter(|rule| id.is_none_or(|id| *rule.definition.id == *id));
+        wanted.map(|rule| report(rule, now)).collect()
+    }
+
+    fn number(&self, id: &str) -> Option<usize> {
+        let is = |place: &Option<Box<Rule>>| {
+            place
+                .as_ref()
+                .is_some_and(|rule| *rule.definition.id == *id)
+        };
+        self.rules.iter().position(is)
+    }
+
+    /// Builds what finds rules anew.
+    fn index(&mut self) {
+        self.topics = Tree::default();
+        self.listeners.clear();
+        self.interest = Interest::NOTHING;
+        let mut wanted = 0;
+        for (number, rule) in (0..).zip(&self.rules) {
+            let Some(rule) = rule.as_ref().filter(|rule| rule.definition.enabled) else {
+                continue;
+            };
+            for name in rule.program.from() {
+                let Some(kind) = EventKind::of(name) else {
+                    continue;
+                };
+                self.interest = self.interest.with(kind.about().interest);
+                if kind == EventKind::Published {
+                    let subscriber = Subscriber {
+                        session: number,
+                        ..Subscriber::default()
+                    };
+                    self.topics.insert(name, None, subscriber);
+                } else if !self.listeners.contains(&(kind, number)) {
+                    wanted |= kind.bit();
+                    self.listeners.push((kind, number));
+                }
+            }
+        }
+        self.feed.want(wanted);
+    }
+
+    /// Shows what happened to the router to the rules that want it.
+    pub fn occurred(&mut self, now: Time, what: &Occurrence, out: &mut Vec<Publication>) {
+        self.listen(what.kind);
+        self.run_matched(now, what, "", Qos::AtMostOnce, out);
+    }
+
+    fn listen(&mut self, kind: EventKind) {
+        self.matched.clear();
+        let listeners = self.listeners.iter().filter(|(wanted, _)| *wanted == kind);
+        self.matched.extend(listeners.map(|(_, number)| *number));
+    }
+
+    fn run_matched(
+        &mut self,
+        now: Time,
+        event: &dyn Columns,
+        publisher: &str,
+        qos: Qos,
+        out: &mut Vec<Publication>,
+    ) {
+        let around = Around {
+            now,
+            world: &self.world,
+            router: &*self.router,
+            publisher,
+            qos,
+        };
+        for number in &self.matched {
+            let rule = self.rules.get_mut(*number as usize);
+            let Some(rule) = rule.and_then(Option::as_mut) else {
+                continue;
+            };
+            if rule.run(event, &around, out) {
+                self.feed.publish(alarm(&rule.definition.id));
+            }
+        }
+    }
+}
+
+/// `rule_loop`, as EMQX publishes alarms.
+fn alarm(id: &str) -> Publication {
+    let message = "a rule acts too often and is cut";
+    let at = clock::unix_time().as_micros();
+    let payload = json!({
+        "name": format!("rule/{id}/cut"),
+        "message": message,
+        "details": {"rule": id},
+        "activate_at": u64::try_from(at).unwrap_or(u64::MAX),
+    });
+    Publication {
+        topic: format!("$SYS/brokers/{NODE}/alarms/activate").into(),
+        payload: payload.to_string().into_bytes().into(),
+        properties: PropertyWriter::default(),
+        qos: Qos::AtMostOnce,
+        retain: false,
+        client_id: "rule_engine".into(),
+    }
+}
+
+fn report(rule: &mut Rule, now: Time) -> RuleReport {
+    fn of(actions: &[Action]) -> Vec<ActionReport> {
+        let report = |action: &Action| ActionReport {
+            taken: action.taken,
+            success: action.success,
+            failed: action.failed,
+            fallbacks: of(&action.fallbacks),
+        };
+        actions.iter().map(report).collect()
+    }
+    RuleReport {
+        definition: rule.definition.clone(),
+        from: rule.program.from().to_vec(),
+        matched: rule.counters.matched,
+        passed: rule.counters.passed,
+        no_result: rule.counters.no_result,
+        exception: rule.counters.exception,
+        speeds: rule.counters.speeds(now),
+        actions: of(&rule.actions),
+    }
+}
+
+impl Ids for Engine {
+    fn digits(&mut self) -> u32 {
+        self.world.digits()
+    }
+
+    fn stamp(&mut self) -> u64 {
+        let now = u64::try_from(clock::unix_time().as_nanos()).unwrap_or(u64::MAX);
+        self.stamped = now.max(self.stamped.saturating_add(1));
+        self.stamped
+    }
+}
+
+impl Hook for Engine {
+    fn interest(&self) -> Interest {
+        self.interest
+    }
+
+    fn event(&mut self, now: Time, event: &Event<'_>, out: &mut Vec<Publication>) {
+        let shown = BrokerEvent::new(event, now);
+        let publisher = match event {
+            Event::Published { publisher, .. } => &*publisher.client_id,
+            _ => "",
+        };
+        let (topic, qos) = match shown.message() {
+            Some((message, qos)) => (message.topic(), qos),
+            None => ("", Qos::AtMostOnce),
+        };
+        if shown.kind == EventKind::Published {
+            self.matched.clear();
+            let matched = &mut self.matched;
+            self.topics.matching(topic, &mut |found| {
+                if let Match::Each(subscribers) = found {
+                    matched.extend(subscribers.iter().map(|one| one.session));
+                }
+            });
+            // A rule may have several filters that match; it runs once.
+            matched.sort_unstable();
+            matched.dedup();
+        } else {
+            self.listen(shown.kind);
+        }
+        self.run_matched(now, &shown, publisher, qos, out);
+        if let Event::Disconnected { session, .. } = event {
+            self.world.forget(&session.client_id);
+        }
+    }
+}

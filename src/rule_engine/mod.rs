@@ -1,0 +1,77 @@
+//! The rule engine: SQL over what passes the broker and over what the router does, and what follows.
+//!
+//! [`Engine`] is the broker's [`crate::mqtt::hook::Hook`] and lives on its thread: a message finds its
+//! rules by a topic tree of their own, so a rule whose FROM does not match costs nothing. The router's
+//! events come from other threads through [`Feed`], which costs them one load of an atomic while no
+//! rule wants them. What acts on the router goes out through [`Router`], which must not wait.
+//! [`Desk`] is how controllers reach all this from their threads.
+//!
+//! Rules that feed each other are cut twice: the broker counts hops, and each rule may publish and act
+//! only so often ([`PUBLISH_RATE`], [`ACT_RATE`]); what is cut counts as failed and raises an alarm.
+
+pub mod action;
+pub mod catalogue;
+mod counters;
+pub mod definition;
+mod desk;
+mod engine;
+mod event;
+mod feed;
+mod message;
+mod rule;
+mod sample;
+#[cfg(test)]
+mod tests;
+mod world;
+
+pub use counters::Speeds;
+pub use desk::{Desk, DeskError};
+pub use engine::{ActionReport, Engine, RuleReport};
+pub use event::{EVENTS, EventKind, Occurrence};
+pub use feed::{Feed, Watch};
+pub use sample::{NotSampled, run_sample};
+
+/// The one node's name, in events and in the API.
+pub const NODE: &str = "emqx@127.0.0.1";
+
+/// Rules at a time; further ones are refused.
+pub const RULES_MAX: usize = 256;
+
+/// Actions of a rule, its fallbacks among them.
+pub const ACTIONS_MAX: usize = 16;
+
+/// Messages a second that a rule may publish, and as many at once; further ones fail.
+pub const PUBLISH_RATE: u32 = 5000;
+
+/// Acts on the router a second that a rule may do, and five times as many at once.
+pub const ACT_RATE: u32 = 2;
+
+/// Bytes of a payload that a template may make.
+pub const RENDERED_MAX_BYTES: usize = 1024 * 1024;
+
+/// What a rule does to the router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Choose a member of a group.
+    SelectProxy {
+        /// The group's name.
+        group: String,
+        /// The member's.
+        proxy: String,
+    },
+    /// Change the mode: rule, global, direct.
+    SetMode(String),
+    /// Close the connections of a device (an address), or to a host; of both when both are named.
+    CloseConnections {
+        /// The device's address; empty: any.
+        device: String,
+        /// The destination's name or address; empty: any.
+        host: String,
+    },
+}
+
+/// Who does it.
+pub trait Router: Send + Sync {
+    /// Takes an act over; it is done later, on another thread. `false`: too many wait.
+    fn act(&self, act: Act) -> bool;
+}
