@@ -51,7 +51,14 @@ class Router:
             self.real(pathlib.Path(REAL))
         return self
 
+    def mount_proc(self):
+        """The real /proc, where the daemon looks for itself, over what a test put there."""
+        if not (self.root / "proc/self").exists():
+            subprocess.run(["mount", "-t", "proc", "proc", self.root / "proc"], check=True)
+
     def __exit__(self, *_):
+        if (self.root / "proc/self").exists():
+            subprocess.run(["umount", "-l", self.root / "proc"], check=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def real(self, directory):

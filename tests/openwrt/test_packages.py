@@ -19,7 +19,7 @@ from router import REAL, ROOT
 BUILD = ROOT / "openwrt/build-packages"
 BINARY = b"\x7fELF a program\n" * 1000
 ARCH = "mipsel_24kc"
-PACKAGES = ["headgate"]
+PACKAGES = ["headgate", "luci-app-headgate", "luci-i18n-headgate-zh-cn"]
 MIPSEL = ROOT / "target/cross/mipsel/headgate"
 
 # The bar of the issue.

@@ -53,8 +53,8 @@ class ServiceTest(unittest.TestCase):
 
     def daemon(self):
         """The daemon as procd would start it."""
+        self.router.mount_proc()
         process = self.spawn("/usr/bin/headgate", "run", "-d", "/etc/headgate", "-f", "/var/run/headgate/config.yaml")
-        self.router.write("tmp/daemon.pid", str(process.pid))
         wait_for("the socket", lambda: self.api("/version") is not None)
         return process
 
@@ -164,10 +164,6 @@ class DnsmasqGuard(ServiceTest):
         super().setUp()
         self.router.write("var/etc/dnsmasq.conf.cfg01", "port=53\nconf-dir=/tmp/dnsmasq.cfg01.d\n")
         self.router.script("etc/init.d/dnsmasq", 'echo "$1" >>/tmp/dnsmasq\n')
-        # There is no /proc in the root: the daemon is looked for by its pid file.
-        self.router.forget("bin/pidof")
-        self.router.script("bin/pidof", "kill -0 $(cat /tmp/daemon.pid) 2>/dev/null\n")
-        self.router.write("tmp/daemon.pid", "999999999")
         self.router.init("start")
 
     def snippet(self):
@@ -182,12 +178,12 @@ class DnsmasqGuard(ServiceTest):
         self.assertIn("server=127.0.0.1#1053", self.router.read("tmp/dnsmasq.cfg01.d/headgate.conf"))
         daemon.kill()
         daemon.wait()
-        wait_for("its removal after a crash", lambda: not self.snippet(), 3)
+        wait_for("its removal after a crash", lambda: not self.snippet())
         wait_for("dnsmasq to know it", lambda: self.router.read("tmp/dnsmasq") == "restart\nrestart\n")
         self.daemon()
         wait_for("its return", self.snippet)
         guard.terminate()
-        wait_for("its removal with the guard", lambda: not self.snippet(), 3)
+        wait_for("its removal with the guard", lambda: not self.snippet())
 
     def test_stop_takes_it_away_when_the_guard_was_killed(self):
         guard = self.spawn("/usr/libexec/headgate/dnsmasq-guard")
@@ -294,7 +290,7 @@ class Doctor(ServiceTest):
         self.assertEqual(found["configuration"]["level"], "ok")
         self.assertEqual(found["modules"]["detail"].split(), ["kmod-nft-core", "kmod-nft-tproxy", "kmod-nft-fib", "kmod-nft-nat"])
         self.assertEqual(found["certificates"]["level"], "error")
-        for module in ("nf_tables", "nft_tproxy", "nft_fib_inet", "nft_chain_nat"):
+        for module in ("nf_tables", "nft_reject_inet", "nft_tproxy", "nft_fib_inet", "nft_chain_nat"):
             (self.router.root / "sys/module" / module).mkdir(parents=True)
         self.router.write("etc/ssl/certs/ca-certificates.crt", "x")
         found = self.findings()

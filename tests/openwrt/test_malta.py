@@ -1,0 +1,230 @@
+"""A router of 64 MB: QEMU's MIPS Malta board with a 24Kc (no FPU), Debian's kernel, our cross-built binary.
+
+    lan 10.77.1.2 ── eth0 10.77.1.1 router eth1 5.77.2.1 ── wan 5.77.2.2, 6.6.6.10
+
+The server has a public address behind the WAN's gateway, for private and connected networks are never
+captured. There is no masquerading, so the server tells by the address that it sees whether headgate
+carried a connection (the router's) or the kernel forwarded it (the client's own).
+"""
+
+import gzip
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+from router import ROOT
+
+sys.path.insert(0, str(ROOT / "tests/netns"))
+from lab import run, wait_for  # noqa: E402
+
+BINARY = ROOT / "target/cross/mipsel/headgate"
+CACHE = ROOT / "target/malta"
+CLIENT, ROUTER_WAN, GATEWAY, SERVER = "10.77.1.2", "5.77.2.1", "5.77.2.2", "6.6.6.10"
+
+# The bars of the issue: resident memory with everything on, and the time from the interfaces' being up.
+RSS_KIB_MAX = 8 * 1024
+READY_SECONDS_MAX = 5.0
+
+MODULES = ["crc32c_generic", "nf_tables", "nft_tproxy", "nft_socket", "nft_ct", "nft_fib_inet", "nft_nat", "nft_chain_nat", "nft_redir", "nft_reject_inet",
+           "virtio_pci", "virtio_net"]
+
+CONFIG = f"""
+mixed-port: 7890
+external-controller-unix: /run/api.sock
+ipv6: true
+hosts: {{site.test: {SERVER}}}
+dns: {{enable: true, ipv6: true, enhanced-mode: fake-ip, nameserver: [5.77.2.9], listen: "127.0.0.1:1053"}}
+sniffer: {{enable: true, sniff: {{TLS: {{ports: [443]}}, HTTP: {{ports: [80]}}, QUIC: {{ports: [443]}}}}}}
+transparent: {{enable: true, interfaces: [eth0], offload: false}}
+mqtt: {{enable: true, allow-anonymous: true, listeners: [{{name: tcp, type: tcp, listen: "127.0.0.1:1883"}}]}}
+proxies: [{{name: node, type: ss, server: 5.77.2.9, port: 8388, cipher: aes-128-gcm, password: x}}]
+proxy-groups: [{{name: Exit, type: select, proxies: [DIRECT, node]}}]
+rules: ["DOMAIN,site.test,Exit", "MATCH,DIRECT"]
+"""
+
+INIT = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
+for module in /modules/*.ko; do insmod "$module"; done
+for i in lo eth0 eth1; do ip link set $i up; done
+ip addr add 10.77.1.1/24 dev eth0; ip addr add 5.77.2.1/24 dev eth1; ip route add default via 5.77.2.2
+echo 1 >/proc/sys/net/ipv4/ip_forward
+echo "UP $(cut -d' ' -f1 /proc/uptime)"
+date -s 1970.01.02-00:00 >/dev/null
+(/headgate run -d /state -f /config.yaml 2>&1 | while read -r line; do echo "$(cut -d' ' -f1 /proc/uptime) $line"; done; echo ENDED) &
+while read -r command; do eval "$command"; done
+"""
+
+
+def initramfs(folder):
+    """The root as a compressed cpio; the modules in the order in which they load."""
+    root, tree = folder / "root", CACHE / "x"
+    for place in ("bin", "modules", "proc", "sys", "dev", "run", "state"):
+        (root / place).mkdir(parents=True, exist_ok=True)
+    shutil.copy(tree / "bin/busybox", root / "bin/busybox")
+    shutil.copy(BINARY, root / "headgate")
+    (root / "config.yaml").write_text(CONFIG)
+    (root / "init").write_text(INIT)
+    for program in ("init", "headgate"):
+        (root / program).chmod(0o755)
+    kernel = tree / "lib/modules" / (CACHE / "kernel").read_text().strip()
+    needs = {}
+    for line in (kernel / "modules.dep").read_text().splitlines():
+        path, _, rest = line.partition(":")
+        needs[pathlib.Path(path).name.removesuffix(".ko").replace("-", "_")] = (path, rest.split())
+    order = []
+    for name in MODULES:
+        if name in needs:
+            path, rest = needs[name]
+            order += [each for each in [*reversed(rest), path] if each not in order]
+    for number, path in enumerate(order):
+        shutil.copy(kernel / path, root / f"modules/{number:03}.ko")
+    names = "\n".join(str(path.relative_to(root)) for path in [root, *sorted(root.rglob("*"))])
+    cpio = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input=names.encode(), capture_output=True, check=True).stdout
+    (folder / "initrd.gz").write_bytes(gzip.compress(cpio, 1))
+
+
+class Malta:
+    """The board and the two networks on its sides."""
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="headgate-malta-"))
+        self.names = {name: f"hgm{os.getpid()}-{name}" for name in ("q", "lan", "wan")}
+        self.lines, self.board, self.seen = [], None, []
+
+    def up(self):
+        run(str(pathlib.Path(__file__).with_name("malta-packages")), str(CACHE), timeout=300)
+        initramfs(self.folder)
+        q = self.names["q"]
+        for name in self.names.values():
+            run("ip", "netns", "add", name)
+            run("ip", "-n", name, "link", "set", "lo", "up")
+        for number, (side, own, router) in enumerate((("lan", CLIENT, "10.77.1.1"), ("wan", GATEWAY, ROUTER_WAN))):
+            there = self.names[side]
+            run("ip", "-n", q, "link", "add", f"br{number}", "type", "bridge")
+            run("ip", "netns", "exec", q, "ip", "tuntap", "add", f"tap{number}", "mode", "tap")
+            run("ip", "-n", q, "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", there)
+            for device in (f"tap{number}", f"v{number}"):
+                run("ip", "-n", q, "link", "set", device, "master", f"br{number}", "up")
+            run("ip", "-n", q, "link", "set", f"br{number}", "up")
+            run("ip", "-n", there, "link", "set", "eth0", "up")
+            run("ip", "-n", there, "addr", "add", f"{own}/24", "dev", "eth0")
+            run("ip", "-n", there, "route", "add", "default", "via", router)
+        run("ip", "-n", self.names["wan"], "addr", "add", f"{SERVER}/32", "dev", "lo")
+        self.server = subprocess.Popen(["ip", "netns", "exec", self.names["wan"], sys.executable, "-c", SERVER_CODE], stdout=subprocess.PIPE, text=True)
+        assert self.server.stdout.readline() == "ready\n"
+        self.boot()
+        return self
+
+    def boot(self):
+        network = []
+        for number in (0, 1):
+            network += ["-netdev", f"tap,id=n{number},ifname=tap{number},script=no,downscript=no",
+                        "-device", f"virtio-net-pci,netdev=n{number},mac=52:54:00:77:0{number + 1}:01,romfile="]
+        kernel = CACHE / "x/boot" / f"vmlinuz-{(CACHE / 'kernel').read_text().strip()}"
+        self.board = subprocess.Popen(
+            ["ip", "netns", "exec", self.names["q"], "qemu-system-mipsel", "-M", "malta", "-cpu", "24Kc", "-m", "64", "-nographic", "-vga", "none", "-no-reboot",
+             "-kernel", kernel, "-initrd", self.folder / "initrd.gz", "-append", "console=ttyS0 rdinit=/init quiet", *network],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.board.stdout:
+            self.lines.append(line.strip())
+
+    def said(self, pattern):
+        return next((match for line in list(self.lines) if (match := re.search(pattern, line))), None)
+
+    def tell(self, command):
+        """A command for the router's shell."""
+        self.board.stdin.write(command + "\n")
+        self.board.stdin.flush()
+
+    def curl(self, url):
+        """Whom the WAN's server saw, None when nobody answered."""
+        done = subprocess.run(["ip", "netns", "exec", self.names["lan"], "curl", "-s", "-m", "8", url], capture_output=True, text=True, check=False)
+        return done.stdout or None
+
+    def down(self):
+        for process in (self.board, getattr(self, "server", None)):
+            if process:
+                process.kill()
+                process.wait()
+                for pipe in (process.stdin, process.stdout):
+                    if pipe:
+                        pipe.close()
+        for name in self.names.values():
+            run("ip", "netns", "del", name, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+SERVER_CODE = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = self.client_address[0].encode() if self.path == '/' else bytes(1 << 20) * 8
+        self.send_response(200); self.send_header('Content-Length', str(len(body))); self.end_headers(); self.wfile.write(body)
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(('', 80), Handler)
+print('ready', flush=True)
+server.serve_forever()
+"""
+
+
+@unittest.skipUnless(BINARY.exists(), "cross/build mipsel did not run")
+@unittest.skipUnless(shutil.which("qemu-system-mipsel"), "there is no qemu-system-mipsel")
+class MaltaRouter(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.malta = Malta()
+        cls.addClassCleanup(cls.malta.down)
+        cls.malta.up()
+        try:
+            wait_for("the daemon", lambda: cls.malta.said("headgate ready in|ENDED"), 90)
+        except AssertionError as error:
+            raise AssertionError("\n".join(cls.malta.lines[-40:])) from error
+
+    def test_1_it_is_ready_soon_after_the_interfaces(self):
+        up = float(self.malta.said(r"UP ([\d.]+)")[1])
+        ready = float(self.malta.said(r"^([\d.]+) .*headgate ready in")[1])
+        print(f"malta, 64 MB: interfaces up at {up} s, ready {ready - up:.1f} s later", file=sys.stderr)
+        self.assertLess(ready - up, READY_SECONDS_MAX)
+
+    def test_2_lan_traffic_is_captured_by_that_kernel(self):
+        self.assertEqual(self.malta.curl(f"http://{SERVER}/"), ROUTER_WAN)
+        began = time.monotonic()
+        self.assertEqual(len(self.malta.curl(f"http://{SERVER}/8MB") or ""), 8 << 20)
+        print(f"malta: 8 MB relayed in {time.monotonic() - began:.1f} s", file=sys.stderr)
+
+    def test_3_names_get_fake_addresses_from_whatever_server_is_asked(self):
+        answer = run("ip", "netns", "exec", self.malta.names["lan"], "dig", "+short", "+time=5", "@192.0.2.53", "any.test", check=False).strip()
+        self.assertRegex(answer, r"^198\.18\.")
+        done = subprocess.run(["ip", "netns", "exec", self.malta.names["lan"], "dig", "+short", "+time=5", "@192.0.2.53", "site.test"], capture_output=True, text=True, check=False)
+        address = done.stdout.strip()
+        self.assertTrue(address)
+        self.assertEqual(self.malta.curl(f"http://{address}/"), ROUTER_WAN)
+
+    def test_4_it_keeps_its_memory(self):
+        self.malta.tell("echo RSS $(grep VmRSS /proc/$(pidof headgate)/status) FREE $(grep MemAvailable /proc/meminfo)")
+        wait_for("the figure", lambda: self.malta.said(r"RSS VmRSS: (\d+) kB"), 20)
+        resident = int(self.malta.said(r"RSS VmRSS: (\d+) kB")[1])
+        free = int(self.malta.said(r"FREE MemAvailable: (\d+) kB")[1])
+        print(f"malta, 64 MB, everything on: VmRSS {resident} KiB, {free} KiB still available", file=sys.stderr)
+        self.assertLessEqual(resident, RSS_KIB_MAX)
+
+    def test_5_killed_it_leaves_the_lan_online(self):
+        self.malta.tell("killall -9 headgate; echo KILLED")
+        wait_for("the kill", lambda: self.malta.said("^KILLED"), 20)
+        wait_for("direct traffic", lambda: self.malta.curl(f"http://{SERVER}/") == CLIENT, 10)
+
+
+if __name__ == "__main__":
+    unittest.main()
