@@ -109,6 +109,15 @@ config mqtt 'mqtt'
 config mqtt_listener
 	option name 'lan'
 	option listen '192.168.1.1:1883'
+
+config mqtt_user
+	option username 'ann'
+	option password 'secret'
+
+config mqtt_acl
+	option permission 'deny'
+	option action 'publish'
+	list topic 'a/%u/#'
 """
 
 
@@ -133,7 +142,7 @@ class Generator(unittest.TestCase):
         yaml, notes = self.accepted(WHOLE)
         for line in (
             "secret: 'it''s \"quoted\": #1'", "    password: 'pass: {word}'", "  - 'br-guest'", "  - 'eth7'", "  fail: 'closed'", "  'nas.lan':",
-            "    - '192.168.1.5'", "    - '192.168.1.77'", "    - '02:00:00:aa:bb:ee'", "        listen: '192.168.1.1:1883'".replace("  ", "", 1),
+            "    - '192.168.1.5'", "    - '192.168.1.77'", "    - '02:00:00:aa:bb:ee'", "      listen: '192.168.1.1:1883'", "      username: 'ann'", "        - 'a/%u/#'", "management:\n  enable: true\n",
         ):
             self.assertIn(line, yaml)
         self.assertNotIn("Off", yaml)

@@ -319,7 +319,7 @@ class Text(unittest.TestCase):
         self.assertEqual(set(catalogue), self.strings())
         for text, translation in catalogue.items():
             self.assertTrue(translation, text)
-            self.assertEqual(re.findall("%[sd]", text), re.findall("%[sd]", translation), text)
+            self.assertEqual(re.findall("%[sduc]", text), re.findall("%[sduc]", translation), text)
         template = {entry["msgid"] for entry in lmo.messages((APP / "po/templates/headgate.pot").read_text()) if entry["msgid"]}
         self.assertEqual(template, self.strings())
 

@@ -161,6 +161,15 @@ class Packages(unittest.TestCase):
             build(self.folder / "none", self.folder / "cross", "armv7")
 
 
+class Firewall(unittest.TestCase):
+    def test_the_include_is_a_rule_where_fw4_puts_it(self):
+        """One broken include and the router boots without a firewall."""
+        include = ROOT / "openwrt/headgate/files/usr/share/nftables.d/chain-pre/input/40-headgate.nft"
+        chain = f'table inet fw4 {{\nchain input {{\ntype filter hook input priority filter; policy drop;\ninclude "{include}"\n}}\n}}\n'
+        done = subprocess.run(["nft", "--check", "-f", "-"], input=chain, capture_output=True, text=True, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+
 @unittest.skipUnless(MIPSEL.exists(), "cross/build mipsel did not run")
 class Size(unittest.TestCase):
     def test_the_mipsel_package_keeps_its_bar(self):

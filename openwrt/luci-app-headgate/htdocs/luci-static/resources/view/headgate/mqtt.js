@@ -68,6 +68,31 @@ return view.extend({
 			o.modalonly = true;
 		}
 
+		s = map.section(form.GridSection, 'mqtt_user', _('Users'));
+		s.anonymous = s.addremove = true;
+		o = s.option(form.Value, 'username', _('User'));
+		o.rmempty = false;
+		o = s.option(form.Value, 'password', _('Password'));
+		o.password = o.modalonly = true;
+		o.rmempty = false;
+		s.option(form.Flag, 'superuser', _('Above all access rules'));
+
+		s = map.section(form.GridSection, 'mqtt_acl', _('Access rules'), _('The first rule that matches decides; %u is the user, %c the client.'));
+		s.anonymous = s.addremove = s.sortable = true;
+		o = s.option(form.ListValue, 'permission', _('Permission'));
+		o.value('deny', _('deny'));
+		o.value('allow', _('allow'));
+		o = s.option(form.ListValue, 'action', _('Action'));
+		o.value('all', _('all'));
+		o.value('publish', _('publish'));
+		o.value('subscribe', _('subscribe'));
+		s.option(form.Value, 'username', _('User'));
+		s.option(form.Value, 'client_id', _('Client'));
+		o = s.option(form.Value, 'address', _('Address'));
+		o.datatype = 'or(ipaddr, cidr)';
+		o.modalonly = true;
+		s.option(form.DynamicList, 'topic', _('Topics'));
+
 		s = map.section(form.NamedSection, 'management', 'management', _('Management interface'));
 		s.addremove = false;
 		s.option(form.Flag, 'enabled', _('Serve the EMQX-compatible API'));
