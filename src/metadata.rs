@@ -164,6 +164,14 @@ pub enum InboundType {
     Redir,
     /// Transparent proxy.
     TProxy,
+    /// Shadowsocks.
+    Shadowsocks,
+    /// VMess.
+    Vmess,
+    /// VLESS.
+    Vless,
+    /// Trojan.
+    Trojan,
     /// The daemon's own (downloads, health checks).
     Inner,
 }
@@ -179,6 +187,10 @@ impl InboundType {
             Self::Socks5 => "Socks5",
             Self::Redir => "Redir",
             Self::TProxy => "TProxy",
+            Self::Shadowsocks => "ShadowSocks",
+            Self::Vmess => "Vmess",
+            Self::Vless => "Vless",
+            Self::Trojan => "Trojan",
             Self::Inner => "Inner",
         }
     }

@@ -5,21 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::section::Section;
+use super::server;
 use crate::inbound::options::{ListenerKind, ListenerOptions, Options};
 use crate::outbound::options::Credentials;
 
 /// Listener types of mihomo's that are not served yet.
-const OTHER_TYPES: &[&str] = &[
-    "tunnel",
-    "tun",
-    "shadowsocks",
-    "vmess",
-    "vless",
-    "trojan",
-    "anytls",
-    "tuic",
-    "hysteria2",
-];
+const OTHER_TYPES: &[&str] = &["tunnel", "tun", "anytls", "tuic", "hysteria2"];
 
 /// Takes the inbound keys of the top level.
 pub(super) fn decode(
@@ -92,6 +83,10 @@ fn listener(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<ListenerOption
         "mixed" => ListenerKind::Mixed,
         "redir" => ListenerKind::Redirect,
         "tproxy" => ListenerKind::TProxy,
+        "shadowsocks" => ListenerKind::Shadowsocks,
+        "vmess" => ListenerKind::Vmess,
+        "vless" => ListenerKind::Vless,
+        "trojan" => ListenerKind::Trojan,
         other if OTHER_TYPES.contains(&other) => {
             return Err(kind_at.fail(Reason::NotImplemented(Excerpt::of(other))));
         }
@@ -105,13 +100,15 @@ fn listener(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<ListenerOption
         })?,
         None => Ipv4Addr::UNSPECIFIED.into(),
     };
+    let server = server::decode(kind, &mut section, warnings)?;
+    let users_taken = server.is_some();
     let options = ListenerOptions {
         name,
         kind,
         listen,
         port: section.require("port")?.port()?,
         udp: section.boolean("udp", true)?,
-        users: match section.take("users") {
+        users: match section.take("users").filter(|_| !users_taken) {
             Some(users) => Some(
                 users
                     .items()?
@@ -121,17 +118,12 @@ fn listener(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<ListenerOption
             None => None,
         },
         proxy: section.text("proxy")?,
+        server,
     };
-    section.not_implemented(
-        &[
-            "rule",
-            "routing-mark",
-            "certificate",
-            "private-key",
-            "reality-config",
-        ],
-        warnings,
-    );
+    section.not_implemented(&["rule", "routing-mark"], warnings);
+    if options.server.is_none() {
+        section.not_implemented(&["certificate", "private-key", "reality-config"], warnings);
+    }
     section.finish(warnings);
     Ok(options)
 }

@@ -28,6 +28,7 @@ mod rule_providers;
 mod rules;
 mod scalar;
 mod section;
+mod server;
 mod sniffer;
 mod subscription;
 #[cfg(test)]

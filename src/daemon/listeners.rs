@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -16,9 +17,12 @@ use crate::inbound::Port;
 use crate::inbound::listen::{Listener, Service, Sharing};
 use crate::inbound::mixed::Proxy;
 use crate::inbound::options::{ListenerKind, Options};
+use crate::inbound::server;
 use crate::inbound::transparent::{Capture, DatagramListener, RawReplies, StreamListener};
+use crate::metadata::InboundType;
 use crate::netfilter::ruleset::Ports;
 use crate::platform::answering_udp::AnsweringUdp;
+use crate::platform::socket::{Egress, bind_udp};
 use crate::tunnel::Tunnel;
 use crate::tunnel::flow::Dispatch;
 
@@ -50,6 +54,8 @@ pub struct Listeners {
     tunnel: Arc<Tunnel>,
     dns: Arc<Current>,
     own_mark: u32,
+    /// Where the files of certificates lie.
+    directory: PathBuf,
     served: Vec<Served>,
     options: Options,
     capture: Tasks,
@@ -59,16 +65,18 @@ pub struct Listeners {
 impl Listeners {
     /// None yet.
     pub fn new(
-        workers: Arc<Workers>,
-        tunnel: Arc<Tunnel>,
-        dns: Arc<Current>,
+        workers: &Arc<Workers>,
+        tunnel: &Arc<Tunnel>,
+        dns: &Arc<Current>,
         own_mark: u32,
+        directory: &Path,
     ) -> Self {
         Self {
-            workers,
-            tunnel,
-            dns,
+            workers: Arc::clone(workers),
+            tunnel: Arc::clone(tunnel),
+            dns: Arc::clone(dns),
             own_mark,
+            directory: directory.to_owned(),
             served: Vec::new(),
             options: Options::default(),
             capture: Tasks::default(),
@@ -149,8 +157,39 @@ impl Listeners {
                     tasks.spawn(worker, listener.serve(service));
                 }
             }
+            ListenerKind::Shadowsocks
+            | ListenerKind::Vmess
+            | ListenerKind::Vless
+            | ListenerKind::Trojan => self.open_server(&mut tasks, port)?,
         }
         Ok(tasks)
+    }
+
+    /// Opens a server of an encrypting protocol: a listener a loop, and one socket for datagrams.
+    fn open_server(&self, tasks: &mut Tasks, port: &Port) -> io::Result<()> {
+        let kind = match port.kind {
+            ListenerKind::Vmess => InboundType::Vmess,
+            ListenerKind::Vless => InboundType::Vless,
+            ListenerKind::Trojan => InboundType::Trojan,
+            _ => InboundType::Shadowsocks,
+        };
+        let options = port.server.as_deref().ok_or(io::ErrorKind::InvalidInput)?;
+        let shared = server::Shared::new(options, &self.directory).map_err(io::Error::other)?;
+        let server = |address| {
+            let dispatch: Arc<dyn Dispatch> = Arc::clone(&self.tunnel) as Arc<dyn Dispatch>;
+            server::Server::new(&shared, port, kind, address, dispatch)
+        };
+        for (number, worker) in self.workers.handles().iter().enumerate() {
+            let _here = worker.enter();
+            let listener = Listener::bind(port.address, Sharing::PerCore)?;
+            let address = listener.address();
+            tasks.spawn(worker, listener.serve(Arc::new(server(address))));
+            if number == 0 && port.udp && port.kind == ListenerKind::Shadowsocks {
+                let socket = bind_udp(address, &Egress::default())?;
+                tasks.spawn(worker, server(address).serve_datagrams(socket));
+            }
+        }
+        Ok(())
     }
 
     /// Opens a transparent port on every loop.
@@ -307,6 +346,7 @@ fn same_port(a: &Port, b: &Port) -> bool {
         && a.address == b.address
         && a.udp == b.udp
         && a.proxy == b.proxy
+        && a.server == b.server
 }
 
 /// Sharing a port among our loops must not mean sharing it with another instance.

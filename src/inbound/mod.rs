@@ -12,6 +12,7 @@ pub mod listen;
 pub mod mixed;
 pub mod options;
 
+pub mod server;
 pub mod socks;
 #[cfg(test)]
 mod testing;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use access::Access;
 use options::{ListenerKind, Options};
+use server::options::ServerOptions;
 
 /// One port that the configuration asks for.
 pub struct Port {
@@ -37,6 +39,8 @@ pub struct Port {
     pub access: Arc<Access>,
     /// `proxy`: everything goes there, without rules.
     pub proxy: Option<Arc<str>>,
+    /// What a server of an encrypting protocol needs.
+    pub server: Option<Arc<ServerOptions>>,
 }
 
 impl Options {
@@ -68,6 +72,7 @@ impl Options {
                     udp: true,
                     access: Arc::clone(&access),
                     proxy: None,
+                    server: None,
                 });
             }
         }
@@ -80,6 +85,7 @@ impl Options {
                 udp: listener.udp,
                 access: Arc::new(Access::new(users, &self.skip_auth_prefixes)),
                 proxy: listener.proxy.as_deref().map(Arc::from),
+                server: listener.server.clone(),
             }
         }));
         ports
@@ -101,6 +107,7 @@ mod tests {
             udp: false,
             users,
             proxy: None,
+            server: None,
         };
         Options {
             mixed_port: 7890,

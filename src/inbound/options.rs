@@ -1,7 +1,9 @@
 //! What the configuration says of inbounds (clash-api.md 3.1 and 3.6).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::server::options::ServerOptions;
 use crate::outbound::options::Credentials;
 use crate::prefix::Prefix;
 
@@ -53,6 +55,8 @@ pub struct ListenerOptions {
     pub users: Option<Vec<Credentials>>,
     /// `proxy`: everything goes there, without rules.
     pub proxy: Option<Box<str>>,
+    /// What the types of encrypting protocols have besides.
+    pub server: Option<Arc<ServerOptions>>,
 }
 
 /// The types of listener.
@@ -68,4 +72,12 @@ pub enum ListenerKind {
     Redirect,
     /// `tproxy`.
     TProxy,
+    /// `shadowsocks`.
+    Shadowsocks,
+    /// `vmess`.
+    Vmess,
+    /// `vless`.
+    Vless,
+    /// `trojan`.
+    Trojan,
 }

@@ -72,6 +72,7 @@ pub(super) fn port(kind: ListenerKind) -> Port {
         udp: true,
         access: Arc::new(Access::default()),
         proxy: Some("via".into()),
+        server: None,
     }
 }
 

@@ -37,15 +37,32 @@ impl Carrier {
         }
     }
 
+    /// The same with `early` before what it gives.
+    #[must_use]
+    pub fn preceded(self, early: Vec<u8>) -> Self {
+        match early.is_empty() {
+            true => self,
+            false => Self::Boxed(Box::new(Early {
+                bytes: early,
+                position: 0,
+                carrier: self,
+            })),
+        }
+    }
+
+    /// The stream without its kind.
+    #[must_use]
+    pub fn boxed(self) -> Box<dyn ByteStream> {
+        match self {
+            Self::Tcp(stream) => Box::new(stream),
+            Self::Boxed(stream) => stream,
+        }
+    }
+
     /// Hands it to the relay, with `early` bytes that were read too far and must come first.
     #[must_use]
     pub fn into_stream(self, early: Vec<u8>) -> Stream {
-        match self {
-            carrier if !early.is_empty() => Stream::Boxed(Box::new(Early {
-                bytes: early,
-                position: 0,
-                carrier,
-            })),
+        match self.preceded(early) {
             Self::Tcp(stream) => Stream::Tcp(stream),
             Self::Boxed(stream) => Stream::Boxed(stream),
         }

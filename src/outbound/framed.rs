@@ -119,17 +119,23 @@ impl Framed {
     /// # Errors
     /// More was read too far than a buffer holds.
     pub fn new(carrier: Carrier, codec: Box<dyn Codec>, early: &[u8]) -> io::Result<Self> {
-        let mut incoming = None;
+        let mut framed = Self::bare(carrier, codec);
         if !early.is_empty() {
             let mut scratch = Scratch::take(early.len());
             scratch.push(early).map_err(too_long)?;
-            incoming = Some(scratch);
+            framed.incoming = Some(scratch);
         }
-        Ok(Self {
+        Ok(framed)
+    }
+
+    /// A stream over `carrier` from its first byte.
+    #[must_use]
+    pub fn bare(carrier: Carrier, codec: Box<dyn Codec>) -> Self {
+        Self {
             carrier,
             codec,
             outgoing: None,
-            incoming,
+            incoming: None,
             plain: 0,
             trailer: 0,
             ended: false,
@@ -137,7 +143,7 @@ impl Framed {
             failed: None,
             patience: None,
             listener: None,
-        })
+        }
     }
 
     /// Whether no buffer is held.

@@ -17,13 +17,13 @@ const INBOUND_TYPES: &[(&str, &[InboundType])] = &[
     ("INNER", &[InboundType::Inner]),
     ("ANYTLS", &[]),
     ("HYSTERIA2", &[]),
-    ("SHADOWSOCKS", &[]),
-    ("TROJAN", &[]),
+    ("SHADOWSOCKS", &[InboundType::Shadowsocks]),
+    ("TROJAN", &[InboundType::Trojan]),
     ("TUIC", &[]),
     ("TUN", &[]),
     ("TUNNEL", &[]),
-    ("VLESS", &[]),
-    ("VMESS", &[]),
+    ("VLESS", &[InboundType::Vless]),
+    ("VMESS", &[InboundType::Vmess]),
 ];
 
 /// `IN-TYPE,SOCKS/HTTP`.

@@ -5,13 +5,15 @@ v2ray stands in the Internet as the server of headgate's proxies, one listener o
 they saw: what came by v2ray comes from the WAN itself.
 """
 
+import base64
 import hashlib
 import json
+import shutil
 import ssl
 import subprocess
 import unittest
 
-from lab import DIRECT, ROUTER_WAN, SHADOWSOCKS, Daemon, LabTest, config, wait_for
+from lab import DIRECT, HEADGATE, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, Daemon, LabTest, config, wait_for
 
 UUID = "66ad4540-b58c-4ad2-9926-ea63445a9b57"
 PASSWORD = "node-password"
@@ -151,6 +153,160 @@ class Outbounds(LabTest):
                 self.assertTrue(right_port)
         self.each(check)
 
+
+def v2ray_outbound(tag, protocol, port, network="tcp", tls=False, mux=False):
+    settings = {"network": network}
+    if tls:
+        settings |= {"security": "tls", "tlsSettings": {"allowInsecure": True, "serverName": "front.test"}}
+    if network == "ws":
+        settings["wsSettings"] = {"path": "/way"}
+    to = {"address": ROUTER_LAN, "port": port}
+    if protocol == "vmess":
+        servers = {"vnext": [to | {"users": [{"id": UUID, "alterId": 0, "security": "auto"}]}]}
+    elif protocol == "vless":
+        servers = {"vnext": [to | {"users": [{"id": UUID, "encryption": "none"}]}]}
+    elif protocol == "trojan":
+        servers = {"servers": [to | {"password": PASSWORD}]}
+    else:
+        servers = {"servers": [to | {"method": "aes-256-gcm", "password": PASSWORD}]}
+    return {"tag": tag, "protocol": protocol, "settings": servers, "streamSettings": settings, "mux": {"enabled": mux, "concurrency": 4}}
+
+
+KEY16, KEY16_USER, KEY16_OTHER, KEY32 = (base64.b64encode(bytes([n]) * size).decode() for n, size in ((1, 16), (2, 16), (3, 16), (4, 32)))
+TLS = "certificate: {directory}/leaf.pem, private-key: {directory}/key.pem"
+SERVERS = {
+    # The other user comes first: requests must find the right one.
+    21001: "type: vmess, users: [{{username: other, uuid: somebody}}, {{username: me, uuid: %s}}]" % UUID,
+    21002: "type: vmess, users: [{{username: me, uuid: %s}}], ws-path: /way, %s" % (UUID, TLS),
+    21003: "type: vless, users: [{{username: other, uuid: somebody}}, {{username: me, uuid: %s}}], %s" % (UUID, TLS),
+    21004: "type: vless, users: [{{username: me, uuid: %s}}], ws-path: /way" % UUID,
+    21005: "type: trojan, users: [{{username: other, password: x}}, {{username: me, password: %s}}], %s, fallback: '5.5.5.10:80'" % (PASSWORD, TLS),
+    21006: "type: trojan, users: [{{username: me, password: %s}}], ws-path: /way, %s" % (PASSWORD, TLS),
+    21007: "type: shadowsocks, cipher: aes-256-gcm, password: %s" % PASSWORD,
+    21008: "type: shadowsocks, cipher: chacha20-ietf-poly1305, users: [{{username: other, password: x}}, {{username: me, password: %s}}]" % PASSWORD,
+    21009: "type: shadowsocks, cipher: 2022-blake3-aes-128-gcm, password: '%s'" % KEY16,
+    21010: "type: shadowsocks, cipher: 2022-blake3-aes-128-gcm, password: '%s', users: [{{username: other, password: '%s'}}, {{username: me, password: '%s'}}]" % (KEY16, KEY16_OTHER, KEY16_USER),
+    21011: "type: shadowsocks, cipher: 2022-blake3-chacha20-poly1305, password: '%s'" % KEY32,
+}
+CLIENTS = {
+    "vmess": ("vmess", 21001, {}), "vmess-wss": ("vmess", 21002, {"network": "ws", "tls": True}), "vmess-mux": ("vmess", 21001, {"mux": True}),
+    "vless-tls": ("vless", 21003, {"tls": True}), "vless-ws": ("vless", 21004, {"network": "ws"}), "vless-mux": ("vless", 21003, {"tls": True, "mux": True}),
+    "trojan": ("trojan", 21005, {"tls": True}), "trojan-wss": ("trojan", 21006, {"tls": True, "network": "ws"}),
+    "ss": ("shadowsocks", 21007, {}),
+}
+# headgate's own client, for what v2ray does not speak.
+OWN = {
+    "own-early": (21006, f"type: trojan, password: {PASSWORD}, network: ws, ws-opts: {{path: /way, max-early-data: 512, early-data-header-name: Sec-WebSocket-Protocol}}, skip-cert-verify: true"),
+    "own-upgrade": (21006, f"type: trojan, password: {PASSWORD}, network: ws, ws-opts: {{path: /way, v2ray-http-upgrade: true}}, skip-cert-verify: true"),
+    "own-sealed-size": (21001, f"type: vmess, uuid: {UUID}, cipher: chacha20-poly1305, global-padding: true, authenticated-length: true, packet-encoding: packetaddr"),
+    "own-zero": (21001, f"type: vmess, uuid: {UUID}, cipher: zero, packet-encoding: xudp"),
+    "own-vless": (21003, f"type: vless, uuid: {UUID}, tls: true, skip-cert-verify: true"),
+    "own-vless-addressed": (21003, f"type: vless, uuid: {UUID}, tls: true, skip-cert-verify: true, packet-encoding: packetaddr"),
+    "own-2022-user": (21010, f"type: ss, cipher: 2022-blake3-aes-128-gcm, password: '{KEY16}:{KEY16_USER}'"),
+    "own-2022-chacha": (21011, f"type: ss, cipher: 2022-blake3-chacha20-poly1305, password: '{KEY32}'"),
+}
+
+
+class Inbounds(LabTest):
+    """headgate as the server: v2ray, shadowsocks-libev, shadowsocks-rust and itself as clients."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        lab, quiet = cls.lab, {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        listeners = [f"  - {{name: in-{port}, listen: 0.0.0.0, port: {port}, {text.format(directory=lab.directory)}}}" for port, text in SERVERS.items()]
+        cls.ports = {}
+        proxies, own = [], []
+        for number, (name, (port, keys)) in enumerate(OWN.items()):
+            cls.ports[name] = ("lan1", str(22000 + number))
+            proxies.append(f"  - {{name: {name}, server: {ROUTER_LAN}, port: {port}, udp: true, {keys}}}")
+            own.append(f"  - {{name: own-{name}, type: socks, listen: 127.0.0.1, port: {22000 + number}, proxy: {name}}}")
+        cls.daemon = Daemon(lab, config() + "listeners:\n" + "\n".join(listeners) + "\n").start()
+        # The client's is another headgate: one does not connect to itself.
+        other = lab.directory / "other"
+        other.mkdir()
+        (other / "config.yaml").write_text("mode: rule\nproxies:\n" + "\n".join(proxies) + "\nlisteners:\n" + "\n".join(own) + "\nrules: ['MATCH,DIRECT']\n")
+        lab.spawn("lan1", HEADGATE, "-d", str(other), **quiet)
+        inbounds, outbounds, rules = [], [], []
+        for number, (name, (protocol, port, more)) in enumerate(CLIENTS.items()):
+            inbounds.append({"tag": f"in-{name}", "listen": "127.0.0.1", "port": 23000 + number, "protocol": "socks", "settings": {"udp": True}})
+            outbounds.append(v2ray_outbound(name, protocol, port, **more))
+            rules.append({"type": "field", "inboundTag": [f"in-{name}"], "outboundTag": name})
+            cls.ports[name] = ("lan1", str(23000 + number))
+        spawn_v2ray(lab, "lan1", "client", {"inbounds": inbounds, "outbounds": outbounds, "routing": {"rules": rules}}, 23000)
+        lab.spawn("lan1", "ss-local", "-s", ROUTER_LAN, "-p", "21008", "-l", "24000", "-b", "127.0.0.1", "-k", PASSWORD, "-m", "chacha20-ietf-poly1305", "-u", **quiet)
+        cls.ports["libev"] = ("lan1", "24000")
+        if shutil.which("sslocal"):
+            for number, (server, cipher, key) in enumerate(((21009, "aes-128-gcm", KEY16), (21010, "aes-128-gcm", f"{KEY16}:{KEY16_USER}"), (21011, "chacha20-poly1305", KEY32))):
+                local = str(24001 + number)
+                lab.spawn("lan1", "sslocal", "-s", f"{ROUTER_LAN}:{server}", "-b", f"127.0.0.1:{local}", "-m", f"2022-blake3-{cipher}", "-k", key, "-U", **quiet)
+                cls.ports[f"rust-{server}"] = ("lan1", local)
+        for where, port in cls.ports.values():
+            wait_for(f"port {port}", lambda: f":{port} " in lab.ns(where, "ss", "-lnt"))
+
+    def each(self, check):
+        for name, (where, port) in self.ports.items():
+            with self.subTest(name):
+                check(where, port)
+
+    def test_streams_arrive_and_name_their_user(self):
+        def check(where, port):
+            seen = self.lab.curl(where, "http://www.direct.test/", "-x", f"socks5h://127.0.0.1:{port}")
+            self.assertEqual(seen and seen["client"], ROUTER_WAN)
+            self.assertEqual(seen["host"], "www.direct.test")
+            out = self.lab.ns(where, "curl", "-s", "-m", "20", "-x", f"socks5h://127.0.0.1:{port}", f"http://{DIRECT}/bytes/3000000", "-o", "/dev/null", "-w", "%{size_download}")
+            self.assertEqual(out, "3000000")
+            up = self.lab.ns(where, "curl", "-s", "-m", "20", "-x", f"socks5h://127.0.0.1:{port}", "-H", "Expect:", "--data-binary", "@-", f"http://{DIRECT}/up", input="y" * 2000000)
+            self.assertEqual(json.loads(up)["path"], "/up")
+        self.each(check)
+
+    def test_datagrams_go_there_and_back(self):
+        def check(where, port):
+            got = json.loads(self.lab.python(where, SOCKS_UDP, "127.0.0.1", port, DIRECT, "9000", "4", "1000"))
+            self.assertEqual(len(got), 4)
+            for whole, seen, sender, right_port in got:
+                self.assertTrue(whole and right_port)
+                self.assertEqual((seen, sender), (ROUTER_WAN, DIRECT))
+        self.each(check)
+
+    def test_the_api_shows_user_and_inbound(self):
+        slow = self.lab.spawn("lan1", "curl", "-s", "-x", f"socks5h://127.0.0.1:{self.ports['vmess'][1]}", f"http://{DIRECT}/slow", stdout=subprocess.DEVNULL)
+        shown = lambda: [c["metadata"] for c in self.daemon.connections() if c["metadata"]["inboundName"] == "in-21001"]
+        wait_for("the connection", shown)
+        self.assertEqual((shown()[0]["inboundUser"], shown()[0]["type"]), ("me", "Vmess"))
+        slow.kill()
+
+    def test_a_stranger_meets_the_fallback(self):
+        answer = self.lab.curl("lan1", f"https://{ROUTER_LAN}:21005/decoy")
+        self.assertEqual(answer and answer["path"], "/decoy")
+
+    def test_strangers_get_no_answer_and_no_hint(self):
+        # Random, short, long: all are closed without a byte when the handshake's time is over.
+        got = json.loads(self.lab.python("lan1", PROBE, ROUTER_LAN, "21001", "21007", "21009", timeout=40))
+        self.assertEqual(len(got), 9)
+        for answer, seconds in got:
+            self.assertEqual(answer, "")
+            self.assertTrue(9 < seconds < 12, seconds)
+
+
+PROBE = """
+import json, os, socket, sys, threading, time
+got = []
+def probe(port, size):
+    s = socket.create_connection((sys.argv[1], port))
+    s.settimeout(20)
+    begun = time.monotonic()
+    s.sendall(os.urandom(size))
+    try:
+        answer = s.recv(100).hex()
+    except ConnectionError as error:
+        answer = type(error).__name__
+    got.append((answer, time.monotonic() - begun))
+threads = [threading.Thread(target=probe, args=(int(port), size)) for port in sys.argv[2:] for size in (1, 60, 3000)]
+for t in threads: t.start()
+for t in threads: t.join()
+print(json.dumps(got))
+"""
 
 if __name__ == "__main__":
     unittest.main()

@@ -197,10 +197,10 @@ impl Instance {
         });
         let mut instance = Self {
             config,
+            listeners: Listeners::new(&workers, &tunnel, &dns, mark, &directory),
             directory,
             file,
             logger,
-            listeners: Listeners::new(workers.clone(), tunnel.clone(), dns.clone(), mark),
             workers,
             tunnel,
             tunnel_known,

@@ -25,6 +25,12 @@ pub fn target() -> Endpoint {
     }
 }
 
+/// Whether datagrams to `to` have their addresses before them.
+#[must_use]
+pub fn is_target(to: &Endpoint) -> bool {
+    matches!(&to.host, Host::Name(name) if **name == *TARGET)
+}
+
 /// Appends an address.
 ///
 /// # Errors

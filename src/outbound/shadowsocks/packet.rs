@@ -17,10 +17,12 @@ use crate::outbound::socks_address::{self, AddressError};
 use crate::wire::{Reader, Truncated};
 
 /// The separate header of SIP022: session id and packet id.
-const HEADER: usize = 16;
+pub const HEADER: usize = 16;
 
-const CLIENT: u8 = 0;
-const SERVER: u8 = 1;
+/// Type of what clients send.
+pub const CLIENT: u8 = 0;
+/// Type of what servers send.
+pub const SERVER: u8 = 1;
 
 /// Why a datagram is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,11 +304,14 @@ fn body_key(secret: &Secret, id: &[u8; 8]) -> Result<Option<Key>, PacketError> {
 }
 
 /// The last twelve bytes of the plain separate header.
-fn body_nonce(header: &[u8; HEADER]) -> [u8; NONCE] {
+#[must_use]
+pub fn body_nonce(header: &[u8; HEADER]) -> [u8; NONCE] {
     header.last_chunk().copied().unwrap_or_default()
 }
 
-fn split_header(header: &[u8; HEADER]) -> ([u8; 8], u64) {
+/// Session and number of a plain separate header.
+#[must_use]
+pub fn split_header(header: &[u8; HEADER]) -> ([u8; 8], u64) {
     let id = header.first_chunk().copied().unwrap_or_default();
     let packet_id = header.last_chunk().copied().unwrap_or_default();
     (id, u64::from_be_bytes(packet_id))

@@ -78,13 +78,17 @@ pub fn connect(carrier: Carrier, secret: &Arc<Secret>, target: Vec<u8>) -> io::R
 }
 
 /// The buffer that `payload` bytes in chunks need, with a request before them.
-pub(super) fn room(payload: usize) -> usize {
+#[must_use]
+pub fn room(payload: usize) -> usize {
     let frames = payload / 0x3fff + 1;
     payload + frames * CHUNK_FRAME + 512
 }
 
 /// One step of `opener`, whose clock is only read when it matters.
-pub(super) fn decode(opener: &mut Opener, incoming: &mut Scratch) -> io::Result<framed::Step> {
+///
+/// # Errors
+/// What the bytes are not.
+pub fn decode(opener: &mut Opener, incoming: &mut Scratch) -> io::Result<framed::Step> {
     let now = if opener.needs_time() {
         clock::unix_time().as_secs()
     } else {

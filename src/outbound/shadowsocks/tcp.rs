@@ -22,7 +22,8 @@ pub const CLOCK_SKEW_MAX: u64 = 30;
 /// The longest padding (SIP022).
 pub const PADDING_MAX: u16 = 900;
 
-const REQUEST: u8 = 0;
+/// Type of a 2022 request's header.
+pub const REQUEST: u8 = 0;
 const RESPONSE: u8 = 1;
 
 /// Why a server's bytes are no Shadowsocks stream. Ends the connection.
@@ -120,6 +121,41 @@ impl Sealer {
             }
         };
         Ok((sealer, payload))
+    }
+
+    /// Writes the beginning of the answer to the request with `request_salt`: `answer`'s salt, time and
+    /// payload count. How much of its payload went along.
+    ///
+    /// # Errors
+    /// [`StreamError::Full`] never, given a buffer for it.
+    pub fn answer(
+        secret: &Secret,
+        request_salt: &[u8],
+        answer: &Request<'_>,
+        out: &mut Scratch,
+    ) -> Result<(Self, usize), StreamError> {
+        let mut sealer = Self {
+            key: secret.stream_key(answer.salt)?,
+            nonce: Nonce::default(),
+            chunk_max: chunk_max(secret),
+        };
+        out.push(answer.salt)?;
+        if secret.method.edition == Edition::Aead {
+            let sealed = sealer.seal(answer.payload, out)?;
+            return Ok((sealer, sealed));
+        }
+        let fixed = 1 + 8 + request_salt.len() + 2 + TAG;
+        let room = out.spare().len().saturating_sub(fixed + TAG);
+        let room = room.min(sealer.chunk_max);
+        let first = answer.payload.get(..room).unwrap_or(answer.payload);
+        let length = u16::try_from(first.len()).map_err(|_| StreamError::Full)?;
+        let time = answer.unix_time.to_be_bytes();
+        sealer.sealed(
+            &[&[RESPONSE], &time, request_salt, &length.to_be_bytes()],
+            out,
+        )?;
+        sealer.sealed(&[first], out)?;
+        Ok((sealer, first.len()))
     }
 
     /// Appends chunks of `payload`, as far as there is room; how much of it went in.
@@ -242,6 +278,18 @@ impl Opener {
             key: None,
             nonce: Nonce::default(),
             state: State::Salt,
+        }
+    }
+
+    /// For the chunks of a stream whose beginning was read already: its key, and the nonce that is next.
+    #[must_use]
+    pub fn chunks(secret: Arc<Secret>, key: RestingKey, nonce: Nonce) -> Self {
+        Self {
+            secret,
+            request_salt: [0; KEY_MAX],
+            key: Some(key),
+            nonce,
+            state: State::Length,
         }
     }
 

@@ -14,7 +14,6 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::upgrade::{self, HEAD_BYTES_MAX, HeadError, Request};
-use crate::outbound::Stream;
 use crate::outbound::carrier::Carrier;
 use crate::outbound::framed::{Codec, Framed, Step, too_long};
 use crate::outbound::options::WebSocketOptions;
@@ -72,11 +71,7 @@ impl WebSocket {
     pub async fn connect(&self, mut carrier: Carrier) -> io::Result<Carrier> {
         if self.upgrade_only {
             let early = upgrade_now(&mut carrier, &self.request, None).await?;
-            return match carrier.into_stream(early) {
-                Stream::Tcp(stream) => Ok(Carrier::Tcp(stream)),
-                Stream::Boxed(stream) => Ok(Carrier::Boxed(stream)),
-                Stream::Closed | Stream::Silent => Err(io::ErrorKind::NotConnected.into()),
-            };
+            return Ok(carrier.preceded(early));
         }
         let mut key = [0; 16];
         random::fill(&mut key)?;

@@ -1,0 +1,168 @@
+//! `listeners:` of the encrypting protocols: users, TLS, WebSocket, fallback (clash-api.md 3.6).
+
+use std::sync::Arc;
+
+use super::decode::Cursor;
+use super::error::{ConfigError, Excerpt, Reason, Warnings};
+use super::section::Section;
+use crate::inbound::options::ListenerKind;
+use crate::inbound::server::options::{
+    ServerOptions, ServerProtocolOptions, ServerTls, ShadowsocksServer, User,
+};
+use crate::outbound::shadowsocks::method::{MethodError, Secret};
+use crate::outbound::vmess::keys::parse_id;
+
+/// What a listener of this kind has besides; `None` for kinds without.
+pub(super) fn decode(
+    kind: ListenerKind,
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<Option<Arc<ServerOptions>>, ConfigError> {
+    let protocol = match kind {
+        ListenerKind::Shadowsocks => shadowsocks(section, warnings)?,
+        ListenerKind::Vmess => ServerProtocolOptions::Vmess(users(section, "uuid", warnings)?),
+        ListenerKind::Vless => ServerProtocolOptions::Vless(users(section, "uuid", warnings)?),
+        ListenerKind::Trojan => {
+            ServerProtocolOptions::Trojan(users(section, "password", warnings)?)
+        }
+        ListenerKind::Http
+        | ListenerKind::Socks
+        | ListenerKind::Mixed
+        | ListenerKind::Redirect
+        | ListenerKind::TProxy => return Ok(None),
+    };
+    for key in [
+        "reality-config",
+        "grpc-service-name",
+        "ss-option",
+        "decryption",
+    ] {
+        if let Some(value) = section.take(key) {
+            return Err(value.fail(Reason::NotImplemented(Excerpt::of(key))));
+        }
+    }
+    let options = ServerOptions {
+        tls: tls(section)?,
+        ws_path: match section.take("ws-path") {
+            Some(path) => Some(path.parse("a path that begins with a slash", |text| {
+                let graphic = text.bytes().all(|b| b.is_ascii_graphic() && b != b'?');
+                (graphic && text.starts_with('/')).then(|| text.into())
+            })?),
+            None => None,
+        },
+        fallback: match section.take("fallback") {
+            Some(address) => {
+                Some(address.parse("an IP address and a port", |text| text.parse().ok())?)
+            }
+            None => None,
+        },
+        protocol,
+    };
+    if matches!(options.protocol, ServerProtocolOptions::Trojan(_))
+        && options.tls.is_none()
+        && options.ws_path.is_none()
+    {
+        return Err(section.at().missing("certificate", Reason::Missing));
+    }
+    Ok(Some(Arc::new(options)))
+}
+
+fn tls(section: &mut Section<'_>) -> Result<Option<ServerTls>, ConfigError> {
+    let certificate = section.text("certificate")?;
+    let private_key = section.text("private-key")?;
+    match (certificate, private_key) {
+        (Some(certificate), Some(private_key)) => Ok(Some(ServerTls {
+            certificate,
+            private_key,
+        })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(section.at().missing("private-key", Reason::Missing)),
+        (None, Some(_)) => Err(section.at().missing("certificate", Reason::Missing)),
+    }
+}
+
+fn shadowsocks(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<ServerProtocolOptions, ConfigError> {
+    let cipher = section.require("cipher")?;
+    let name: Box<str> = cipher.text()?.into();
+    let check = |at: &Cursor<'_>| {
+        Secret::new(&name, at.text()?).map_err(|why| match why {
+            MethodError::UnknownCipher(name) => {
+                cipher.fail(Reason::Unknown("cipher", Excerpt::of(&name)))
+            }
+            why => at.fail(Reason::Shadowsocks(why)),
+        })?;
+        at.text().map(Box::from)
+    };
+    let users = match section.take("users") {
+        Some(list) => list
+            .items()?
+            .enumerate()
+            .map(|(number, item)| {
+                let mut section = item.section()?;
+                let user = User {
+                    name: user_name(&mut section, number)?,
+                    secret: check(&section.require("password")?)?,
+                };
+                section.finish(warnings);
+                Ok(user)
+            })
+            .collect::<Result<Vec<_>, _>>()?,
+        None => Vec::new(),
+    };
+    // Several users of the 2022 edition come behind the server's own key; of the other, alone.
+    let identity = name.starts_with("2022");
+    let password = match section.take("password") {
+        Some(password) => check(&password)?,
+        None if users.is_empty() || identity => {
+            return Err(section.at().missing("password", Reason::Missing));
+        }
+        None => "".into(),
+    };
+    Ok(ServerProtocolOptions::Shadowsocks(ShadowsocksServer {
+        cipher: name.clone(),
+        password,
+        users,
+    }))
+}
+
+/// `users:` with a `uuid` or a `password` each.
+fn users(
+    section: &mut Section<'_>,
+    secret: &'static str,
+    warnings: &mut Warnings,
+) -> Result<Vec<User>, ConfigError> {
+    let list = section.require("users")?;
+    let users = list.items()?.enumerate().map(|(number, item)| {
+        let mut section = item.section()?;
+        let name = user_name(&mut section, number)?;
+        let at = section.require(secret)?;
+        if secret == "uuid" && parse_id(at.text()?).is_none() {
+            let expected = "a UUID, or a text of at most 30 bytes";
+            return Err(at.fail(Reason::SecretValue(expected)));
+        }
+        let user = User {
+            name,
+            secret: at.text()?.into(),
+        };
+        if let Some(flow) = section.take("flow") {
+            return Err(flow.fail(Reason::NotImplemented(Excerpt::of("flow"))));
+        }
+        section.not_implemented(&["alterId"], warnings);
+        section.finish(warnings);
+        Ok(user)
+    });
+    let users = users.collect::<Result<Vec<_>, _>>()?;
+    match users.is_empty() {
+        true => Err(section.at().missing("users", Reason::Missing)),
+        false => Ok(users),
+    }
+}
+
+/// `username`, or the place in the list from 1.
+fn user_name(section: &mut Section<'_>, number: usize) -> Result<Box<str>, ConfigError> {
+    let name = section.text("username")?;
+    Ok(name.unwrap_or_else(|| (number + 1).to_string().into()))
+}

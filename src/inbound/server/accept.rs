@@ -1,0 +1,264 @@
+//! What lies between a server's socket and its protocol: TLS, and WebSocket or HTTPUpgrade.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tungstenite::handshake::derive_accept_key;
+
+use super::options::{ServerOptions, ServerTls};
+use crate::outbound::carrier::Carrier;
+use crate::outbound::framed::Framed;
+use crate::outbound::tls::crypto_provider;
+use crate::outbound::transport::upgrade::HEAD_BYTES_MAX;
+use crate::outbound::transport::websocket::{Frames, Role};
+
+/// Bytes of a certificate chain or a key.
+const PEM_BYTES_MAX: u64 = 256 * 1024;
+
+/// Fields of a request that are looked at.
+const FIELDS_MAX: usize = 64;
+
+/// What is wrong with `certificate` or `private-key`.
+#[derive(Debug)]
+pub enum CertificateError {
+    /// The file cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// No certificate in what `certificate` names.
+    NoCertificate,
+    /// No key in what `private-key` names.
+    NoKey,
+    /// They do not belong together; rustls's words.
+    Rejected(rustls::Error),
+}
+
+impl fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::NoCertificate => f.write_str("certificate: no PEM certificate"),
+            Self::NoKey => f.write_str("private-key: no PEM private key"),
+            Self::Rejected(error) => write!(f, "certificate: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for CertificateError {}
+
+/// A server's layers.
+pub(super) struct Accept {
+    tls: Option<TlsAcceptor>,
+    ws_path: Option<Box<str>>,
+}
+
+impl Accept {
+    /// The layers of `options`; files lie relative to `directory`.
+    ///
+    /// # Errors
+    /// [`CertificateError`].
+    pub(super) fn new(options: &ServerOptions, directory: &Path) -> Result<Self, CertificateError> {
+        // A fallback is taken to speak HTTP/1.1.
+        let http = options.ws_path.is_some() || options.fallback.is_some();
+        let tls = options.tls.as_ref();
+        Ok(Self {
+            tls: tls.map(|tls| acceptor(tls, directory, http)).transpose()?,
+            ws_path: options.ws_path.clone(),
+        })
+    }
+
+    /// The carrier that the protocol sees.
+    ///
+    /// # Errors
+    /// What a layer says of the client; it is answered where that layer has an answer.
+    pub(super) async fn accept(&self, socket: TcpStream) -> io::Result<Carrier> {
+        let carrier = match &self.tls {
+            Some(tls) => Carrier::Boxed(Box::new(tls.accept(socket).await?)),
+            None => Carrier::Tcp(socket),
+        };
+        match &self.ws_path {
+            Some(path) => upgrade(carrier, path).await,
+            None => Ok(carrier),
+        }
+    }
+}
+
+fn acceptor(
+    tls: &ServerTls,
+    directory: &Path,
+    http: bool,
+) -> Result<TlsAcceptor, CertificateError> {
+    let pem = read_pem(&tls.certificate, directory)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let chain = chain.map_err(|_| CertificateError::NoCertificate)?;
+    if chain.is_empty() {
+        return Err(CertificateError::NoCertificate);
+    }
+    let pem = read_pem(&tls.private_key, directory)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| CertificateError::NoKey)?;
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(crypto_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(CertificateError::Rejected)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(CertificateError::Rejected)?;
+    config.alpn_protocols = match http {
+        true => vec![b"http/1.1".to_vec()],
+        // What clients of these protocols offer; neither is spoken.
+        false => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+    };
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// PEM text as it stands, or the content of the file that is named.
+fn read_pem(text: &str, directory: &Path) -> Result<Vec<u8>, CertificateError> {
+    if text.contains("-----BEGIN") {
+        return Ok(text.as_bytes().to_vec());
+    }
+    let path = directory.join(text);
+    let failed = |error| CertificateError::Unreadable(path.clone(), error);
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(&path).map_err(failed)?;
+    io::Read::read_to_end(&mut io::Read::take(file, PEM_BYTES_MAX), &mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// What a request for an upgrade comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Upgrade {
+    /// The answer.
+    answer: String,
+    /// Whether frames follow, or bytes.
+    frames: bool,
+    /// The first bytes, which came in the request.
+    early: Vec<u8>,
+    /// The request's own.
+    length: usize,
+}
+
+/// Reads a request for an upgrade at `path`; `None`: read more.
+///
+/// # Errors
+/// It is none; what to answer.
+pub(super) fn read_upgrade(bytes: &[u8], path: &str) -> Result<Option<Upgrade>, &'static str> {
+    const BAD: &str = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    const NONE: &str = "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    let length = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if bytes.len() < HEAD_BYTES_MAX => return Ok(None),
+        Ok(httparse::Status::Partial) | Err(_) => return Err(BAD),
+    };
+    let asked = request.path.unwrap_or("");
+    if request.method != Some("GET") || asked.split('?').next() != Some(path) {
+        return Err(NONE);
+    }
+    let field = |name: &str| {
+        let mut found = request.headers.iter();
+        let found = found.find(|field| field.name.eq_ignore_ascii_case(name));
+        found.and_then(|field| str::from_utf8(field.value).ok())
+    };
+    if !field("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")) {
+        return Err(NONE);
+    }
+    let mut answer =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            .to_owned();
+    let key = field("sec-websocket-key");
+    if let Some(key) = key {
+        let accept = derive_accept_key(key.as_bytes());
+        answer.push_str(&format!("Sec-WebSocket-Accept: {accept}\r\n"));
+    }
+    let mut early = Vec::new();
+    if let Some(protocol) = field("sec-websocket-protocol")
+        && let Some(data) = early_data(protocol)
+    {
+        early = data;
+        // Clients that are strict about it want their choice back.
+        answer.push_str(&format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
+    }
+    answer.push_str("\r\n");
+    Ok(Some(Upgrade {
+        answer,
+        frames: key.is_some(),
+        early,
+        length,
+    }))
+}
+
+/// Early data in either alphabet, with or without padding.
+fn early_data(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=').as_bytes();
+    let url = BASE64URL_NOPAD.decode(digits);
+    url.or_else(|_| BASE64_NOPAD.decode(digits)).ok()
+}
+
+async fn upgrade(mut carrier: Carrier, path: &str) -> io::Result<Carrier> {
+    let mut head = Vec::with_capacity(512);
+    let upgrade = loop {
+        if carrier.read_buf(&mut head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match read_upgrade(&head, path) {
+            Ok(Some(upgrade)) => break upgrade,
+            Ok(None) => {}
+            Err(answer) => {
+                carrier.write_all(answer.as_bytes()).await?;
+                carrier.shutdown().await?;
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+    };
+    carrier.write_all(upgrade.answer.as_bytes()).await?;
+    carrier.flush().await?;
+    let rest = head.split_off(upgrade.length);
+    let carrier = match upgrade.frames {
+        true => {
+            let framed = Framed::new(carrier, Box::new(Frames::new(Role::Server)), &rest)?;
+            Carrier::Boxed(Box::new(framed))
+        }
+        false => carrier.preceded(rest),
+    };
+    Ok(carrier.preceded(upgrade.early))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upgrade_is_answered_at_its_path_alone() {
+        let ask = |path: &str, more: &str| {
+            let text =
+                format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n{more}\r\nrest");
+            read_upgrade(text.as_bytes(), "/way")
+        };
+        let plain = ask("/way?x", "Upgrade: websocket\r\n").unwrap().unwrap();
+        assert!(!plain.frames && plain.early.is_empty());
+        // RFC 6455 section 1.3.
+        let key = "Upgrade: WebSocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: aGk\r\n";
+        let framed = ask("/way", key).unwrap().unwrap();
+        assert!(
+            framed.frames
+                && framed
+                    .answer
+                    .contains("Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        );
+        assert_eq!(framed.early, b"hi");
+        assert!(ask("/other", key).unwrap_err().contains("404"));
+        assert!(ask("/way", "").unwrap_err().contains("404"));
+        assert!(
+            read_upgrade(b"\x16\x03\x01\0", "/way")
+                .unwrap_err()
+                .contains("400")
+        );
+        assert_eq!(read_upgrade(b"GET /way HT", "/way"), Ok(None));
+    }
+}

@@ -1,0 +1,309 @@
+//! Servers of the encrypting protocols: Shadowsocks, VMess, VLESS and Trojan as `listeners:`.
+//!
+//! A [`Server`] accepts, puts TLS and WebSocket on, and has a [`ServerProtocol`] tell who asks for what.
+//! Whoever does not authenticate gets no answer: a fallback serves him, or what he sends is read
+//! until the handshake's time is over, whatever was wrong with it. So neither bytes nor time tell how
+//! far he came.
+
+mod accept;
+mod association;
+mod mux;
+pub mod options;
+pub mod replay;
+mod shadowsocks;
+mod shadowsocks_packet;
+mod trojan;
+mod vless;
+mod vmess;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV6};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use self::accept::Accept;
+use self::options::{ServerOptions, ServerProtocolOptions};
+use super::Port;
+use super::listen::{Handshake, Service};
+use crate::metadata::{Endpoint, InboundType, Metadata, Network};
+use crate::outbound::carrier::Carrier;
+use crate::outbound::packets::PacketStream;
+use crate::outbound::{BoxFuture, ByteStream, Stream};
+use crate::platform::socket::{Egress, connect_tcp};
+use crate::tunnel::flow::Dispatch;
+
+/// Bytes asked for at a time while a client authenticates.
+const READ_BYTES: usize = 1024;
+
+/// Why a server cannot be set up.
+#[derive(Debug)]
+pub enum ServerError {
+    /// The certificate or its key.
+    Certificate(accept::CertificateError),
+    /// A user's secret.
+    Secret,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate(error) => error.fmt(f),
+            Self::Secret => f.write_str("a user's secret is not usable"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+/// What a client that authenticated wants.
+enum Asked {
+    /// One stream.
+    Stream(Endpoint, Box<dyn ByteStream>),
+    /// Datagrams; those that name no target go to this one.
+    Packets(Endpoint, PacketStream),
+    /// Streams and datagrams in frames.
+    Mux(Box<dyn ByteStream>),
+}
+
+/// Who, and what.
+struct Opened {
+    user: Option<Arc<str>>,
+    asked: Asked,
+}
+
+/// A client that did not authenticate, with what was read of it.
+struct Refused {
+    carrier: Carrier,
+    read: Vec<u8>,
+    why: io::Error,
+}
+
+/// A protocol's side of a server. Shared by all loops: replay windows are in it.
+trait ServerProtocol: Send + Sync {
+    /// Reads who asks for what. Dropped when it takes too long.
+    fn open(&self, carrier: Carrier) -> BoxFuture<'_, Result<Opened, Box<Refused>>>;
+
+    /// Whether `bytes` open a flow at `now` (seconds since 1970); `false`: more are needed.
+    fn judge(&self, bytes: &[u8], now: u64) -> io::Result<bool>;
+
+    /// The datagrams of a protocol that has some of its own.
+    fn datagrams(&self) -> Option<Arc<shadowsocks::Secrets>> {
+        None
+    }
+}
+
+/// What one loop's listeners share with those of the others.
+#[derive(Clone)]
+pub struct Shared {
+    protocol: Arc<dyn ServerProtocol>,
+    accept: Arc<Accept>,
+    fallback: Option<SocketAddr>,
+}
+
+impl Shared {
+    /// The server that `options` describe; files lie relative to `directory`.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn new(options: &ServerOptions, directory: &Path) -> Result<Self, ServerError> {
+        let protocol: Arc<dyn ServerProtocol> = match &options.protocol {
+            ServerProtocolOptions::Shadowsocks(options) => {
+                Arc::new(shadowsocks::Server::new(options)?)
+            }
+            ServerProtocolOptions::Vmess(users) => Arc::new(vmess::Server::new(users)?),
+            ServerProtocolOptions::Vless(users) => Arc::new(vless::Server::new(users)?),
+            ServerProtocolOptions::Trojan(users) => Arc::new(trojan::Server::new(users)),
+        };
+        Ok(Self {
+            protocol,
+            accept: Arc::new(Accept::new(options, directory).map_err(ServerError::Certificate)?),
+            fallback: options.fallback,
+        })
+    }
+}
+
+impl Shared {
+    /// Whether a client that has sent `bytes` by `now` (seconds since 1970) has a flow; `false`: more
+    /// are needed to tell.
+    ///
+    /// # Errors
+    /// He is refused.
+    pub fn judge(&self, bytes: &[u8], now: u64) -> io::Result<bool> {
+        self.protocol.judge(bytes, now)
+    }
+
+    /// Whether a datagram is one of a user's. It is decrypted in place.
+    pub fn judge_datagram(&self, datagram: &mut [u8], now: u64) -> bool {
+        let secrets = self.protocol.datagrams();
+        secrets.is_some_and(|secrets| shadowsocks_packet::judge(&secrets, datagram, now))
+    }
+}
+
+/// A server on one port.
+pub struct Server {
+    shared: Shared,
+    name: Arc<str>,
+    kind: InboundType,
+    address: SocketAddr,
+    proxy: Option<Arc<str>>,
+    dispatch: Arc<dyn Dispatch>,
+}
+
+impl Server {
+    /// The server of `port`, which listens at `address`.
+    #[must_use]
+    pub fn new(
+        shared: &Shared,
+        port: &Port,
+        kind: InboundType,
+        address: SocketAddr,
+        dispatch: Arc<dyn Dispatch>,
+    ) -> Self {
+        Self {
+            shared: shared.clone(),
+            name: Arc::clone(&port.name),
+            kind,
+            address,
+            proxy: port.proxy.clone(),
+            dispatch,
+        }
+    }
+
+    /// Serves the datagrams that come to `socket`, for a protocol that has its own; at once at an end
+    /// for others.
+    pub async fn serve_datagrams(self, socket: UdpSocket) {
+        if let Some(secrets) = self.shared.protocol.datagrams() {
+            shadowsocks_packet::serve(Arc::new(self), &secrets, Arc::new(socket)).await;
+        }
+    }
+
+    async fn run(self: Arc<Self>, socket: TcpStream, source: SocketAddr, handshake: Handshake) {
+        let opening = Box::pin(self.open(socket, source));
+        let Some(Some(admitted)) = handshake.limit(opening).await else {
+            return;
+        };
+        let opened = match admitted {
+            Ok(opened) => opened,
+            Err((refused, fallback)) => return fall_back(*refused, fallback).await,
+        };
+        let origin = Arc::new(Origin {
+            server: self,
+            source,
+            user: opened.user,
+        });
+        match opened.asked {
+            Asked::Stream(to, stream) => {
+                let metadata = origin.metadata(Network::Tcp, to);
+                let dispatch = &origin.server.dispatch;
+                dispatch.stream(metadata, Stream::Boxed(stream)).await;
+            }
+            Asked::Packets(to, stream) => Box::pin(association::run(origin, to, stream)).await,
+            Asked::Mux(stream) => Box::pin(mux::run(origin, stream)).await,
+        }
+    }
+
+    /// Lets a client in, or hands him to the fallback; without one he is never done.
+    async fn open(
+        &self,
+        socket: TcpStream,
+        source: SocketAddr,
+    ) -> Option<Result<Opened, (Box<Refused>, SocketAddr)>> {
+        let refused = match self.shared.accept.accept(socket).await {
+            Ok(carrier) => match self.shared.protocol.open(carrier).await {
+                Ok(opened) => return Some(Ok(opened)),
+                Err(refused) => refused,
+            },
+            Err(error) => {
+                log::debug!("{}: {source} refused: {error}", self.name);
+                return None;
+            }
+        };
+        log::debug!("{}: {source} refused: {}", self.name, refused.why);
+        match self.shared.fallback {
+            Some(fallback) => Some(Err((refused, fallback))),
+            None => {
+                drain(refused.carrier).await;
+                None
+            }
+        }
+    }
+}
+
+impl Service for Server {
+    fn serve(
+        self: Arc<Self>,
+        client: TcpStream,
+        source: SocketAddr,
+        handshake: Handshake,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(self.run(client, source, handshake))
+    }
+}
+
+/// Where flows of one client come from.
+struct Origin {
+    server: Arc<Server>,
+    source: SocketAddr,
+    user: Option<Arc<str>>,
+}
+
+impl Origin {
+    fn metadata(&self, network: Network, to: Endpoint) -> Metadata {
+        let Server { kind, name, .. } = &*self.server;
+        let mut metadata = Metadata::new(network, *kind, name, self.source, to);
+        metadata.inbound_address = self.server.address;
+        metadata.inbound_user.clone_from(&self.user);
+        metadata.special_proxy.clone_from(&self.server.proxy);
+        metadata
+    }
+
+    /// A key for an association within a stream: the client's address, made unlike that of any
+    /// socket by a flow label, so that it shares no session with one.
+    fn session_key(&self) -> SocketAddr {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let ip = match self.source.ip() {
+            std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            std::net::IpAddr::V6(ip) => ip,
+        };
+        let label = NEXT.fetch_add(1, Ordering::Relaxed).max(1);
+        SocketAddrV6::new(ip, self.source.port(), label, 0).into()
+    }
+}
+
+/// Reads a little more of what a client says.
+///
+/// # Errors
+/// What the carrier says; `UnexpectedEof` when it ended.
+async fn read_more(carrier: &mut Carrier, read: &mut Vec<u8>) -> io::Result<()> {
+    read.reserve(READ_BYTES);
+    match carrier.read_buf(read).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Reads and forgets until the client closes. The handshake's time ends it otherwise.
+async fn drain(mut carrier: Carrier) {
+    let mut sink = [0; 512];
+    while let Ok(1..) = carrier.read(&mut sink).await {}
+}
+
+/// Joins a stranger to the server that shall answer him, from his first byte on.
+async fn fall_back(refused: Refused, to: SocketAddr) {
+    let Refused {
+        mut carrier, read, ..
+    } = refused;
+    let joined = async {
+        let mut server = connect_tcp(to, &Egress::default()).await?;
+        server.write_all(&read).await?;
+        tokio::io::copy_bidirectional(&mut carrier, &mut server).await
+    };
+    if let Err(error) = Box::pin(joined).await {
+        log::debug!("fallback {to}: {error}");
+    }
+}
