@@ -22,6 +22,7 @@ mod management;
 mod mqtt;
 mod nameserver;
 mod nearest;
+mod plugin;
 mod proxies;
 mod proxy_providers;
 mod rule_providers;

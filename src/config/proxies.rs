@@ -3,6 +3,7 @@
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::general::interface;
+use super::plugin;
 use super::section::Section;
 use super::transport;
 use crate::metadata::Host;
@@ -203,18 +204,12 @@ fn shadowsocks(
             why => password.fail(Reason::Shadowsocks(why)),
         });
     }
-    if let Some(plugin) = section.take("plugin") {
-        // Without it the server would not understand a byte.
-        let what = format!("plugin {}", plugin.text()?);
-        return Err(plugin.fail(Reason::NotImplemented(Excerpt::of(&what))));
-    }
-    section.not_implemented(
-        &["plugin-opts", "udp-over-tcp", "udp-over-tcp-version"],
-        warnings,
-    );
+    let plugin = plugin::decode(section, warnings)?;
+    section.not_implemented(&["udp-over-tcp", "udp-over-tcp-version"], warnings);
     Ok(ShadowsocksOptions {
         server,
         cipher: cipher.text()?.into(),
         password: password.text()?.into(),
+        plugin,
     })
 }

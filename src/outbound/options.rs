@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::provided::Wanted;
+use super::shadowsocks::obfs::Disguise;
 use super::status_ranges::StatusRanges;
 use super::{IpVersion, Kind};
 
@@ -115,6 +116,29 @@ pub struct ShadowsocksOptions {
     pub cipher: Box<str>,
     /// `password`; never shown.
     pub password: Box<str>,
+    /// `plugin`, `plugin-opts`.
+    pub plugin: Option<PluginOptions>,
+}
+
+/// `plugin` of `type: ss` with its `plugin-opts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginOptions {
+    /// `obfs`.
+    Obfs {
+        /// `mode`.
+        disguise: Disguise,
+        /// `host`: where the stream seems to go.
+        host: Box<str>,
+    },
+    /// `v2ray-plugin` in mode `websocket`.
+    V2ray {
+        /// TLS when present.
+        tls: Option<TlsOptions>,
+        /// `path`, `headers`, `host`.
+        websocket: WebSocketOptions,
+        /// `mux`: whether the server was told to expect frames.
+        mux: bool,
+    },
 }
 
 impl std::fmt::Debug for ShadowsocksOptions {

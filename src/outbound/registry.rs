@@ -14,8 +14,7 @@ use super::http::{Http, HttpError};
 use super::options::{GroupKind, GroupOptions, Protocol, ProxyOptions};
 use super::provided::ProviderNodes;
 use super::reject::Reject;
-use super::shadowsocks::Shadowsocks;
-use super::shadowsocks::method::MethodError;
+use super::shadowsocks::{Shadowsocks, ShadowsocksError};
 use super::socks5::{Socks5, Socks5Error};
 use super::transport::TransportError;
 use super::vmess::VmessError;
@@ -74,7 +73,7 @@ pub enum ProtocolError {
     /// `type: socks5`.
     Socks5(Socks5Error),
     /// `type: ss`.
-    Shadowsocks(MethodError),
+    Shadowsocks(ShadowsocksError),
     /// TLS or `network` of a protocol that has them.
     Transport(TransportError),
     /// `type: vmess` and `type: vless`.

@@ -156,6 +156,7 @@ fn shadowsocks(port: u16, cipher: &str, password: &str) -> Protocol {
         server: server("local.test", port),
         cipher: cipher.into(),
         password: password.into(),
+        plugin: None,
     })
 }
 

@@ -88,6 +88,15 @@ class Proxies:
         self.listeners.append(f"  - {{name: in-{name}, type: socks, listen: 0.0.0.0, port: {port}, proxy: {name}}}")
         self.ports[name] = port
 
+    def add_plugin(self, lab, name, options, plugin, plugin_options):
+        """A Shadowsocks server behind a plugin of Debian's; its datagrams need no plugin."""
+        port = 20000 + len(self.ports)
+        lab.spawn("wan", "ss-server", "-s", SHADOWSOCKS, "-p", str(port), "-k", PASSWORD, "-m", "aes-128-gcm", "-u",
+                  "--plugin", plugin, "--plugin-opts", plugin_options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.proxies.append(f"  - {{name: {name}, type: ss, server: {SHADOWSOCKS}, port: {port}, udp: true, cipher: aes-128-gcm, password: {PASSWORD}, {options}}}")
+        self.listeners.append(f"  - {{name: in-{name}, type: socks, listen: 0.0.0.0, port: {port}, proxy: {name}}}")
+        self.ports[name] = port
+
 
 class Outbounds(LabTest):
     @classmethod
@@ -97,6 +106,11 @@ class Outbounds(LabTest):
         der = ssl.PEM_cert_to_DER_cert((directory / "leaf.pem").read_text())
         proxies = Proxies(hashlib.sha256(der).hexdigest(), directory)
         cls.fill(proxies)
+        for mode in ("http", "tls"):
+            proxies.add_plugin(cls.lab, f"obfs-{mode}", f"plugin: obfs, plugin-opts: {{mode: {mode}, host: front.test}}", "obfs-server", f"obfs={mode}")
+        for mux in (0, 1):
+            proxies.add_plugin(cls.lab, f"plugin-mux-{mux}", f"plugin: v2ray-plugin, plugin-opts: {{mode: websocket, host: front.test, path: /way, mux: {'true' if mux else 'false'}}}",
+                               "ss-v2ray-plugin", f"server;path=/way;mux={mux}")
         cls.ports = proxies.ports
         spawn_v2ray(cls.lab, "wan", "server", {"inbounds": proxies.inbounds, "outbounds": [{"protocol": "freedom"}]}, 20000)
         text = config(swap={"proxies:\n": "proxies:\n" + "\n".join(proxies.proxies) + "\n"}) + "listeners:\n" + "\n".join(proxies.listeners) + "\n"

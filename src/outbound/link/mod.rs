@@ -13,11 +13,12 @@ use std::fmt;
 use self::address::Authority;
 use self::query::{Query, base64, percent_decoded};
 use super::options::{
-    Credentials, DialOptions, HttpOptions, NetworkOptions, PacketEncoding, Protocol, ProxyOptions,
-    ServerAddress, ShadowsocksOptions, Socks5Options, TlsOptions, TrojanOptions, VlessOptions,
-    VmessOptions, VmessSecurity, WebSocketOptions,
+    Credentials, DialOptions, HttpOptions, NetworkOptions, PacketEncoding, PluginOptions, Protocol,
+    ProxyOptions, ServerAddress, ShadowsocksOptions, Socks5Options, TlsOptions, TrojanOptions,
+    VlessOptions, VmessOptions, VmessSecurity, WebSocketOptions,
 };
 use super::shadowsocks::method::Secret;
+use super::shadowsocks::obfs::Disguise;
 use super::transport::upgrade::Request;
 use super::vmess::keys::parse_id;
 
@@ -118,16 +119,61 @@ fn shadowsocks(rest: &str) -> Result<Spoken, LinkError> {
         false => base64(&percent_decoded(user)?)?,
     };
     let (cipher, password) = plain.split_once(':').ok_or(LinkError::Part("password"))?;
-    if Query::parse(query)?.get("plugin").is_some() {
-        return Err(LinkError::NotImplemented("a plugin"));
-    }
+    let plugin = Query::parse(query)?
+        .get("plugin")
+        .map(plugin_of)
+        .transpose()?;
     Secret::new(cipher, password).map_err(|_| LinkError::Part("cipher or password"))?;
     let options = ShadowsocksOptions {
         server: server.clone(),
         cipher: cipher.into(),
         password: password.into(),
+        plugin,
     };
     Ok((Protocol::Shadowsocks(options), server))
+}
+
+/// SIP002's `plugin`: its name and options, `obfs-local;obfs=http;obfs-host=h`.
+fn plugin_of(text: &str) -> Result<PluginOptions, LinkError> {
+    let mut parts = text.split(';');
+    let name = parts.next().unwrap_or("");
+    let options: Vec<(&str, &str)> = parts
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
+        .collect();
+    let value = |key: &str| {
+        options
+            .iter()
+            .find(|(known, _)| *known == key)
+            .map(|pair| pair.1)
+    };
+    let host = |key: &str| value(key).filter(|host| host.bytes().all(|b| b.is_ascii_graphic()));
+    match name {
+        "obfs-local" | "simple-obfs" => Ok(PluginOptions::Obfs {
+            disguise: match value("obfs") {
+                Some("http") => Disguise::Http,
+                Some("tls") => Disguise::Tls,
+                _ => return Err(LinkError::Part("plugin")),
+            },
+            host: host("obfs-host").unwrap_or("bing.com").into(),
+        }),
+        "v2ray-plugin" if matches!(value("mode"), None | Some("websocket")) => {
+            let name = host("host").unwrap_or("bing.com");
+            let network = web_socket(value("path"), Some(name), false)?;
+            let NetworkOptions::WebSocket(websocket) = network else {
+                return Err(LinkError::Part("plugin"));
+            };
+            let tls = value("tls").map(|_| TlsOptions {
+                server_name: Some(name.into()),
+                ..TlsOptions::default()
+            });
+            Ok(PluginOptions::V2ray {
+                tls,
+                websocket,
+                mux: value("mux") != Some("0"),
+            })
+        }
+        _ => Err(LinkError::NotImplemented("its plugin")),
+    }
 }
 
 fn trojan(rest: &str) -> Result<Spoken, LinkError> {

@@ -4,19 +4,24 @@
 //! pure; `stream` and `udp` drive them.
 
 pub mod method;
+pub mod obfs;
 pub mod packet;
+pub mod plugin;
 pub mod stream;
 pub mod tcp;
 pub mod udp;
 pub mod window;
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use self::method::{MethodError, Secret};
+use self::plugin::Plugin;
 use self::udp::ShadowsocksDatagrams;
 use super::dial::Node;
 use super::options::{ServerAddress, ShadowsocksOptions};
+use super::transport::TransportError;
 use super::{BoxFuture, Datagrams, Kind, Outbound, Stream, Traits, socks_address};
 use crate::metadata::Metadata;
 
@@ -25,18 +30,42 @@ pub struct Shadowsocks {
     node: Node,
     server: ServerAddress,
     secret: Arc<Secret>,
+    plugin: Plugin,
 }
+
+/// What is wrong with the options of a server.
+#[derive(Debug)]
+pub enum ShadowsocksError {
+    /// `cipher` or `password`.
+    Method(MethodError),
+    /// `plugin-opts`.
+    Plugin(TransportError),
+}
+
+impl fmt::Display for ShadowsocksError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Method(error) => error.fmt(f),
+            Self::Plugin(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ShadowsocksError {}
 
 impl Shadowsocks {
     /// A server with checked options.
     ///
     /// # Errors
-    /// [`MethodError`].
-    pub fn new(node: Node, options: &ShadowsocksOptions) -> Result<Self, MethodError> {
+    /// [`ShadowsocksError`].
+    pub fn new(node: Node, options: &ShadowsocksOptions) -> Result<Self, ShadowsocksError> {
+        let secret = Secret::new(&options.cipher, &options.password);
+        let plugin = Plugin::new(&options.server, options.plugin.as_ref());
         Ok(Self {
             node,
             server: options.server.clone(),
-            secret: Arc::new(Secret::new(&options.cipher, &options.password)?),
+            secret: Arc::new(secret.map_err(ShadowsocksError::Method)?),
+            plugin: plugin.map_err(ShadowsocksError::Plugin)?,
         })
     }
 }
@@ -68,7 +97,7 @@ impl Outbound for Shadowsocks {
             socks_address::encode(&metadata.destination(), &mut target)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
             target.shrink_to_fit();
-            let carrier = self.node.dialer.connect(&self.server).await?;
+            let carrier = self.plugin.connect(&self.node.dialer).await?;
             let stream = stream::connect(carrier, &self.secret, target)?;
             Ok(Stream::Boxed(Box::new(stream)))
         })
