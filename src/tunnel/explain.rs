@@ -147,7 +147,7 @@ mod tests {
             group("pick", "REJECT", false),
         ];
         let nobody = HashMap::new();
-        let outbounds = Registry::build(&[], &groups, &environment, &nobody, None).unwrap();
+        let outbounds = Registry::build(&[], &[], &groups, &environment, &nobody, None).unwrap();
         let rules = lines.iter().map(|line| RuleLine::parse(line).unwrap());
         let routing = Routing {
             rules: Arc::new(Rules::compile(rules)),

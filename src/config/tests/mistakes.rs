@@ -276,8 +276,8 @@ fn shadowsocks_mistakes() {
         "proxies[0].cipher: unknown cipher `rot13`",
     );
     wrong(
-        &proxy("cipher: aes-128-gcm, password: p, plugin: ^obfs"),
-        "proxies[0].plugin: not implemented yet: plugin obfs",
+        &proxy("cipher: aes-128-gcm, password: p, plugin: ^restls, plugin-opts: {host: a}"),
+        "proxies[0].plugin: not implemented yet: restls",
     );
     wrong(
         &proxy("cipher: 2022-blake3-aes-128-gcm, password: ^hunter2"),

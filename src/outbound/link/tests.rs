@@ -55,12 +55,34 @@ fn shadowsocks_links_come_in_three_forms() {
         name_and_server(&old),
         ("x y".into(), "2001:db8::1 1".into())
     );
-    let plugin = "ss://YWVzLTEyOC1nY206dGVzdA@h.test:1/?plugin=obfs-local%3Bobfs%3Dhttp";
-    assert_eq!(
-        parse(plugin).unwrap_err(),
-        LinkError::NotImplemented("a plugin")
-    );
     assert!(parse("ss://cmM0LW1kNTpwYXNz@h.test:1").is_err());
+}
+
+#[test]
+fn shadowsocks_links_may_have_a_plugin() {
+    let with = |plugin: &str| {
+        let link = format!("ss://YWVzLTEyOC1nY206dGVzdA@h.test:1/?plugin={plugin}");
+        match parse(&link)?.protocol {
+            Protocol::Shadowsocks(options) => Ok(options.plugin),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (disguise, host) = (Disguise::Tls, "a.b".into());
+    let obfs = PluginOptions::Obfs { disguise, host };
+    let link = "obfs-local%3Bobfs%3Dtls%3Bobfs-host%3Da.b";
+    assert_eq!(with(link), Ok(Some(obfs)));
+    let link = "v2ray-plugin%3Btls%3Bhost%3Da.b%3Bpath%3D%2Fp%3Bmux%3D0";
+    let Ok(Some(PluginOptions::V2ray {
+        tls,
+        websocket,
+        mux,
+    })) = with(link)
+    else {
+        panic!("{link}");
+    };
+    assert_eq!((tls.is_some(), &*websocket.path, mux), (true, "/p", false));
+    let refused = LinkError::NotImplemented("its plugin");
+    assert_eq!(with("kcptun"), Err(refused));
 }
 
 #[test]
