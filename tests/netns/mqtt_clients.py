@@ -102,10 +102,20 @@ def websocket():
     return [len(m.payload) for m in client.got]
 
 
+class Speaker(mqtt.Client):
+    """paho forgets at its second attempt to connect that PUBREC came, and publishes anew."""
+
+    def _messages_reconnect_reset_out(self):
+        released = [m for m in self._out_messages.values() if m.state == mqtt.mqtt_ms_resend_pubrel]
+        super()._messages_reconnect_reset_out()
+        for message in released:
+            message.state = mqtt.mqtt_ms_resend_pubrel
+
+
 def crash():
     """Quality two through a broker that is killed again and again; ends when a line is read."""
     listener = mqtt.Client(*CALLBACKS, "crash-listener", protocol=mqtt.MQTTv311, clean_session=False)
-    speaker = mqtt.Client(*CALLBACKS, "crash-speaker", protocol=mqtt.MQTTv311, clean_session=False)
+    speaker = Speaker(*CALLBACKS, "crash-speaker", protocol=mqtt.MQTTv311, clean_session=False)
     got, confirmed, over = [], [], threading.Event()
     listener.on_message = lambda _client, _data, message: got.append(int(message.payload))
     listener.on_connect = lambda client, *_: client.subscribe("crash/#", 2)

@@ -13,11 +13,12 @@ use crate::mqtt::codec::Properties;
 use crate::mqtt::message::Message;
 use crate::mqtt::session::ledger::{Ledger, NextMessage, put, stored};
 use crate::mqtt::session::{Delivery, Session};
-use crate::mqtt::store::frame::Frames;
+use crate::mqtt::store::frame::{self, Frames};
 use crate::mqtt::store::record::{Record, Stored};
 use crate::mqtt::topic::tree::{SessionId, Subscriber};
 use crate::mqtt::topic::{self, Wanted};
 use crate::mqtt::{NEVER, Time};
+use crate::wire::Reader;
 
 /// Retained messages written at a time, about; the rest waits for the next time.
 const RETAINED_BYTES: usize = 64 * 1024;
@@ -191,8 +192,17 @@ impl Broker {
         }
     }
 
-    /// Appends what the log lacks.
+    /// Appends what the log lacks, in one frame: that a message is queued and that its publisher need
+    /// not say it again are true together or not at all.
     pub fn write_journal(&mut self, now: Time, extent: Extent, out: &mut Vec<u8>) {
+        let mut records = Vec::new();
+        self.write_records(now, extent, &mut records);
+        if !records.is_empty() {
+            frame::append(out, &records);
+        }
+    }
+
+    fn write_records(&mut self, now: Time, extent: Extent, out: &mut Vec<u8>) {
         let Some(mut journal) = self.journal.take() else {
             return;
         };
@@ -301,9 +311,15 @@ impl Broker {
         let mut frames = Frames::new(log);
         let mut reading = Reading::default();
         for contents in frames.by_ref() {
-            // One of a later version, perhaps: it is left out.
-            if let Ok(record) = Record::read(contents) {
-                self.apply(now, record, &mut reading);
+            let mut records = Reader::new(contents);
+            while let Ok(length) = records.u32() {
+                let Ok(contents) = records.take(length as usize) else {
+                    break;
+                };
+                // One of a later version, perhaps: it is left out.
+                if let Ok(record) = Record::read(contents) {
+                    self.apply(now, record, &mut reading);
+                }
             }
         }
         let valid = frames.valid;

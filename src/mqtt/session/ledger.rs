@@ -9,7 +9,6 @@ use std::rc::Rc;
 use super::{Delivery, Inflight, Phase, Session};
 use crate::mqtt::codec::Qos;
 use crate::mqtt::message::Message;
-use crate::mqtt::store::frame;
 use crate::mqtt::store::record::{Record, Stored};
 use crate::mqtt::{NEVER, Time};
 
@@ -48,9 +47,16 @@ pub fn stored<'a>(message: &'a Message, unix: &dyn Fn(Time) -> u64) -> Stored<'a
     }
 }
 
-/// Appends a record in its frame.
+/// Appends a record behind its length.
 pub fn put(out: &mut Vec<u8>, record: &Record<'_>) {
-    frame::append(out, |out| record.write(out));
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    record.write(out);
+    // Records are made of packets, which are shorter than that.
+    let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
+    if let Some(place) = out.get_mut(start..start + 4) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
 }
 
 impl Ledger {

@@ -62,7 +62,6 @@ impl Log {
     /// What the system says.
     pub fn keep(&mut self, valid: usize) -> io::Result<()> {
         self.bytes = (HEADER.len() + valid) as u64;
-        self.bytes_at_start = self.bytes;
         self.file.set_len(self.bytes)
     }
 

@@ -44,22 +44,15 @@ fn checksum(parts: &[&[u8]]) -> u32 {
     })
 }
 
-/// Appends a frame whose contents `write` appends.
-pub fn append(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    out.extend_from_slice(&[0; OVERHEAD]);
-    write(out);
-    let contents = out.get(start + OVERHEAD..).unwrap_or_default();
-    // Contents are made of packets, which are shorter than that.
+/// Appends a frame.
+pub fn append(out: &mut Vec<u8>, contents: &[u8]) {
+    // All that the broker holds is less.
     let length = u32::try_from(contents.len())
         .unwrap_or(u32::MAX)
         .to_be_bytes();
-    let sum = checksum(&[&length, contents]).to_be_bytes();
-    if let Some(place) = out.get_mut(start..start + OVERHEAD) {
-        let (first, second) = place.split_at_mut(4);
-        first.copy_from_slice(&length);
-        second.copy_from_slice(&sum);
-    }
+    out.extend(length);
+    out.extend(checksum(&[&length, contents]).to_be_bytes());
+    out.extend_from_slice(contents);
 }
 
 /// The frames of a log behind its header.
@@ -117,7 +110,7 @@ mod tests {
             let mut log = Vec::new();
             let mut ends = vec![0];
             for one in &contents {
-                append(&mut log, |out| out.extend(one));
+                append(&mut log, one);
                 ends.push(log.len());
             }
             let mut frames = Frames::new(&log);
