@@ -105,6 +105,27 @@ fn run(program: &Program, payload: &[u8]) {
     }
 }
 
+/// Equal but for the last digits of numbers: the reference reads those imprecisely on purpose.
+fn same(one: &serde_json::Value, other: &serde_json::Value) -> bool {
+    use serde_json::Value::{Array, Number, Object};
+    match (one, other) {
+        (Number(one), Number(other)) => {
+            let (one, other) = (one.as_f64().unwrap(), other.as_f64().unwrap());
+            (one - other).abs() <= one.abs() * 1e-15
+        }
+        (Array(one), Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Object(one), Object(other)) => {
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .all(|(key, value)| other.get(key).is_some_and(|other| same(value, other)))
+        }
+        (one, other) => one == other,
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -179,7 +200,7 @@ proptest! {
             prop_assert_eq!(parse_json(&out), Ok(value.clone()));
             let reference: serde_json::Value = serde_json::from_str(&text).unwrap();
             let ours: serde_json::Value = serde_json::from_slice(&out).unwrap();
-            prop_assert_eq!(reference, ours);
+            prop_assert!(same(&reference, &ours), "{reference} {ours}");
         } else if !text.contains("\\u") {
             prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_err());
         }
