@@ -72,7 +72,11 @@ fn user_and_password(item: &Cursor<'_>) -> Result<Credentials, ConfigError> {
     }
 }
 
-fn listener(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<ListenerOptions, ConfigError> {
+/// One entry of `listeners:`.
+pub(super) fn listener(
+    item: &Cursor<'_>,
+    warnings: &mut Warnings,
+) -> Result<ListenerOptions, ConfigError> {
     let item = &item.weak();
     let mut section = item.section()?;
     let name = section.require("name")?.text()?.into();

@@ -37,14 +37,16 @@ mod tests;
 mod transparent;
 mod transport;
 mod validate;
+mod xray;
 mod yaml;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::controllers::options::Options as ControllerOptions;
+use crate::controllers::xray::options::Options as XrayOptions;
 use crate::dns::options::Options as DnsOptions;
-use crate::inbound::options::Options as InboundOptions;
+use crate::inbound::options::{ListenerOptions, Options as InboundOptions};
 use crate::mqtt::options::Options as MqttOptions;
 use crate::netfilter::options::Options as TransparentOptions;
 use crate::outbound::options::{GroupOptions, ProxyOptions};
@@ -68,7 +70,6 @@ pub use validate::BUILTIN_NAMES;
 /// Keys of the top level that mihomo or the contract knows and headgate does not serve yet.
 const OTHER_KEYS: &[&str] = &[
     "management",
-    "xray-api",
     "tun",
     "tunnels",
     "ntp",
@@ -124,6 +125,8 @@ pub struct Config {
     pub controller: ControllerOptions,
     /// `mqtt:`.
     pub mqtt: MqttOptions,
+    /// `xray-api:`; none: it is off.
+    pub xray: Option<XrayOptions>,
 }
 
 impl Config {
@@ -160,8 +163,26 @@ impl Config {
         Some(lines.collect())
     }
 
+    /// Decodes one entry of `proxies:`, alone. What has no effect in it is passed over.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn proxy(text: &str) -> Result<ProxyOptions, ConfigError> {
+        let tree = Tree::parse(text)?;
+        proxies::decode(&Cursor::root(&tree), &mut Warnings::default())
+    }
+
+    /// Decodes one entry of `listeners:`, alone. What has no effect in it is passed over.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn listener(text: &str) -> Result<ListenerOptions, ConfigError> {
+        let tree = Tree::parse(text)?;
+        inbound::listener(&Cursor::root(&tree), &mut Warnings::default())
+    }
+
     /// What runs when there is no file (contract): a mixed proxy, the Clash controller, the
-    /// MQTT broker and its management on the loopback, everything DIRECT. Secrets are still missing: the
+    /// MQTT broker, its management and the Xray API on the loopback, everything DIRECT. Secrets are still missing: the
     /// caller must make them before it listens.
     #[must_use]
     pub fn builtin() -> Self {
@@ -189,6 +210,7 @@ impl Config {
                 ..ControllerOptions::default()
             },
             mqtt: mqtt::builtin(),
+            xray: Some(xray::builtin()),
         }
     }
 
@@ -238,6 +260,7 @@ impl Config {
                 ..controller::decode(section, warnings)?
             },
             mqtt,
+            xray: xray::decode(section, warnings)?,
             dns,
         };
         Ok((config, groups))

@@ -5,6 +5,7 @@
 //! the program: they read the tunnel, and everything else goes through [`Control`], which the
 //! daemon implements.
 
+pub mod change;
 pub mod clash;
 pub mod emqx;
 pub mod gate;
@@ -12,13 +13,18 @@ pub mod http;
 pub mod options;
 #[cfg(test)]
 mod tests;
+pub mod xray;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use change::{Change, ChangeError};
+
+use crate::inbound::options::Options as InboundOptions;
 use crate::mqtt::remote::Remote;
 use crate::outbound::{BoxFuture, Outbound};
+use crate::outbound::options::ProxyOptions;
 use crate::platform::logger::{Level, Logger};
 use crate::prefix::Prefix;
 use crate::provider::Provider as _;
@@ -30,6 +36,9 @@ use crate::tunnel::routing::Mode;
 
 /// A cause that is shown to the client as its text; the text holds no secret and no file content.
 pub type Cause = Box<dyn Error + Send + Sync>;
+
+/// What reads the proxies where they are kept.
+pub type Look = Box<dyn FnOnce(&[ProxyOptions]) + Send>;
 
 /// The door from the controllers to the program, and the only one.
 ///
@@ -62,6 +71,21 @@ pub trait Control: Send + Sync {
 
     /// The running general settings.
     fn general(&self) -> General;
+
+    /// The listeners that were asked for, those that failed included.
+    fn inbounds(&self) -> Arc<InboundOptions>;
+
+    /// Shows `look` the proxies of the moment.
+    ///
+    /// # Errors
+    /// They could not be shown; the daemon may be stopping.
+    fn look_at_proxies(&self, look: Look) -> Result<(), Cause>;
+
+    /// Changes listeners, users or proxies.
+    ///
+    /// # Errors
+    /// Why not; nothing is changed then.
+    fn change(&self, change: Change) -> Result<(), ChangeError>;
 
     /// Changes general settings until the next reload. A port that cannot be bound is logged, not an
     /// error: the next [`Control::general`] shows it as 0.

@@ -14,8 +14,9 @@ use super::providers::Providers;
 use super::state::{self, Selected};
 use super::storage;
 use super::workers::Workers;
+use crate::controllers::change::{Change, ChangeError};
 use crate::controllers::{
-    Cause, Control, DnsAnswer, DnsQueryError, DnsRecord, General, Patch, ReloadSource,
+    Cause, Control, DnsAnswer, DnsQueryError, DnsRecord, General, Look, Patch, ReloadSource,
 };
 use crate::dns::current::Current;
 use crate::dns::message::build::Transport;
@@ -23,6 +24,7 @@ use crate::dns::message::record::{Answer, Section};
 use crate::dns::message::text;
 use crate::dns::message::{Question, flags};
 use crate::dns::resolver::Manner;
+use crate::inbound::options::Options as InboundOptions;
 use crate::mqtt::remote::Remote;
 use crate::outbound::{BoxFuture, Outbound};
 use crate::platform::logger::Logger;
@@ -47,6 +49,10 @@ pub enum Request {
     Patch(Box<Patch>, SyncSender<Result<(), Failure>>),
     /// Build proxies and groups over the nodes that providers have now.
     Nodes(SyncSender<Result<(), Failure>>),
+    /// Change listeners, users or proxies.
+    Change(Box<Change>, SyncSender<Result<(), ChangeError>>),
+    /// Show the proxies.
+    Look(Look, SyncSender<Result<(), Failure>>),
     /// Stop, and run anew.
     Restart,
 }
@@ -59,6 +65,8 @@ pub struct Door {
     pub file: PathBuf,
     /// Snapshot, written by the supervisor.
     pub general: Arc<RwLock<General>>,
+    /// Snapshot, written by the supervisor.
+    pub inbounds: RwLock<Arc<InboundOptions>>,
     pub dns: Arc<Current>,
     pub offload: Arc<Offload>,
     pub providers: Arc<Providers>,
@@ -75,18 +83,19 @@ pub struct Door {
 }
 
 impl Door {
-    fn ask(
+    fn ask<E: From<Cause>>(
         &self,
-        request: impl FnOnce(SyncSender<Result<(), Failure>>) -> Request,
-    ) -> Result<(), Cause> {
+        request: impl FnOnce(SyncSender<Result<(), E>>) -> Request,
+    ) -> Result<(), E> {
         let (reply, answer) = sync_channel(1);
+        let refused = |why: &str| E::from(Cause::from(why));
         self.requests
             .try_send(request(reply))
-            .map_err(|_| "too many changes at once")?;
+            .map_err(|_| refused("too many changes at once"))?;
         match answer.recv_timeout(PATIENCE) {
             Ok(done) => done,
-            Err(RecvTimeoutError::Timeout) => Err("the change takes long; it goes on".into()),
-            Err(RecvTimeoutError::Disconnected) => Err("the daemon is stopping".into()),
+            Err(RecvTimeoutError::Timeout) => Err(refused("the change takes long; it goes on")),
+            Err(RecvTimeoutError::Disconnected) => Err(refused("the daemon is stopping")),
         }
     }
 }
@@ -117,6 +126,18 @@ impl Control for Door {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn inbounds(&self) -> Arc<InboundOptions> {
+        Arc::clone(&self.inbounds.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn look_at_proxies(&self, look: Look) -> Result<(), Cause> {
+        self.ask(|reply| Request::Look(look, reply))
+    }
+
+    fn change(&self, change: Change) -> Result<(), ChangeError> {
+        self.ask(|reply| Request::Change(Box::new(change), reply))
     }
 
     fn patch(&self, patch: Patch) -> Result<(), Cause> {

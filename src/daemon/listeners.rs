@@ -16,7 +16,7 @@ use crate::dns::listener::{serve_tcp, serve_udp};
 use crate::inbound::Port;
 use crate::inbound::listen::{Listener, Service, Sharing};
 use crate::inbound::mixed::Proxy;
-use crate::inbound::options::{ListenerKind, Options};
+use crate::inbound::options::{ListenerKind, ListenerOptions, Options};
 use crate::inbound::server;
 use crate::inbound::transparent::{Capture, DatagramListener, RawReplies, StreamListener};
 use crate::metadata::InboundType;
@@ -128,6 +128,26 @@ impl Listeners {
             }
         }
         failed
+    }
+
+    /// Has the users that `options` give the listener of that name log in there from now on, without
+    /// touching who is in.
+    pub fn admit(&mut self, options: &Options, name: &str) {
+        let named = |listener: &&ListenerOptions| *listener.name == *name;
+        let Some(wanted) = options.listeners.iter().find(named) else {
+            return;
+        };
+        let mut own = self.options.listeners.iter_mut();
+        if let Some(known) = own.find(|listener| *listener.name == *name) {
+            known.users.clone_from(&wanted.users);
+        }
+        let mut served = self.served.iter();
+        if let Some(served) = served.find(|served| *served.port.name == *name) {
+            served
+                .port
+                .access
+                .admit(wanted.users.as_deref().unwrap_or_default());
+        }
     }
 
     /// The port that is served under a built-in name; 0 when none is.

@@ -20,6 +20,7 @@ mod geodata;
 mod kernel;
 mod listeners;
 mod offload;
+mod overlay;
 mod providers;
 mod restart;
 mod state;

@@ -1,11 +1,11 @@
 //! Who may use a proxy port: source prefixes and credentials.
 //!
-//! Snapshot: made from the configuration, never changed. Credentials are kept as digests and
+//! Made from the configuration; only who the users are may change while it is in use. Credentials are kept as digests and
 //! compared all of them, each in constant time, so that the time an answer takes tells neither
 //! how much of a password was right nor whose it is.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use subtle::ConstantTimeEq;
@@ -16,7 +16,8 @@ use crate::prefix::Prefix;
 /// The access rules of one listener.
 #[derive(Default)]
 pub struct Access {
-    users: Vec<User>,
+    /// Snapshot: swapped whole when somebody is added or removed.
+    users: RwLock<Arc<[User]>>,
     open_to: Vec<Prefix>,
     allowed: Vec<Prefix>,
     disallowed: Vec<Prefix>,
@@ -31,12 +32,8 @@ impl Access {
     /// `users` may log in (none: nobody has to), sources in `skip_auth` need not.
     #[must_use]
     pub fn new(users: &[Credentials], skip_auth: &[Prefix]) -> Self {
-        let user = |user: &Credentials| User {
-            name: (&*user.username).into(),
-            digest: digest(user.username.as_bytes(), user.password.as_bytes()),
-        };
         Self {
-            users: users.iter().map(user).collect(),
+            users: RwLock::new(users.iter().map(User::new).collect()),
             open_to: skip_auth.to_vec(),
             ..Self::default()
         }
@@ -52,6 +49,16 @@ impl Access {
         }
     }
 
+    /// Has `users` log in from now on; who is in stays in.
+    pub fn admit(&self, users: &[Credentials]) {
+        let users = users.iter().map(User::new).collect();
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = users;
+    }
+
+    fn users(&self) -> Arc<[User]> {
+        Arc::clone(&self.users.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Whether `source` may connect at all. Denial wins.
     #[must_use]
     pub fn admits(&self, source: IpAddr) -> bool {
@@ -62,7 +69,7 @@ impl Access {
     /// Whether `source` must log in.
     #[must_use]
     pub fn needs_login(&self, source: IpAddr) -> bool {
-        !self.users.is_empty() && !contains(&self.open_to, source)
+        !self.users().is_empty() && !contains(&self.open_to, source)
     }
 
     /// The user of these credentials.
@@ -70,12 +77,21 @@ impl Access {
     pub fn login(&self, username: &[u8], password: &[u8]) -> Option<Arc<str>> {
         let given = digest(username, password);
         let mut found = None;
-        for user in &self.users {
+        for user in &*self.users() {
             if bool::from(user.digest.ct_eq(&given)) {
-                found = Some(&user.name);
+                found = Some(Arc::clone(&user.name));
             }
         }
-        found.map(Arc::clone)
+        found
+    }
+}
+
+impl User {
+    fn new(user: &Credentials) -> Self {
+        Self {
+            name: (&*user.username).into(),
+            digest: digest(user.username.as_bytes(), user.password.as_bytes()),
+        }
     }
 }
 

@@ -333,6 +333,20 @@ impl Protocol {
         }
     }
 
+    /// The server that it needs; none for what leaves by itself.
+    #[must_use]
+    pub fn server(&self) -> Option<&ServerAddress> {
+        Some(match self {
+            Self::Direct | Self::Reject => return None,
+            Self::Http(options) => &options.server,
+            Self::Socks5(options) => &options.server,
+            Self::Shadowsocks(options) => &options.server,
+            Self::Trojan(options) => &options.server,
+            Self::Vmess(options) => &options.server,
+            Self::Vless(options) => &options.server,
+        })
+    }
+
     /// What an outbound of it is.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -178,7 +178,9 @@ impl Registry {
             if !registry.insert_with(outbound, earlier(&proxy.name)) {
                 return Err(RegistryError::DuplicateName(proxy.name.clone()));
             }
-            registry.servers.extend(server_host(&proxy.protocol));
+            registry
+                .servers
+                .extend(proxy.protocol.server().map(|server| server.host.clone()));
         }
         let of_file = late.len();
         for provider in providers {
@@ -562,18 +564,6 @@ fn build_proxy(
             Arc::new(vless::outbound(node, options).map_err(|e| wrong(ProtocolError::Vmess(e)))?)
         }
     })
-}
-
-fn server_host(protocol: &Protocol) -> Option<Box<str>> {
-    match protocol {
-        Protocol::Direct | Protocol::Reject => None,
-        Protocol::Http(options) => Some(options.server.host.clone()),
-        Protocol::Socks5(options) => Some(options.server.host.clone()),
-        Protocol::Shadowsocks(options) => Some(options.server.host.clone()),
-        Protocol::Trojan(options) => Some(options.server.host.clone()),
-        Protocol::Vmess(options) => Some(options.server.host.clone()),
-        Protocol::Vless(options) => Some(options.server.host.clone()),
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use futures_util::task::AtomicWaker;
 use crate::metadata::Metadata;
 use crate::platform::counter::Counter;
 
+use super::ledger::{Counted, Direction, Ledger, Name};
+
 /// One live flow.
 pub struct Connection {
     /// Unique while the process lives; shown as a UUID.
@@ -74,6 +76,8 @@ pub struct Connections {
 struct Table {
     next_id: u64,
     by_id: HashMap<u64, Arc<Connection>>,
+    /// Kept while somebody reads counters by name.
+    ledger: Option<Ledger>,
 }
 
 impl Connections {
@@ -100,6 +104,9 @@ impl Connections {
             waker: AtomicWaker::new(),
         });
         table.by_id.insert(connection.id, Arc::clone(&connection));
+        if let Some(ledger) = &mut table.ledger {
+            ledger.begin(&connection);
+        }
         drop(table);
         if let Some(observer) = self.observer() {
             observer.opened(&connection);
@@ -127,6 +134,9 @@ impl Connections {
     pub fn remove(&self, id: u64) {
         let mut table = self.table();
         let ended = table.by_id.remove(&id);
+        if let (Some(connection), Some(ledger)) = (&ended, &mut table.ledger) {
+            ledger.end(connection);
+        }
         // A burst of flows must not pin its table for ever.
         if table.by_id.capacity() > 1024 && table.by_id.len() * 8 < table.by_id.capacity() {
             table.by_id.shrink_to_fit();
@@ -188,7 +198,115 @@ impl Connections {
         (self.upload_total.get(), self.download_total.get())
     }
 
+    /// Has sums by listener, outbound and user kept from now on, or forgets them.
+    pub fn keep_ledger(&self, keep: bool) {
+        let mut table = self.table();
+        if keep {
+            table.ledger.get_or_insert_default();
+        } else {
+            table.ledger = None;
+        }
+    }
+
+    /// The sums that `wanted` says, each since its last reset; with `reset` they count anew from
+    /// here. Those `known` exist though nothing went through them yet. None when no ledger is kept.
+    pub fn counted(
+        &self,
+        known: impl IntoIterator<Item = Name>,
+        reset: bool,
+        wanted: &dyn Fn(&Name, Direction) -> bool,
+    ) -> Vec<Counted> {
+        let mut table = self.table();
+        let Table { by_id, ledger, .. } = &mut *table;
+        ledger.as_mut().map_or_else(Vec::new, |ledger| {
+            ledger.read(known, by_id.values(), reset, wanted)
+        })
+    }
+
+    /// Whether a flow of that name was ever seen since the ledger is kept.
+    #[must_use]
+    pub fn has_account(&self, name: &Name) -> bool {
+        let table = self.table();
+        table.ledger.as_ref().is_some_and(|ledger| ledger.has(name))
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Endpoint, InboundType, Network};
+    use crate::tunnel::ledger::Party;
+
+    fn open(connections: &Connections, user: Option<&str>) -> Arc<Connection> {
+        let mut metadata = Metadata::new(
+            Network::Tcp,
+            InboundType::Socks5,
+            &"in".into(),
+            "192.168.1.5:40000".parse().unwrap(),
+            Endpoint::parse("example.org:443").unwrap(),
+        );
+        metadata.inbound_user = user.map(Arc::from);
+        connections.open(
+            metadata,
+            vec!["node".into(), "group".into()],
+            None,
+            Duration::ZERO,
+        )
+    }
+
+    #[track_caller]
+    fn check(connections: &Connections, party: Party, name: &str, reset: bool, want: [u64; 2]) {
+        let wanted = (party, Arc::from(name));
+        let counted = connections.counted(None, reset, &|name, _| *name == wanted);
+        let bytes: Vec<u64> = counted.iter().map(|counted| counted.bytes).collect();
+        assert_eq!(bytes, want);
+    }
+
+    #[test]
+    fn sums_hold_live_and_ended_flows_once() {
+        let connections = Connections::default();
+        connections.keep_ledger(true);
+        let (first, second) = (open(&connections, Some("ann")), open(&connections, None));
+        connections.count_upload(&first, 5);
+        connections.count_download(&second, 7);
+        check(&connections, Party::Inbound, "in", false, [5, 7]);
+        connections.remove(first.id);
+        check(&connections, Party::Inbound, "in", false, [5, 7]);
+        check(&connections, Party::Outbound, "node", false, [5, 7]);
+        check(&connections, Party::User, "ann", false, [5, 0]);
+        assert!(!connections.has_account(&(Party::Outbound, "group".into())));
+    }
+
+    #[test]
+    fn a_reset_counts_anew_also_within_a_live_flow() {
+        let connections = Connections::default();
+        connections.keep_ledger(true);
+        let flow = open(&connections, Some("ann"));
+        connections.count_upload(&flow, 5);
+        check(&connections, Party::User, "ann", true, [5, 0]);
+        connections.count_upload(&flow, 2);
+        check(&connections, Party::User, "ann", false, [2, 0]);
+        connections.remove(flow.id);
+        check(&connections, Party::User, "ann", true, [2, 0]);
+        check(&connections, Party::User, "ann", false, [0, 0]);
+        check(&connections, Party::Inbound, "in", false, [7, 0]);
+    }
+
+    #[test]
+    fn nothing_is_kept_unless_asked_for() {
+        let connections = Connections::default();
+        let flow = open(&connections, Some("ann"));
+        connections.count_upload(&flow, 5);
+        connections.remove(flow.id);
+        assert!(connections.counted(None, false, &|_, _| true).is_empty());
+        connections.keep_ledger(true);
+        let known = [(Party::Inbound, Arc::from("in"))];
+        let zero = connections.counted(known, false, &|_, _| true);
+        assert_eq!(zero.iter().map(|counted| counted.bytes).sum::<u64>(), 0);
+        assert_eq!(zero.len(), 2);
     }
 }

@@ -7,6 +7,7 @@ pub mod connections;
 pub mod dispatch;
 pub mod explain;
 pub mod flow;
+pub mod ledger;
 pub mod names;
 pub mod prefixed;
 pub mod relay;

@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::tungstenite::Message;
 
+use super::change::{Change, ChangeError};
 use super::gate::Gate;
 use super::options::Options;
 use super::{
@@ -93,7 +94,7 @@ impl Outbound for TestOutbound {
     }
 }
 
-struct TestControl {
+pub(super) struct TestControl {
     tunnel: Arc<Tunnel>,
     directory: PathBuf,
     config_file: PathBuf,
@@ -107,6 +108,32 @@ struct TestControl {
 }
 
 impl TestControl {
+    pub(super) fn new(outbounds: Registry, directory: PathBuf) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        Self {
+            tunnel: Tunnel::new(
+                Routing {
+                    rules: Arc::new(Rules::compile(Vec::new())),
+                    outbounds: Arc::new(outbounds),
+                    mode: Mode::Rule,
+                    sniffer: Arc::default(),
+                    find_process: true,
+                    tally: Arc::default(),
+                },
+                Arc::new(NoNames),
+                Arc::new(NoDevices),
+            ),
+            config_file: directory.join("config.yaml"),
+            directory,
+            calls: Mutex::default(),
+            broker: Remote::default(),
+            dns_answers: Mutex::new(Some(sender)),
+            dns_wait: Mutex::new(receiver),
+            safe_paths: Vec::new(),
+            stored: Mutex::default(),
+        }
+    }
+
     fn note(&self, call: String) {
         self.calls.lock().unwrap().push(call);
     }
@@ -144,6 +171,22 @@ impl Control for TestControl {
             lan_allowed_ips: vec!["10.0.0.1/8".parse().unwrap()],
             ..General::default()
         }
+    }
+
+    fn inbounds(&self) -> Arc<crate::inbound::options::Options> {
+        Arc::new(crate::inbound::options::Options {
+            mixed_port: 7890,
+            ..Default::default()
+        })
+    }
+
+    fn look_at_proxies(&self, look: super::Look) -> Result<(), Cause> {
+        look(&[]);
+        Ok(())
+    }
+
+    fn change(&self, _: Change) -> Result<(), ChangeError> {
+        Err(ChangeError::NoUsers)
     }
 
     fn patch(&self, patch: Patch) -> Result<(), Cause> {
@@ -284,29 +327,9 @@ impl Rig {
         let directory = std::env::temp_dir().join(&name);
         std::fs::create_dir(&directory).unwrap();
         let safe = directory.join("../").join(format!("{name}-safe"));
-        let (sender, receiver) = mpsc::channel();
-        let control = Arc::new(TestControl {
-            tunnel: Tunnel::new(
-                Routing {
-                    rules: Arc::new(Rules::compile(Vec::new())),
-                    outbounds: Arc::new(outbounds),
-                    mode: Mode::Rule,
-                    sniffer: Arc::default(),
-                    find_process: true,
-                    tally: Arc::default(),
-                },
-                Arc::new(NoNames),
-                Arc::new(NoDevices),
-            ),
-            config_file: directory.join("config.yaml"),
-            directory,
-            calls: Mutex::default(),
-            broker: Remote::default(),
-            dns_answers: Mutex::new(Some(sender)),
-            dns_wait: Mutex::new(receiver),
-            safe_paths: vec![safe],
-            stored: Mutex::default(),
-        });
+        let mut control = TestControl::new(outbounds, directory);
+        control.safe_paths = vec![safe];
+        let control = Arc::new(control);
         let options = Options {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             ..options
@@ -361,7 +384,7 @@ fn status(head: &str) -> u16 {
     head.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-fn run(test: impl Future<Output = ()>) {
+pub(super) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

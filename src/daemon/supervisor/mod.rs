@@ -6,11 +6,12 @@
 //! `patch` are its larger acts.
 
 mod capture;
+mod changes;
 mod patch;
 mod reload;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,13 +27,14 @@ use super::control::{self, Door, Request};
 use super::kernel::{self, Kernel};
 use super::listeners::Listeners;
 use super::offload::Offload;
+use super::overlay::Overlay;
 use super::providers::Providers;
 use super::restart::{End, Program};
 use super::state;
 use super::workers::Workers;
 use crate::config::Config;
 use crate::controllers::gate::{Gate, StartError};
-use crate::controllers::{self, Control, ReloadSource};
+use crate::controllers::{self, Control, ReloadSource, xray};
 use crate::dns::current::Current;
 use crate::mqtt;
 use crate::netfilter::apply;
@@ -141,6 +143,7 @@ struct Instance {
     checks: Checks,
     /// The broker, and what its rules do to the router.
     mqtt: Option<(mqtt::handle::Handle, Acts)>,
+    xray: Xray,
     _devices: Option<Arc<Neighbours>>,
 }
 
@@ -158,15 +161,7 @@ impl Instance {
         let tunnel_known = Arc::new(OnceLock::new());
         let offload = Arc::new(Offload::new(Arc::clone(&tunnel_known), Arc::clone(&kernel)));
         let selected = kept_choices(&config, &directory);
-        let mut tables = DnsTables::default();
-        let ties = DnsTies {
-            directory: &directory,
-            own_mark: mark,
-            tunnel: &tunnel_known,
-            offload: &offload,
-        };
-        let server = build::dns_server(&config, &mut tables, &ties)?;
-        let dns = Arc::new(Current::new(server));
+        let (tables, dns) = resolving(&config, &directory, mark, &tunnel_known, &offload)?;
         let loaded = Providers::load(&config, &directory, &loaded.origin).await?;
         let (nodes, resolver) = (loaded.nodes(), dns.clone());
         let routing = build::routing(&mut config, &nodes, resolver, mark, &selected, None)?;
@@ -185,6 +180,7 @@ impl Instance {
             directory: directory.clone(),
             file: file.clone(),
             general: Arc::default(),
+            inbounds: RwLock::default(),
             dns: Arc::clone(&dns),
             offload: Arc::clone(&offload),
             providers: Arc::clone(&providers),
@@ -216,6 +212,7 @@ impl Instance {
             gate_options: controllers::options::Options::default(),
             checks: Checks::default(),
             mqtt: None,
+            xray: Xray::default(),
             _devices: devices,
         };
         instance.open().await?;
@@ -252,6 +249,7 @@ impl Instance {
             let started = started.map_err(|(at, error)| format!("{at}: {error}"))?;
             self.mqtt = Some((started, self.install_rules()?));
         }
+        self.serve_xray()?;
         if let Some(place) = place {
             self.capture(place, tproxy).await?;
         }
@@ -314,6 +312,13 @@ impl Instance {
                 Event::Request(Request::Nodes(reply)) => {
                     let _gone = reply.send(self.rebuild_outbounds());
                 }
+                Event::Request(Request::Change(change, reply)) => {
+                    let _gone = reply.send(self.change(*change));
+                }
+                Event::Request(Request::Look(look, reply)) => {
+                    look(&self.config.proxies);
+                    let _gone = reply.send(Ok(()));
+                }
                 Event::Request(Request::Patch(patch, reply)) => {
                     let _gone = reply.send(self.patch(*patch));
                 }
@@ -362,6 +367,7 @@ impl Instance {
         self.checks.stop();
         self.gate = None;
         self.mqtt = None;
+        self.xray.server = None;
         self.listeners
             .follow(&crate::inbound::options::Options::default(), false);
         if let Err(error) = self.listeners.serve_dns(None) {
@@ -397,6 +403,32 @@ enum Event {
     Sets,
     Nodes,
     Request(Request),
+}
+
+/// The Xray API, and what was changed by it.
+#[derive(Default)]
+struct Xray {
+    server: Option<xray::server::Server>,
+    overlay: Overlay,
+}
+
+/// The DNS server of the first configuration, with its tables.
+fn resolving(
+    config: &Config,
+    directory: &Path,
+    own_mark: u32,
+    tunnel: &Arc<OnceLock<std::sync::Weak<Tunnel>>>,
+    offload: &Arc<Offload>,
+) -> Result<(DnsTables, Arc<Current>), Failure> {
+    let mut tables = DnsTables::default();
+    let ties = DnsTies {
+        directory,
+        own_mark,
+        tunnel,
+        offload,
+    };
+    let server = build::dns_server(config, &mut tables, &ties)?;
+    Ok((tables, Arc::new(Current::new(server))))
 }
 
 /// Who knows the devices: the neighbour table, where the kernel lets us watch it, and the leases.

@@ -68,7 +68,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Writes the snapshot that `GET /configs` shows.
+    /// Writes the snapshots that controllers read.
     pub(super) fn show_general(&self) {
         let (inbound, general) = (&self.config.inbound, &self.config.general);
         let shown = General {
@@ -110,5 +110,10 @@ impl Instance {
             .general
             .write()
             .unwrap_or_else(PoisonError::into_inner) = shown;
+        *self
+            .door
+            .inbounds
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(self.config.inbound.clone());
     }
 }

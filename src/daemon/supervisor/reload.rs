@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError};
 
 use super::{Instance, level};
 use crate::config::Config;
-use crate::controllers::ReloadSource;
 use crate::controllers::options::{Application, Management};
+use crate::controllers::{Control, ReloadSource, xray};
 use crate::daemon::build::{self, DnsTies};
 use crate::daemon::providers::Providers;
 use crate::daemon::{Failure, command, state};
@@ -39,6 +39,7 @@ impl Instance {
             log::warn!("{}:{warning}", loaded.origin);
         }
         let mut config = loaded.config;
+        self.xray.overlay.apply(&mut config);
         settle(&mut config, &self.directory)?;
         let mark = mark_of(&config);
         let selected = self.choices();
@@ -78,6 +79,9 @@ impl Instance {
             log::error!("{error}");
         }
         self.follow_mqtt();
+        if let Err(error) = self.serve_xray() {
+            log::error!("{error}");
+        }
         self.follow_transparent(&old).await;
         self.offload.forget();
         self.show_general();
@@ -135,6 +139,25 @@ impl Instance {
         {
             log::error!("{address}: {error}");
         }
+    }
+
+    /// Serves the Xray API as the configuration says, and keeps its counters while it does.
+    pub(super) fn serve_xray(&mut self) -> Result<(), Failure> {
+        let options = self.config.xray.as_ref();
+        if let (Some(running), Some(options)) = (&self.xray.server, options)
+            && running.follows(options)
+        {
+            return Ok(());
+        }
+        self.xray.server = None;
+        self.tunnel.connections().keep_ledger(options.is_some());
+        if let Some(options) = options {
+            let control = Arc::clone(&self.door) as Arc<dyn Control>;
+            let started = xray::server::Server::start(options, control);
+            let failed = |error| format!("xray-api: {}: {error}", options.listen);
+            self.xray.server = Some(started.map_err(failed)?);
+        }
+        Ok(())
     }
 
     /// Starts, changes or stops the broker; what cannot be done leaves it as it is.

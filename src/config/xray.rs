@@ -1,0 +1,54 @@
+//! `xray-api:` (contract): where the Xray gRPC API listens, and what it serves.
+//!
+//! Xray's protocol knows no authentication, so other machines reach it with a secret only.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::controller::socket_address;
+use super::error::{ConfigError, Reason, Warnings};
+use super::section::Section;
+use crate::controllers::xray::Service;
+use crate::controllers::xray::options::Options;
+
+/// What runs without a file, and when `listen` is absent.
+pub(super) fn builtin() -> Options {
+    Options {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 10085)),
+        services: Service::ALL.iter().map(|&(_, service)| service).collect(),
+        secret: "".into(),
+    }
+}
+
+/// Takes `xray-api`; without it there is no such API.
+pub(super) fn decode(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<Option<Options>, ConfigError> {
+    let Some(at) = section.take("xray-api") else {
+        return Ok(None);
+    };
+    let mut section = at.section()?;
+    let mut options = builtin();
+    options.secret = section.text("secret")?.unwrap_or_default();
+    if let Some(listen) = section.take("listen") {
+        options.listen = socket_address(&listen)?;
+        if options.secret.is_empty() && !options.listen.ip().to_canonical().is_loopback() {
+            return Err(listen.fail(Reason::OpenController));
+        }
+    }
+    let named = section.list("services", |item| item.parse(SERVICES, service))?;
+    if !named.is_empty() {
+        options.services.retain(|service| named.contains(service));
+    }
+    section.finish(warnings);
+    Ok(Some(options))
+}
+
+const SERVICES: &str = "HandlerService, LoggerService, StatsService or ReflectionService";
+
+/// In any case, as Xray takes it.
+fn service(text: &str) -> Option<Service> {
+    let named = Service::ALL.iter();
+    let mut named = named.filter(|(name, _)| name.eq_ignore_ascii_case(text));
+    named.next().map(|&(_, service)| service)
+}

@@ -1,0 +1,268 @@
+"""The Xray gRPC API over a live LAN: grpcio by reflection, and xtlsapi, which knows Xray alone."""
+
+import base64
+import json
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+from lab import DIRECT, HEADGATE, ROUTER_LAN, SOCKS5, LabTest, config, wait_for
+
+CLIENT = str(pathlib.Path(__file__).with_name("xray_client.py"))
+
+XRAY = f"""
+listeners:
+  - {{name: members, type: socks, listen: {ROUTER_LAN}, port: 1081, users: [{{username: ann, password: a}}, {{username: bob, password: b}}]}}
+xray-api:
+  listen: 127.0.0.1:10085
+"""
+
+STATS = "xray.app.stats.command.StatsService"
+NOT_FOUND, UNIMPLEMENTED = 5, 12
+
+
+class XrayTest(LabTest):
+    """A daemon with the API and a Python that calls it."""
+
+    CONFIG_TEXT = config() + XRAY
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.client = cls.lab.spawn("gw", sys.executable, CLIENT, "127.0.0.1", "10085", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert cls.client.stdout.readline() == "ready\n"
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.client.stdin.close()
+        cls.client.wait(timeout=10)
+        super().tearDownClass()
+
+    def ask(self, **command):
+        self.client.stdin.write(json.dumps(command) + "\n")
+        self.client.stdin.flush()
+        answer = json.loads(self.client.stdout.readline())
+        self.assertNotIn("exception", answer)
+        return answer
+
+    def call(self, service, method, **request):
+        """The response of a call that succeeds."""
+        answer = self.ask(call=f"{service}/{method}", request=request)
+        self.assertEqual(answer["code"], 0, answer)
+        return answer["response"]
+
+    def fails(self, code, end, service, method, **request):
+        answer = self.ask(call=f"{service}/{method}", request=request)
+        self.assertEqual(answer["code"], code, answer)
+        self.assertTrue(answer["message"].endswith(end), answer["message"])
+
+    def xtlsapi(self, method, *arguments, client="XrayClient"):
+        return self.ask(xtlsapi=client, method=method, arguments=arguments)
+
+    def fetch(self, proxy, address=DIRECT, path="/", where="lan1"):
+        return self.lab.curl(where, f"http://{address}{path}", "-x", proxy)
+
+
+class Stats(XrayTest):
+    def traffic(self, party, name):
+        values = {}
+        for stat in self.call(STATS, "QueryStats", pattern=f"{party}>>>{name}>>>").get("stat", []):
+            values[stat["name"].rpartition(">>>")[2]] = stat.get("value", 0)
+        return values
+
+    def test_reflection_lists_both_names_of_every_service(self):
+        services = self.ask(list="")["services"]
+        self.assertEqual(services, sorted(services))
+        for name in ("xray.app.stats.command.StatsService", "v2ray.core.app.stats.command.StatsService", "grpc.reflection.v1.ServerReflection",
+                     "grpc.reflection.v1alpha.ServerReflection", "xray.app.log.command.LoggerService"):
+            self.assertIn(name, services)
+
+    def test_the_logger_is_restarted(self):
+        self.assertEqual(self.call("xray.app.log.command.LoggerService", "RestartLogger"), {})
+        self.assertNotIn("error", self.xtlsapi("restart_logger"))
+
+    def test_traffic_is_counted_by_listener_outbound_and_user(self):
+        before = self.traffic("outbound", "DIRECT")
+        self.assertTrue(self.fetch(f"socks5://ann:a@{ROUTER_LAN}:1081"))
+        wait_for("ann's bytes", lambda: self.traffic("user", "ann").get("downlink", 0) > 0)
+        user, inbound = self.traffic("user", "ann"), self.traffic("inbound", "members")
+        self.assertGreater(user["uplink"], 0)
+        self.assertGreaterEqual(inbound["downlink"], user["downlink"])
+        self.assertGreaterEqual(self.traffic("outbound", "DIRECT")["downlink"], before["downlink"] + user["downlink"])
+
+    def test_xtlsapi_reads_and_resets(self):
+        self.assertTrue(self.fetch(f"socks5://bob:b@{ROUTER_LAN}:1081"))
+        wait_for("bob's bytes", lambda: self.traffic("user", "bob").get("downlink", 0) > 0)
+        down = self.xtlsapi("get_client_download_traffic", "bob", True)["answer"]
+        self.assertGreater(down, 0)
+        self.assertEqual(self.xtlsapi("get_client_download_traffic", "bob")["answer"], 0)
+        self.assertGreater(self.xtlsapi("get_client_upload_traffic", "bob")["answer"], 0)
+        self.assertGreater(self.xtlsapi("get_client_upload_traffic", "bob", client="SingboxClient")["answer"], 0)
+        self.assertIsNone(self.xtlsapi("get_client_upload_traffic", "nobody")["answer"])
+        names = [name for name, _ in self.xtlsapi("stats_query", "inbound>>>members")["answer"]]
+        self.assertEqual(names, [f"inbound>>>members>>>traffic>>>{way}" for way in ("downlink", "uplink")])
+
+    def test_a_counter_that_is_not_there_is_not_found(self):
+        name = "inbound>>>nothing>>>traffic>>>uplink"
+        self.fails(NOT_FOUND, f"{name} not found.", STATS, "GetStats", name=name)
+        self.fails(NOT_FOUND, "user>>>eve>>>online not found.", STATS, "GetStatsOnline", name="user>>>eve>>>online")
+
+    def test_who_is_online_and_from_where(self):
+        slow = self.lab.spawn("lan1", "curl", "-s", "-m", "30", "-o", "/dev/null", "-x", f"socks5://ann:a@{ROUTER_LAN}:1081", f"http://{DIRECT}/slow")
+        online = "user>>>ann>>>online"
+        wait_for("ann", lambda: self.call(STATS, "GetAllOnlineUsers").get("users") == [online])
+        self.assertEqual(self.call(STATS, "GetStatsOnline", name=online)["stat"]["value"], 1)
+        self.assertEqual(list(self.call(STATS, "GetStatsOnlineIpList", name=online)["ips"]), ["192.168.77.11"])
+        (user,) = self.call(STATS, "GetUsersStats", include_traffic=True)["users"]
+        self.assertEqual((user["email"], user["ips"][0]["ip"]), ("ann", "192.168.77.11"))
+        self.assertIn("traffic", user)
+        slow.kill()
+        wait_for("nobody", lambda: not self.call(STATS, "GetAllOnlineUsers"))
+
+    def test_the_system_is_described(self):
+        wait_for("a second", lambda: self.call(STATS, "GetSysStats").get("Uptime", 0) > 0)
+        self.assertGreater(self.call(STATS, "GetSysStats")["Sys"], 1_000_000)
+
+
+HANDLER = "xray.app.proxyman.command.HandlerService"
+UNKNOWN, INVALID = 2, 3
+
+
+def socks_inbound(tag, port, accounts=None):
+    return {
+        "tag": tag,
+        "receiver_settings": {
+            "@type": "xray.app.proxyman.ReceiverConfig",
+            "port_list": {"range": [{"From": port, "To": port}]},
+            "listen": {"ip": base64.b64encode(socket.inet_aton(ROUTER_LAN)).decode()},
+        },
+        "proxy_settings": {"@type": "xray.proxy.socks.ServerConfig", "auth_type": int(bool(accounts)), "accounts": accounts or {}, "udp_enabled": True},
+    }
+
+
+def outbound(tag, kind, **settings):
+    return {"tag": tag, "proxy_settings": {"@type": kind, **settings}}
+
+
+def endpoint(host, port, **more):
+    return {"address": {"ip": base64.b64encode(socket.inet_aton(host)).decode()}, "port": port, **more}
+
+
+def user(name, password="x"):
+    account = {"@type": "xray.proxy.socks.Account", "username": name, "password": password}
+    return {"@type": "xray.app.proxyman.command.AddUserOperation", "user": {"email": name, "account": account}}
+
+
+def no_user(name):
+    return {"@type": "xray.app.proxyman.command.RemoveUserOperation", "email": name}
+
+
+class Handler(XrayTest):
+    def tags(self):
+        return [inbound["tag"] for inbound in self.call(HANDLER, "ListInbounds", isOnlyTags=True)["inbounds"]]
+
+    def outbounds(self):
+        return {outbound["tag"]: outbound["proxy_settings"] for outbound in self.call(HANDLER, "ListOutbounds")["outbounds"]}
+
+    def proxies(self):
+        return self.daemon.api("GET", "/proxies")[1]["proxies"]
+
+    def test_an_inbound_comes_works_outlives_a_reload_and_goes(self):
+        self.assertIn("DEFAULT-MIXED", self.tags())
+        self.fails(UNKNOWN, "existing tag found: members", HANDLER, "AddInbound", inbound=socks_inbound("members", 1090))
+        self.call(HANDLER, "AddInbound", inbound=socks_inbound("fresh", 1090, {"eve": "e"}))
+        self.assertTrue(self.fetch(f"socks5://eve:e@{ROUTER_LAN}:1090"))
+        self.assertIsNone(self.fetch(f"socks5://eve:x@{ROUTER_LAN}:1090"))
+        (shown,) = [inbound for inbound in self.call(HANDLER, "ListInbounds")["inbounds"] if inbound["tag"] == "fresh"]
+        self.assertEqual(shown["proxy_settings"], {"@type": "xray.proxy.socks.ServerConfig", "auth_type": 1, "accounts": {"eve": ""}, "udp_enabled": True})
+        self.assertEqual(shown["receiver_settings"]["port_list"], {"range": [{"From": 1090, "To": 1090}]})
+        self.daemon.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: self.daemon.said("configuration reloaded"))
+        self.assertTrue(self.fetch(f"socks5://eve:e@{ROUTER_LAN}:1090"))
+        self.call(HANDLER, "RemoveInbound", tag="fresh")
+        self.assertNotIn("fresh", self.tags())
+        self.assertIsNone(self.fetch(f"socks5://eve:e@{ROUTER_LAN}:1090"))
+        self.fails(UNKNOWN, "not enough information for making a decision", HANDLER, "RemoveInbound", tag="fresh")
+
+    def test_an_inbound_that_cannot_listen_is_not_kept(self):
+        for _ in range(2):
+            self.fails(UNKNOWN, "in use", HANDLER, "AddInbound", inbound=socks_inbound("twice", 1081))
+        self.assertNotIn("twice", self.tags())
+        self.fails(INVALID, "inbound is missing", HANDLER, "AddInbound")
+        self.fails(UNKNOWN, "not a ReceiverConfig", HANDLER, "AddInbound", inbound={"tag": "t"})
+
+    def test_users_come_at_once_and_are_cut_when_they_go(self):
+        self.call(HANDLER, "AlterInbound", tag="members", operation=user("mal", "m"))
+        self.fails(UNKNOWN, "User MAL already exists.", HANDLER, "AlterInbound", tag="members", operation=user("MAL"))
+        stays = self.lab.spawn("lan1", "curl", "-s", "-m", "30", "-o", "/dev/null", "-x", f"socks5://ann:a@{ROUTER_LAN}:1081", f"http://{DIRECT}/slow")
+        goes = self.lab.spawn("lan1", "curl", "-s", "-m", "30", "-o", "/dev/null", "-x", f"socks5://mal:m@{ROUTER_LAN}:1081", f"http://{DIRECT}/slow")
+        wait_for("both", lambda: len(self.call(STATS, "GetAllOnlineUsers").get("users", [])) == 2)
+        self.assertEqual(self.call(HANDLER, "GetInboundUsersCount", tag="members")["count"], 3)
+        users = self.call(HANDLER, "GetInboundUsers", tag="members")["users"]
+        self.assertEqual([one["email"] for one in users], ["ann", "bob", "mal"])
+        self.assertNotIn("password", json.dumps(users))
+        self.assertEqual(self.call(HANDLER, "GetInboundUsers", tag="members", email="nobody")["users"], [{}])
+        self.call(HANDLER, "AlterInbound", tag="members", operation=no_user("Mal"))
+        goes.wait(timeout=5)
+        self.assertIsNone(stays.poll())
+        stays.kill()
+        self.assertIsNone(self.fetch(f"socks5://mal:m@{ROUTER_LAN}:1081"))
+        self.fails(UNKNOWN, "User mal not found.", HANDLER, "AlterInbound", tag="members", operation=no_user("mal"))
+        self.fails(UNKNOWN, "Email must not be empty.", HANDLER, "AlterInbound", tag="members", operation=no_user(""))
+        self.fails(UNKNOWN, "proxy is not a UserManager", HANDLER, "GetInboundUsers", tag="DEFAULT-TPROXY" if "DEFAULT-TPROXY" in self.tags() else "DEFAULT-MIXED")
+
+    def test_the_last_user_stays_lest_the_door_be_open(self):
+        self.call(HANDLER, "AddInbound", inbound=socks_inbound("single", 1091, {"eve": "e"}))
+        self.fails(UNKNOWN, "open to everybody", HANDLER, "AlterInbound", tag="single", operation=no_user("eve"))
+        self.assertIsNone(self.fetch(f"socks5://{ROUTER_LAN}:1091"))
+        self.call(HANDLER, "RemoveInbound", tag="single")
+
+    def test_xtlsapi_understands_why_not(self):
+        self.assertEqual(self.xtlsapi("remove_client", "members", "nobody")["error"], "EmailNotFound")
+        self.assertEqual(self.xtlsapi("remove_client", "nothing", "ann")["error"], "InboundNotFound")
+
+    def test_operations_that_are_none(self):
+        account = {"@type": "xray.proxy.socks.Account"}
+        self.fails(UNKNOWN, "not an inbound operation", HANDLER, "AlterInbound", tag="members", operation=account)
+        self.fails(UNKNOWN, "not an outbound operation", HANDLER, "AlterOutbound", tag="DIRECT", operation=account)
+        self.fails(INVALID, "operation is missing", HANDLER, "AlterInbound", tag="members")
+
+    def test_an_outbound_comes_into_the_clash_api_carries_and_goes(self):
+        node = outbound("fresh-node", "xray.proxy.socks.ClientConfig", server=endpoint(SOCKS5, 1080))
+        self.call(HANDLER, "AddOutbound", outbound=node)
+        self.fails(UNKNOWN, "existing tag found: fresh-node", HANDLER, "AddOutbound", outbound=node)
+        self.fails(UNKNOWN, "existing tag found: Pick", HANDLER, "AddOutbound", outbound={**node, "tag": "Pick"})
+        self.assertEqual(self.proxies()["fresh-node"]["type"], "Socks5")
+        self.assertEqual(self.outbounds()["fresh-node"]["server"]["port"], 1080)
+        self.assertEqual(self.outbounds()["ss"]["@type"], "xray.proxy.shadowsocks.ClientConfig")
+        self.assertEqual(self.outbounds()["DIRECT"]["@type"], "xray.proxy.freedom.Config")
+        self.assertEqual(self.daemon.api("PUT", "/proxies/GLOBAL", {"name": "fresh-node"})[0], 204)
+        try:
+            self.daemon.api("PATCH", "/configs", {"mode": "global"})
+            self.assertEqual(self.lab.curl("lan1", f"http://{DIRECT}/")["client"], SOCKS5)
+        finally:
+            self.daemon.api("PATCH", "/configs", {"mode": "rule"})
+            self.daemon.api("PUT", "/proxies/GLOBAL", {"name": "DIRECT"})
+        self.call(HANDLER, "RemoveOutbound", tag="fresh-node")
+        self.assertNotIn("fresh-node", self.proxies())
+        self.call(HANDLER, "RemoveOutbound", tag="fresh-node")
+        self.fails(UNKNOWN, "not enough information for making a decision", HANDLER, "RemoveOutbound")
+
+    def test_groups_shrink_when_a_member_goes(self):
+        self.assertIn("socks", self.proxies()["Pick"]["all"])
+        self.call(HANDLER, "RemoveOutbound", tag="socks")
+        self.assertNotIn("socks", self.proxies()["Pick"]["all"])
+        self.daemon.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: "socks" in self.proxies()["Pick"]["all"])
+
+
+class Refused(LabTest):
+    def test_a_configuration_mistake_is_told_with_its_place(self):
+        for text, place in (("xray-api: {listen: 0.0.0.0:1}\n", "1:20: xray-api.listen:"), ("xray-api: {services: [Nothing]}\n", "1:23: xray-api.services[0]:")):
+            file = self.lab.directory / "bad.yaml"
+            file.write_text(text)
+            done = subprocess.run([HEADGATE, "check", "-f", str(file)], capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(f"bad.yaml:{place}", done.stderr)
