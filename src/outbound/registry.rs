@@ -326,7 +326,8 @@ impl Registry {
             if self.insert_with(Arc::clone(&outbound), Some(Arc::clone(&health))) {
                 self.provided.insert(Arc::clone(outbound.name()));
             }
-            self.servers.extend(server_host(&node.protocol));
+            let server = node.protocol.server();
+            self.servers.extend(server.map(|server| server.host.clone()));
             members.push(Member { outbound, health });
         }
         let options = GroupOptions {

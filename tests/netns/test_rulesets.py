@@ -323,8 +323,7 @@ WATCHED_RULES = """
 """
 
 WATCHED = """
-lease-files: [{leases}]
-sub-rules: {{web: ['DOMAIN,socksed.test,socks']}}
+sub-rules: {web: ['DOMAIN,socksed.test,socks']}
 rules:
 """
 
@@ -337,7 +336,7 @@ class Watched(LabTest):
         super().setUpClass()
         cls.leases = cls.lab.directory / "leases"
         cls.leases.write_text("1 02:77:00:00:00:12 192.168.77.12 Laptop *\n")
-        swap = {"rules:\n": WATCHED.format(leases=cls.leases)}
+        swap = {"rules:\n": WATCHED, "dns:\n": f"dns:\n  lease-files: [{cls.leases}]\n"}
         cls.daemon = Daemon(cls.lab, config("  offload: true", WATCHED_RULES, swap=swap)).start()
 
     seen = RuleSets.seen

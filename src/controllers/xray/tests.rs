@@ -32,7 +32,7 @@ fn registry() -> Registry {
         ipv6: true,
         reach: Arc::default(),
     };
-    Registry::build(&[], &[], &environment, &HashMap::new(), None).unwrap()
+    Registry::build(&[], &[], &[], &environment, &HashMap::new(), None).unwrap()
 }
 
 struct Rig {
