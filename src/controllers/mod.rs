@@ -23,8 +23,8 @@ use change::{Change, ChangeError};
 
 use crate::inbound::options::Options as InboundOptions;
 use crate::mqtt::remote::Remote;
-use crate::outbound::{BoxFuture, Outbound};
 use crate::outbound::options::ProxyOptions;
+use crate::outbound::{BoxFuture, Outbound};
 use crate::platform::logger::{Level, Logger};
 use crate::prefix::Prefix;
 use crate::provider::Provider as _;

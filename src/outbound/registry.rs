@@ -327,7 +327,8 @@ impl Registry {
                 self.provided.insert(Arc::clone(outbound.name()));
             }
             let server = node.protocol.server();
-            self.servers.extend(server.map(|server| server.host.clone()));
+            self.servers
+                .extend(server.map(|server| server.host.clone()));
             members.push(Member { outbound, health });
         }
         let options = GroupOptions {

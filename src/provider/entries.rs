@@ -92,7 +92,7 @@ impl From<io::Error> for ReadError {
     }
 }
 
-/// Reads a whole source of at most `size_limit` bytes (0: [`SOURCE_MAX`]) into a set.
+/// Reads a whole source of at most `size_limit` bytes (0: `SOURCE_MAX`) into a set.
 ///
 /// # Errors
 /// [`ReadError`].

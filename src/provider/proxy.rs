@@ -34,7 +34,7 @@ pub struct ProxyProviderOptions {
     pub source: Source,
     /// `interval`: how old a copy may get. Zero: for ever.
     pub interval: Duration,
-    /// `size-limit`, bytes; 0 is none but [`SIZE_MAX`].
+    /// `size-limit`, bytes; 0 is none but `SIZE_MAX`.
     pub size_limit: u64,
     /// `health-check`.
     pub test: TestOptions,

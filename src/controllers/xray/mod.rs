@@ -2,7 +2,7 @@
 //!
 //! [`server`] speaks gRPC, [`SERVICES`] says which methods there are, each service is a file. No
 //! service owns state: counters are the tunnel's ledger, everything that changes goes through
-//! [`Control`](super::Control), so that the Clash API shows what this one does and the other way
+//! [`Control`], so that the Clash API shows what this one does and the other way
 //! round.
 //!
 //! Every service answers to its `xray.…` name, and where Xray has one to its `v2ray.core.…` alias;

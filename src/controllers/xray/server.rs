@@ -1,11 +1,11 @@
 //! gRPC over HTTP/2 without TLS, as Xray serves it: listener, connections, calls.
 //!
 //! `h2` owns the frames and their floods; here are the limits and what a call is. A call's bytes
-//! are read within [`REQUEST_TIME_MAX`], its method runs on a thread that may block, and every
+//! are read within `REQUEST_TIME_MAX`, its method runs on a thread that may block, and every
 //! failure ends as a status. Browsers cannot reach this: no page speaks HTTP/2 without TLS.
 //!
-//! Limits, and what happens at each: [`CLIENTS_MAX`] connections (a new one is closed),
-//! [`STREAMS_MAX`] calls of a connection (`h2` refuses the stream), [`super::framing`]'s length of a
+//! Limits, and what happens at each: `CLIENTS_MAX` connections (a new one is closed),
+//! `STREAMS_MAX` calls of a connection (`h2` refuses the stream), [`super::framing`]'s length of a
 //! message (a status), and the times below (a status, or the connection closes).
 
 use std::io;

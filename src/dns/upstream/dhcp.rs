@@ -1,7 +1,7 @@
 //! `dhcp://interface`: the servers that DHCP names on an interface (RFC 2131, RFC 2132 section 3.8).
 //!
 //! Asks as a client that looks for an address and takes none of the offers: the interface keeps its
-//! own. What was named is used for [`FRESH_TIME`], and asked for again when none of it answers.
+//! own. What was named is used for `FRESH_TIME`, and asked for again when none of it answers.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

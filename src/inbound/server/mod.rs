@@ -1,6 +1,6 @@
 //! Servers of the encrypting protocols: Shadowsocks, VMess, VLESS and Trojan as `listeners:`.
 //!
-//! A [`Server`] accepts, puts TLS and WebSocket on, and has a [`ServerProtocol`] tell who asks for what.
+//! A [`Server`] accepts, puts TLS and WebSocket on, and has a `ServerProtocol` tell who asks for what.
 //! Whoever does not authenticate gets no answer: a fallback serves him, or what he sends is read
 //! until the handshake's time is over, whatever was wrong with it. So neither bytes nor time tell how
 //! far he came.
