@@ -2,13 +2,15 @@
 //! it leads, and its body in chunks.
 #![no_main]
 
-use headgate::controllers::clash::ROUTES;
+use std::net::{IpAddr, Ipv4Addr};
+
 use headgate::controllers::http::access::{Door, Policy};
 use headgate::controllers::http::chunked::Chunked;
 use headgate::controllers::http::head::{self, Framing, Head};
-use headgate::controllers::http::route::{self, Found};
+use headgate::controllers::http::route::{self, Access, Found};
 use headgate::controllers::http::{Query, Request, percent_decode};
 use headgate::controllers::options::Options;
+use headgate::controllers::{clash, emqx};
 use headgate_fuzz::cuts;
 use libfuzzer_sys::fuzz_target;
 
@@ -39,8 +41,14 @@ fuzz_target!(|data: &[u8]| {
             ..options.clone()
         });
         assert_eq!(policy.check_host(&head, Door::Unix), Ok(()));
-        let _ = policy.check_host(&head, Door::Network);
-        let allowed = policy.check_caller(&head, Door::Network).is_ok();
+        let door = Door::Network(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let _ = policy.check_host(&head, door);
+        assert!(
+            policy
+                .check_caller(&head, door, Access::Application)
+                .is_err()
+        );
+        let allowed = policy.check_caller(&head, door, Access::ADMIN).is_ok();
         let proof = ["Bearer secret"].map(Some).contains(&head.authorization);
         assert!(secret.is_empty() || !allowed || proof || head.query.contains("token="));
         let fields = policy.cors_fields(&head);
@@ -51,7 +59,10 @@ fuzz_target!(|data: &[u8]| {
         );
     }
     let body = decoded(&head, body);
-    if let Found::Route(route, parameters) = route::find(&[ROUTES], head.method, head.path) {
+    let dialects = [&emqx::DIALECT, &clash::DIALECT];
+    if let Some((dialect, path)) = route::dialect(&dialects, head.path)
+        && let Found::Route(route, parameters) = route::find(dialect.routes, head.method, path)
+    {
         assert_eq!(parameters.len(), route.pattern.matches("{}").count());
         let request = Request {
             parameters,

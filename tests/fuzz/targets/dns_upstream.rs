@@ -10,7 +10,10 @@ fuzz_target!(|data: &[u8]| {
     let [kind] = input.array();
     let bytes = input.rest();
     if kind & 1 == 0 {
-        let id = bytes.get(4..8).and_then(|id| id.try_into().ok()).unwrap_or_default();
+        let id = bytes
+            .get(4..8)
+            .and_then(|id| id.try_into().ok())
+            .unwrap_or_default();
         if let Some(servers) = dhcp::servers(bytes, id) {
             assert!(!servers.is_empty() && servers.len() <= 4);
         }

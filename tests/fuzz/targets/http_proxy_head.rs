@@ -3,7 +3,8 @@
 #![no_main]
 
 use headgate::inbound::http::body::Framing;
-use headgate::inbound::http::head::{Action, Expectation, Follows, request, response};
+use headgate::inbound::http::request::{self, Action, Expectation};
+use headgate::inbound::http::response::{self, Follows};
 use headgate_fuzz::{Input, cuts};
 use libfuzzer_sys::fuzz_target;
 
@@ -16,9 +17,12 @@ fuzz_target!(|data: &[u8]| {
         upgrade: how & 2 != 0,
         keep_alive: how & 4 != 0,
     };
-    if let Ok(Some((read, length))) = request(bytes) {
+    if let Ok(Some((read, length))) = request::decode(bytes) {
         for cut in cuts(length, how).filter(|cut| *cut < length) {
-            assert!(matches!(request(&bytes[..cut]), Ok(None)), "whole at {cut}");
+            assert!(
+                matches!(request::decode(&bytes[..cut]), Ok(None)),
+                "whole at {cut}"
+            );
         }
         if let Action::Forward(forward) = read.action {
             let fields = fields(&forward.head);
@@ -27,10 +31,10 @@ fuzz_target!(|data: &[u8]| {
             check(&fields, forward.framing, forward.expectation.upgrade);
         }
     }
-    if let Ok(Some((read, length))) = response(bytes, expectation) {
+    if let Ok(Some((read, length))) = response::decode(bytes, expectation) {
         for cut in cuts(length, how).filter(|cut| *cut < length) {
             assert!(
-                matches!(response(&bytes[..cut], expectation), Ok(None)),
+                matches!(response::decode(&bytes[..cut], expectation), Ok(None)),
                 "whole at {cut}"
             );
         }

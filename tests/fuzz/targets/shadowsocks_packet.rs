@@ -2,8 +2,8 @@
 //! the right key. What is accepted lies inside the datagram and is accepted once only.
 #![no_main]
 
-use headgate::outbound::scratch::Scratch;
 use headgate::outbound::crypto::{NONCE, seal_x};
+use headgate::outbound::scratch::Scratch;
 use headgate::outbound::shadowsocks::method::{Edition, METHODS, Secret};
 use headgate::outbound::shadowsocks::packet::{self, Numbers, PacketError, Session};
 use headgate::outbound::socks_address;

@@ -47,7 +47,10 @@ impl Surroundings for Fixed {
 
 fuzz_target!(|input: &[u8]| {
     // The rule, a zero, the payload.
-    let end = input.iter().position(|byte| *byte == 0).unwrap_or(input.len());
+    let end = input
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(input.len());
     let (rule, payload) = input.split_at(end);
     let payload = payload.get(1..).unwrap_or_default();
     if let Ok(value) = parse_json(payload) {

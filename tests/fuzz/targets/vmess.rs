@@ -32,13 +32,19 @@ fuzz_target!(|data: &[u8]| {
         iv: [2; 16],
         options,
         security: Security::from_number(3 + security % 3).unwrap(),
-        content: if flags & 2 == 0 { Content::Stream } else { Content::Packets },
+        content: if flags & 2 == 0 {
+            Content::Stream
+        } else {
+            Content::Packets
+        },
     };
     let mut sealed = bytes.to_vec();
     if flags & 4 != 0 {
         let mut out = Scratch::take(Chunks::room(bytes.len().min(40_000)));
         let mut sender = Chunks::new(&agreement, agreement.key, agreement.iv);
-        sender.encode(&bytes[..bytes.len().min(40_000)], &mut out).unwrap();
+        sender
+            .encode(&bytes[..bytes.len().min(40_000)], &mut out)
+            .unwrap();
         sealed = out.data().to_vec();
     }
     let whole = read(&agreement, &[sealed.clone()]);

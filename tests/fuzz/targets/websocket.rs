@@ -22,7 +22,11 @@ fuzz_target!(|data: &[u8]| {
         }
         return;
     }
-    let role = if flags & 1 == 0 { Role::Client } else { Role::Server };
+    let role = if flags & 1 == 0 {
+        Role::Client
+    } else {
+        Role::Server
+    };
     let whole = read(role, &[bytes.to_vec()]);
     assert!(read(role, &pieces(bytes, &sizes)) == whole);
 });
