@@ -20,6 +20,8 @@ PACKAGE = ROOT / "openwrt/headgate/files"
 STUBS = pathlib.Path(__file__).with_name("stubs")
 HEADGATE = pathlib.Path(os.environ.get("HEADGATE", ROOT / "target/debug/headgate"))
 REAL = os.environ.get("HEADGATE_OPENWRT")
+# Scripts of the package read this name too, and inside there is another place.
+os.environ.pop("HEADGATE", None)
 
 if not REAL:
     print("tests/openwrt: !! no real uci in Debian: the reader of tests/openwrt/stubs takes its place", file=sys.stderr)
