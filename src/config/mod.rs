@@ -69,7 +69,6 @@ pub use validate::BUILTIN_NAMES;
 
 /// Keys of the top level that mihomo or the contract knows and headgate does not serve yet.
 const OTHER_KEYS: &[&str] = &[
-    "management",
     "tun",
     "tunnels",
     "ntp",

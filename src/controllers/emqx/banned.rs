@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::page::{Count, Page};
-use super::reply::{Failure, Outcome, answer, ask, data, done};
+use super::reply::{Failure, Outcome, answer, ask, body, data, done};
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
 use crate::controllers::http::{Request, Response};
@@ -76,8 +76,7 @@ pub fn add(context: &Context, request: &Request<'_>) -> Response {
 }
 
 fn add_one(context: &Context, request: &Request<'_>) -> Outcome {
-    let item: Value = serde_json::from_slice(request.body)
-        .map_err(|_| Failure::new(Failure::NOT_JSON, "the body is not JSON"))?;
+    let item = body(request)?;
     let text = |name| item.get(name).and_then(Value::as_str);
     let (Some(subject), Some(kind)) = (text("who"), text("as")) else {
         let message = "missing mandatory params: ['who', 'as']";

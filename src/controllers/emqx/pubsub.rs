@@ -4,7 +4,7 @@
 use data_encoding::BASE64;
 use serde_json::Value;
 
-use super::reply::{Failure, Outcome, answer, ask, data, done};
+use super::reply::{Failure, Outcome, answer, ask, body, data, done, items};
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
 use crate::controllers::http::{Request, Response};
@@ -80,25 +80,16 @@ fn write_subject(json: &mut Json, item: &Value) {
 }
 
 fn object(request: &Request<'_>) -> Result<Value, Failure> {
-    match serde_json::from_slice(request.body) {
-        Ok(Value::Object(members)) => Ok(Value::Object(members)),
-        Ok(_) => Err(Failure::bad_params()),
-        Err(_) => Err(Failure::new(Failure::NOT_JSON, "the body is not JSON")),
+    let item = body(request)?;
+    match item.is_object() {
+        true => Ok(item),
+        false => Err(Failure::bad_params()),
     }
 }
 
 /// Does `act` for each item; what it says of the item stands beside its code.
 fn batch(request: &Request<'_>, act: impl Fn(&mut Json, &Value) -> Outcome) -> Outcome {
-    let items = match serde_json::from_slice(request.body) {
-        Ok(Value::Array(items)) => items,
-        Ok(one @ Value::Object(_)) => vec![one],
-        Ok(_) => return Err(Failure::bad_params()),
-        Err(_) => return Err(Failure::new(Failure::NOT_JSON, "the body is not JSON")),
-    };
-    if items.len() > ITEMS_MAX {
-        let message = format!("more than {ITEMS_MAX} items");
-        return Err(Failure::new(Failure::BAD_PARAMETER, message));
-    }
+    let items = items(request, ITEMS_MAX)?;
     Ok(data(|json| {
         json.open_array();
         for item in &items {

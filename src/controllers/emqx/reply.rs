@@ -1,8 +1,10 @@
 //! The envelope: `{"code":…,"data":…,"meta":…}` (emqx-api.md 1.3, 1.4).
 
+use serde_json::Value;
+
 use crate::controllers::Context;
-use crate::controllers::http::Response;
 use crate::controllers::http::json::Json;
+use crate::controllers::http::{Request, Response};
 use crate::mqtt::Time;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::remote::Unavailable;
@@ -126,6 +128,32 @@ pub fn ask<T: Send + 'static>(
     call: impl FnOnce(&mut Broker, Time) -> T + Send + 'static,
 ) -> Result<T, Failure> {
     Ok(context.control.broker().ask(call)?)
+}
+
+/// The body as JSON.
+///
+/// # Errors
+/// 109: it is none.
+pub fn body(request: &Request<'_>) -> Result<Value, Failure> {
+    serde_json::from_slice(request.body)
+        .map_err(|_| Failure::new(Failure::NOT_JSON, "the body is not JSON"))
+}
+
+/// The items of a batch: an array, or one object alone; at most `items_max`.
+///
+/// # Errors
+/// 108, 109.
+pub fn items(request: &Request<'_>, items_max: usize) -> Result<Vec<Value>, Failure> {
+    let items = match body(request)? {
+        Value::Array(items) => items,
+        one @ Value::Object(_) => vec![one],
+        _ => return Err(Failure::bad_params()),
+    };
+    if items.len() > items_max {
+        let message = format!("more than {items_max} items");
+        return Err(Failure::new(Failure::BAD_PARAMETER, message));
+    }
+    Ok(items)
 }
 
 /// Whether `name` is this node's.

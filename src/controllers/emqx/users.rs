@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::page::{Count, Page};
-use super::reply::{Failure, Outcome, answer, ask, data, done};
+use super::reply::{self, Failure, Outcome, answer, ask, data, done};
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
 use crate::controllers::http::{Request, Response};
@@ -111,24 +111,15 @@ pub fn by_login(results: &[(String, String)]) -> Json {
     })
 }
 
-/// The items of a batch: an array, or one object alone.
+/// The items of a batch that must hold some.
 pub fn items(request: &Request<'_>) -> Result<Vec<Value>, Failure> {
     let missing = || Failure::new(Failure::MISSING, "no items");
     if request.body.is_empty() {
         return Err(missing());
     }
-    let items = match serde_json::from_slice(request.body) {
-        Ok(Value::Array(items)) => items,
-        Ok(one @ Value::Object(_)) => vec![one],
-        Ok(_) => return Err(Failure::bad_params()),
-        Err(_) => return Err(Failure::new(Failure::NOT_JSON, "the body is not JSON")),
-    };
+    let items = reply::items(request, ITEMS_MAX)?;
     if items.is_empty() {
         return Err(missing());
-    }
-    if items.len() > ITEMS_MAX {
-        let message = format!("more than {ITEMS_MAX} items");
-        return Err(Failure::new(Failure::BAD_PARAMETER, message));
     }
     Ok(items)
 }
@@ -139,8 +130,7 @@ pub fn change(context: &Context, request: &Request<'_>) -> Response {
 }
 
 fn change_one(context: &Context, request: &Request<'_>) -> Outcome {
-    let item: Value = serde_json::from_slice(request.body)
-        .map_err(|_| Failure::new(Failure::NOT_JSON, "the body is not JSON"))?;
+    let item = reply::body(request)?;
     let account = account(&item, context.emqx.storage)
         .map_err(|wrong| Failure::new(Failure::BAD_PARAMETER, wrong))?;
     let login = request.parameter(0).to_owned();
