@@ -19,6 +19,47 @@ pub fn collect() {
     unsafe { libmimalloc_sys::mi_collect(true) }
 }
 
+/// What the allocator holds for one size of block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageClass {
+    /// Bytes of a block.
+    pub block_bytes: u64,
+    /// Bytes of a page of such blocks.
+    pub page_bytes: u64,
+    /// Pages in use.
+    pub current: u64,
+    /// Pages ever taken.
+    pub total: u64,
+}
+
+/// What the allocator holds, by size of block; blocks too large for a page of a fixed size are not in it.
+#[must_use]
+pub fn page_classes() -> Vec<PageClass> {
+    // SAFETY: without a buffer the allocator makes one, or answers null.
+    let text = unsafe { libmimalloc_sys::mi_stats_get_json(0, std::ptr::null_mut()) };
+    if text.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: a text that ends in zero, which is ours until it is freed below.
+    let bytes = unsafe { std::ffi::CStr::from_ptr(text) }.to_bytes();
+    let parsed = serde_json::from_slice(bytes);
+    // SAFETY: the allocator's own, not used after this.
+    unsafe { libmimalloc_sys::mi_free(text.cast()) };
+    let parsed: serde_json::Value = parsed.unwrap_or_default();
+    let bins = parsed.get("page_bins").and_then(|bins| bins.as_array());
+    let class = |bin: &serde_json::Value| {
+        // Counted on several threads: for a moment it may be less than nothing.
+        let number = |name| u64::try_from(bin.get(name)?.as_i64()?).ok();
+        Some(PageClass {
+            block_bytes: number("block_size")?,
+            page_bytes: number("page_size").filter(|&bytes| bytes > 0)?,
+            current: number("current")?,
+            total: number("total")?,
+        })
+    };
+    bins.into_iter().flatten().filter_map(class).collect()
+}
+
 /// Resident memory of the process, bytes; 0 where `/proc` is not mounted.
 #[must_use]
 pub fn resident() -> u64 {

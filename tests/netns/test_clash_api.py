@@ -6,10 +6,13 @@ members; a member that may be absent has a name that ends in `?`.
 """
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+import unittest
 
 from lab import DIRECT, PROXIED, ROUTER_LAN, SECRET, LabTest, config, wait_for
 
@@ -207,6 +210,8 @@ CASES = [
     ("PUT", "/storage/board", '"' + "x" * (1 << 20) + '"', 413, message("payload exceeds 1MB limit")),
     ("DELETE", "/storage/board", None, 204, None),
     ("GET", "/storage/board", None, 200, None),
+    ("POST", "/upgrade", {"path": "", "payload": ""}, 500, message(TEXT)),
+    ("POST", "/upgrade/ui", None, 500, message(TEXT)),
     # Debug: the log level is debug.
     ("PUT", "/debug/gc", None, 200, None),
     ("GET", "/debug/gc", None, 405, None),
@@ -372,6 +377,25 @@ while time.monotonic() - began < 2:
 print(count)
 """
         self.assertIn(int(self.lab.python("lan1", code)), range(8, 13))
+
+    def test_metrics_are_prometheus_text(self):
+        status, head, text = self.client.ask("GET", "/metrics", secret="only-look")
+        self.assertEqual(status, 200)
+        self.assertIn("Content-Type: text/plain; version=0.0.4; charset=utf-8", head)
+        for line in text.splitlines():
+            self.assertRegex(line, r'^(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{[a-z]+="[^"]*"\})? \d+)$')
+        self.assertRegex(text, r"headgate_traffic_bytes_total\{direction=\"down\"\} \d+")
+        # A scraper with a password: "x:only-look" in base64.
+        self.assertEqual(self.client.ask("GET", "/metrics", secret=None, fields=["Authorization: Basic eDpvbmx5LWxvb2s="])[0], 200)
+        self.assertEqual(self.client.ask("GET", "/metrics", secret=None)[0], 401)
+
+    @unittest.skipUnless(shutil.which("go"), "no go")
+    def test_go_reads_the_heap_profile(self):
+        for name, kind in (("heap", "inuse_space"), ("allocs", "alloc_space")):
+            url = f"http://x:{SECRET}@{ROUTER_LAN}:9090/debug/pprof/{name}"
+            text = self.lab.ns("gw", "go", "tool", "pprof", "-top", url, env=os.environ | {"HOME": str(self.lab.directory)}, timeout=120)
+            self.assertIn(f"Type: {kind}", text)
+            self.assertRegex(text, r"blocks of \d+ bytes")
 
     def test_zz_a_restart_is_answered_and_done(self):
         pid, table = self.daemon.process.pid, self.lab.ns("gw", "nft", "list", "tables")

@@ -8,8 +8,10 @@ mod dns;
 pub(super) mod doh;
 mod explain;
 mod geo;
+mod heap;
 mod logs;
 mod memory;
+mod metrics;
 mod process;
 mod providers;
 mod proxies;
@@ -143,6 +145,36 @@ const ROUTES: &[Route] = &[
     Route::once(Put, "/storage/{}", Access::OPERATE, storage::put)
         .body_up_to(storage::VALUE_BYTES_MAX),
     Route::once(Delete, "/storage/{}", Access::OPERATE, storage::delete),
+    Route::new(
+        Post,
+        "/upgrade/",
+        Access::ADMIN,
+        Answer::Now(process::upgrade),
+    ),
+    Route::new(
+        Post,
+        "/upgrade/ui",
+        Access::ADMIN,
+        Answer::Now(process::upgrade_ui),
+    ),
+    Route::new(
+        Get,
+        "/metrics",
+        Access::SecretOrPassword(Scope::Read),
+        Answer::Now(metrics::show),
+    ),
+    Route::new(
+        Get,
+        "/debug/pprof/heap",
+        Access::SecretOrPassword(Scope::Admin),
+        Answer::Now(heap::heap),
+    ),
+    Route::new(
+        Get,
+        "/debug/pprof/allocs",
+        Access::SecretOrPassword(Scope::Admin),
+        Answer::Now(heap::allocs),
+    ),
     Route::once(
         Put,
         "/debug/gc",
