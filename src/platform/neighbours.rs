@@ -6,16 +6,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::{StreamExt, TryStreamExt};
-use netlink_packet_route::RouteNetlinkMessage;
+use futures_util::StreamExt;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::NetlinkPayload;
 use tokio::task::JoinHandle;
 
 use super::route::RouteError;
+use super::route::connection::{self, Subject, Verb};
 use crate::metadata::Mac;
 
 /// Addresses kept; the one that was neither seen nor asked for longest makes room.
@@ -80,28 +80,26 @@ impl Neighbours {
     /// # Errors
     /// What the kernel says.
     pub async fn watch() -> Result<Self, RouteError> {
-        let (connection, handle, mut messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Neigh])?;
-        let connection = tokio::spawn(connection);
+        let (driver, requests, told) = connection::open(&[MulticastGroup::Neigh])?;
+        let driver = tokio::spawn(driver);
         let table = Arc::new(Mutex::new(Table::default()));
-        let mut known = handle.neighbours().get().execute();
-        while let Some(message) = known.try_next().await? {
-            learn(&table, &message);
+        let every = Subject::Neighbour(NeighbourMessage::default());
+        for entry in requests.ask(Verb::Dump, every).await? {
+            learn(&table, &entry);
         }
         let following = Arc::clone(&table);
         let reader = tokio::spawn(async move {
+            let mut told = pin!(told);
             // Messages that get lost in a flood come again with the entry's next change.
-            while let Some((message, _)) = messages.next().await {
-                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) =
-                    message.payload
-                {
-                    learn(&following, &message);
+            while let Some(entry) = told.next().await {
+                if let Some(entry) = entry {
+                    learn(&following, &entry);
                 }
             }
         });
         Ok(Self {
             table,
-            tasks: [connection, reader],
+            tasks: [driver, reader],
         })
     }
 
@@ -113,7 +111,10 @@ impl Neighbours {
     }
 }
 
-fn learn(table: &Mutex<Table>, message: &NeighbourMessage) {
+fn learn(table: &Mutex<Table>, entry: &Subject) {
+    let Subject::Neighbour(message) = entry else {
+        return;
+    };
     let mut address = None;
     let mut mac = None;
     for attribute in &message.attributes {

@@ -1,7 +1,6 @@
 //! Our rules and routes as rtnetlink messages, and what its answers say.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroI32;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
@@ -10,6 +9,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use nix::errno::Errno;
 
+use super::connection::Subject;
 use super::{MarkRule, OwnKind, OwnRoute, RouteError};
 use crate::prefix::Prefix;
 
@@ -142,36 +142,27 @@ pub(super) fn interfaces(route: &RouteMessage) -> Vec<u32> {
     interfaces
 }
 
-pub(super) fn errno(error: &rtnetlink::Error) -> Option<Errno> {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => Some(Errno::from_raw(
-            message.code.map_or(0, NonZeroI32::get).wrapping_neg(),
-        )),
-        _ => None,
-    }
-}
-
 /// A kernel without IPv6 has neither rules nor routes of it.
-pub(super) fn no_family(error: &rtnetlink::Error) -> bool {
+pub(super) fn no_family(error: &RouteError) -> bool {
     matches!(
-        errno(error),
-        Some(Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::ENOENT)
+        error,
+        RouteError::Refused(Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::ENOENT)
     )
 }
 
-pub(super) fn added(outcome: Result<(), rtnetlink::Error>) -> Result<bool, RouteError> {
-    match outcome {
-        Ok(()) => Ok(true),
-        Err(error) if errno(&error) == Some(Errno::EEXIST) => Ok(false),
-        Err(error) => Err(error.into()),
+/// Whether it was added: false where it was there.
+pub(super) fn added(answer: Result<Vec<Subject>, RouteError>) -> Result<bool, RouteError> {
+    match answer {
+        Ok(_) => Ok(true),
+        Err(RouteError::Refused(Errno::EEXIST)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
-pub(super) fn removed(outcome: Result<(), rtnetlink::Error>) -> Result<(), RouteError> {
-    match outcome {
-        Err(error) if !matches!(errno(&error), Some(Errno::ENOENT | Errno::ESRCH)) => {
-            Err(error.into())
-        }
-        _ => Ok(()),
+/// That it is gone, by us or before us.
+pub(super) fn removed(answer: Result<Vec<Subject>, RouteError>) -> Result<(), RouteError> {
+    match answer {
+        Ok(_) | Err(RouteError::Refused(Errno::ENOENT | Errno::ESRCH)) => Ok(()),
+        Err(error) => Err(error),
     }
 }

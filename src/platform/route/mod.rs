@@ -3,25 +3,23 @@
 //! What is added here carries a routing protocol number of our own, so that it is known
 //! again by a later instance whatever its configuration says.
 
+pub(in crate::platform) mod connection;
 mod message;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroI32;
 use std::pin::Pin;
 
-use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
-use netlink_packet_route::address::{AddressAttribute, AddressScope};
+use futures_util::{FutureExt, Stream, StreamExt};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::proto::Connection;
-use rtnetlink::sys::AsyncSocket;
-use rtnetlink::{Handle, IpVersion, MulticastGroup};
+use rtnetlink::MulticastGroup;
 use tokio::task::JoinHandle;
 
+use self::connection::{Requests, Subject, Verb};
 use self::message::{
     PROTOCOL, added, destination, family, interfaces, no_family, own_route, removed, route_message,
     rule_message, same_rule,
@@ -47,18 +45,6 @@ impl std::fmt::Display for RouteError {
 }
 
 impl std::error::Error for RouteError {}
-
-impl From<rtnetlink::Error> for RouteError {
-    fn from(error: rtnetlink::Error) -> Self {
-        match error {
-            rtnetlink::Error::NetlinkError(message) => {
-                let code = message.code.map_or(0, NonZeroI32::get);
-                Self::Refused(Errno::from_raw(code.wrapping_neg()))
-            }
-            other => Self::Netlink(other.to_string().into()),
-        }
-    }
-}
 
 impl From<io::Error> for RouteError {
     fn from(error: io::Error) -> Self {
@@ -121,7 +107,7 @@ pub struct Network {
 /// The connection to rtnetlink.
 #[derive(Debug)]
 pub struct Routes {
-    handle: Handle,
+    requests: Requests,
     task: JoinHandle<()>,
 }
 
@@ -133,22 +119,14 @@ impl Drop for Routes {
 
 /// Word of changes to links, addresses, routes and rules. Waits in memory until it is asked
 /// for, so somebody must ask while this lives.
-pub struct Changes(Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Send>>);
+pub struct Changes(Pin<Box<dyn Stream<Item = Option<Subject>> + Send>>);
 
 impl Changes {
     /// Waits for the next change. What it was is not told: messages get lost when many come
     /// at once (and this is told as a change too), so whoever listens looks for itself.
     /// False when the connection is gone.
     pub async fn changed(&mut self) -> bool {
-        while let Some(message) = self.0.next().await {
-            if matches!(
-                message.payload,
-                NetlinkPayload::InnerMessage(_) | NetlinkPayload::Overrun(_)
-            ) {
-                return true;
-            }
-        }
-        false
+        self.0.next().await.is_some()
     }
 
     /// Forgets the changes that wait.
@@ -173,11 +151,9 @@ impl Routes {
     /// # Errors
     /// What the kernel says of the socket.
     pub fn open() -> Result<(Self, Changes), RouteError> {
-        let (mut connection, handle, messages) = rtnetlink::new_multicast_connection(&GROUPS)?;
-        strict(&mut connection)?;
-        let task = tokio::spawn(connection);
-        let messages = messages.map(|(message, _)| message);
-        Ok((Self { handle, task }, Changes(Box::pin(messages))))
+        let (driver, requests, changes) = connection::open(&GROUPS)?;
+        let task = tokio::spawn(driver);
+        Ok((Self { requests, task }, Changes(Box::pin(changes))))
     }
 
     /// Adds a rule; false if it is there already.
@@ -185,9 +161,8 @@ impl Routes {
     /// # Errors
     /// What the kernel says.
     pub async fn add_rule(&self, rule: MarkRule) -> Result<bool, RouteError> {
-        let mut request = self.handle.rule().add();
-        *request.message_mut() = rule_message(rule);
-        added(request.execute().await)
+        let rule = Subject::Rule(rule_message(rule));
+        added(self.requests.ask(Verb::Add, rule).await)
     }
 
     /// Removes every rule that we or an earlier instance added, except those in `keep`, and
@@ -200,26 +175,22 @@ impl Routes {
         keep: &[MarkRule],
         also: &[MarkRule],
     ) -> Result<(), RouteError> {
-        for version in [IpVersion::V4, IpVersion::V6] {
-            let found = match self
-                .handle
-                .rule()
-                .get(version)
-                .execute()
-                .try_collect()
-                .await
-            {
-                Ok(found) => found,
-                Err(error) if no_family(&error) => Vec::new(),
-                Err(error) => return Err(error.into()),
-            };
-            for message in found {
-                let message: RuleMessage = message;
+        for v4 in [true, false] {
+            let mut filter = RuleMessage::default();
+            filter.header.family = family(v4);
+            for found in self.dump(Subject::Rule(filter)).await? {
+                let Subject::Rule(message) = found else {
+                    continue;
+                };
                 let is = |rule: &MarkRule| same_rule(&message, *rule);
                 let protocol = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
                 let ours = message.attributes.contains(&protocol) && !keep.iter().any(is);
                 if ours || also.iter().any(is) {
-                    removed(self.handle.rule().del(message.clone()).execute().await)?;
+                    removed(
+                        self.requests
+                            .ask(Verb::Delete, Subject::Rule(message))
+                            .await,
+                    )?;
                 }
             }
         }
@@ -231,8 +202,8 @@ impl Routes {
     /// # Errors
     /// What the kernel says: `ENETDOWN` while the loopback device is down.
     pub async fn add(&self, route: OwnRoute) -> Result<bool, RouteError> {
-        let message = route_message(route);
-        added(self.handle.route().add(message).execute().await)
+        let route = Subject::Route(route_message(route));
+        added(self.requests.ask(Verb::Add, route).await)
     }
 
     /// Removes a route of ours, if it is there.
@@ -240,13 +211,8 @@ impl Routes {
     /// # Errors
     /// What the kernel says.
     pub async fn remove(&self, route: OwnRoute) -> Result<(), RouteError> {
-        removed(
-            self.handle
-                .route()
-                .del(route_message(route))
-                .execute()
-                .await,
-        )
+        let route = Subject::Route(route_message(route));
+        removed(self.requests.ask(Verb::Delete, route).await)
     }
 
     /// Every route that we or an earlier instance added, in whatever table.
@@ -259,23 +225,25 @@ impl Routes {
             let mut filter = RouteMessage::default();
             filter.header.address_family = family;
             filter.header.protocol = RouteProtocol::Other(PROTOCOL);
-            ours.extend(self.dump(filter).await?.iter().filter_map(own_route));
+            ours.extend(self.routes(filter).await?.iter().filter_map(own_route));
         }
         Ok(ours)
     }
 
-    async fn dump(&self, filter: RouteMessage) -> Result<Vec<RouteMessage>, RouteError> {
-        match self
-            .handle
-            .route()
-            .get(filter)
-            .execute()
-            .try_collect()
-            .await
-        {
-            Ok(routes) => Ok(routes),
+    async fn routes(&self, filter: RouteMessage) -> Result<Vec<RouteMessage>, RouteError> {
+        let found = self.dump(Subject::Route(filter)).await?;
+        let routes = found.into_iter().filter_map(|found| match found {
+            Subject::Route(route) => Some(route),
+            _ => None,
+        });
+        Ok(routes.collect())
+    }
+
+    /// What the kernel lists; nothing of a family that it does not have.
+    async fn dump(&self, filter: Subject) -> Result<Vec<Subject>, RouteError> {
+        match self.requests.ask(Verb::Dump, filter).await {
             Err(error) if no_family(&error) => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
+            answer => answer,
         }
     }
 
@@ -289,7 +257,7 @@ impl Routes {
         let widest = if v4 { 8 } else { 16 };
         let mut filter = RouteMessage::default();
         filter.header.address_family = family(v4);
-        let routes = self.dump(filter).await?;
+        let routes = self.routes(filter).await?;
         let others = routes
             .iter()
             .filter(|r| r.header.protocol != RouteProtocol::Other(PROTOCOL));
@@ -309,15 +277,18 @@ impl Routes {
             let mut filter = RouteMessage::default();
             filter.header.address_family = family(v4);
             filter.header.kind = RouteType::Unicast;
-            for route in self.dump(filter).await? {
+            for route in self.routes(filter).await? {
                 let ours = route.header.protocol == RouteProtocol::Other(PROTOCOL);
                 if !ours && route.header.destination_prefix_length == 0 {
                     network.uplinks.extend(interfaces(&route));
                 }
             }
         }
-        let mut addresses = self.handle.address().get().execute();
-        while let Some(message) = addresses.try_next().await? {
+        let every = Subject::Address(AddressMessage::default());
+        for found in self.requests.ask(Verb::Dump, every).await? {
+            let Subject::Address(message) = found else {
+                continue;
+            };
             let near = matches!(
                 message.header.scope,
                 AddressScope::Link | AddressScope::Host
@@ -356,12 +327,4 @@ impl Routes {
         network.uplinks.dedup();
         Ok(network)
     }
-}
-
-/// Makes the kernel heed the filters of dump requests.
-fn strict(connection: &mut Connection<RouteNetlinkMessage>) -> io::Result<()> {
-    connection
-        .socket_mut()
-        .socket_mut()
-        .set_netlink_get_strict_chk(true)
 }
