@@ -99,6 +99,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         } else {
             eprintln!("{ready}");
         }
+        memory::settle();
         let end = instance.serve().await?;
         instance.stop().await;
         Ok::<_, Failure>(end)

@@ -86,7 +86,7 @@ impl Instance {
         self.offload.forget();
         self.show_general();
         drop(old);
-        memory::collect();
+        memory::settle();
         Ok(())
     }
 
