@@ -110,10 +110,12 @@ impl Future for Sockets<'_> {
             return this.fail(io::ErrorKind::ConnectionAborted.into());
         }
         let (connection, totals) = (this.connection, this.totals);
-        let up = this.up.poll(cx, &this.client, &this.remote, |n| {
+        let last = this.down.finished;
+        let up = this.up.poll(cx, &this.client, &this.remote, last, |n| {
             totals.count_upload(connection, n)
         });
-        let down = this.down.poll(cx, &this.remote, &this.client, |n| {
+        let last = this.up.finished;
+        let down = this.down.poll(cx, &this.remote, &this.client, last, |n| {
             totals.count_download(connection, n)
         });
         match (up, down) {
@@ -153,11 +155,14 @@ enum Held {
 }
 
 impl Direction {
+    /// Moves what can be moved. `last`: the other direction has finished, so that the end goes out by
+    /// the close of the socket, which saves a call for each connection.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &TcpStream,
         sink: &TcpStream,
+        last: bool,
         mut count: impl FnMut(u64),
     ) -> Poll<io::Result<()>> {
         if self.finished {
@@ -167,7 +172,9 @@ impl Direction {
             ready!(self.poll_flush(cx, sink, &mut count))?;
             if self.ended {
                 self.finished = true;
-                socket::shutdown_write(sink);
+                if !last {
+                    socket::shutdown_write(sink);
+                }
                 return Poll::Ready(Ok(()));
             }
             ready!(source.poll_read_ready(cx))?;
