@@ -44,7 +44,8 @@ pub(super) fn decode(
     Ok(Some(options))
 }
 
-const SERVICES: &str = "HandlerService, LoggerService, StatsService or ReflectionService";
+const SERVICES: &str =
+    "HandlerService, LoggerService, RoutingService, StatsService or ReflectionService";
 
 /// In any case, as Xray takes it.
 fn service(text: &str) -> Option<Service> {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::Cause;
 use crate::outbound::options::Credentials;
+use crate::rules::RuleLine;
 
 /// One change. Done whole, or not at all.
 #[derive(Clone)]
@@ -22,6 +23,46 @@ pub enum Change {
     AddOutbound(Box<str>),
     /// Take the proxy of that name away, from groups too; unknown names are no error.
     RemoveOutbound(Box<str>),
+    /// Add rules and groups.
+    AddRules(Box<NewRules>),
+    /// Take away the added rules of that tag; unknown tags are no error.
+    RemoveRule(Box<str>),
+}
+
+/// Rules and groups to be added.
+#[derive(Clone, Default)]
+pub struct NewRules {
+    /// Whether they stand behind those added before; otherwise they take the place of all rules but
+    /// the final MATCH, and of the groups added before.
+    pub append: bool,
+    /// The rules, in order.
+    pub rules: Vec<NewRule>,
+    /// The groups.
+    pub groups: Vec<NewGroup>,
+}
+
+/// A rule to be added.
+#[derive(Clone)]
+pub struct NewRule {
+    /// Unique, or empty.
+    pub tag: Box<str>,
+    /// The group that it leads to, when it must lead to one.
+    pub group: Option<Box<str>>,
+    /// Its lines.
+    pub lines: Vec<RuleLine>,
+}
+
+/// A group to be added: its members are the proxies whose names begin in one of these ways.
+#[derive(Clone)]
+pub struct NewGroup {
+    /// Unique among groups and proxies.
+    pub name: Box<str>,
+    /// Beginnings of names.
+    pub selectors: Vec<Box<str>>,
+    /// `random`, `roundrobin`, `leastping` or `leastload`; empty is random.
+    pub strategy: Box<str>,
+    /// A last member, or empty.
+    pub fallback: Box<str>,
 }
 
 /// Why nothing was changed.
@@ -39,6 +80,10 @@ pub enum ChangeError {
     NoUser(Box<str>),
     /// Without its last user the listener would be open to everybody.
     LastUser,
+    /// An added rule has that tag.
+    RuleTaken(Box<str>),
+    /// No group has that name.
+    NoGroup(Box<str>),
     /// [`CHANGES_MAX`] are in force.
     TooMany,
     /// What the kernel or another part says.
@@ -59,6 +104,8 @@ impl fmt::Display for ChangeError {
             Self::LastUser => {
                 f.write_str("without its last user the listener would be open to everybody")
             }
+            Self::RuleTaken(tag) => write!(f, "there is a rule {tag}"),
+            Self::NoGroup(name) => write!(f, "no group is named {name}"),
             Self::TooMany => write!(f, "{CHANGES_MAX} changes are in force"),
             Self::Failed(cause) => cause.fmt(f),
         }

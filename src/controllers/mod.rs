@@ -129,7 +129,7 @@ pub trait Control: Send + Sync {
         let routing = self.tunnel().routing();
         for (rule, off) in wanted
             .iter()
-            .filter(|(rule, _)| *rule < routing.rules.len())
+            .filter(|(rule, _)| *rule < routing.rule_count())
         {
             routing.tally.switch(*rule, *off);
         }

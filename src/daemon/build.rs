@@ -193,6 +193,7 @@ pub fn routing(
     Ok(Routing {
         outbounds: registry(config, nodes, resolver, own_mark, selected, before)?,
         rules: Arc::new(Rules::compile(std::mem::take(&mut config.rules))),
+        added: None,
         mode: config.general.mode,
         sniffer: sniffer(&config.sniffer)?,
         find_process: config.general.find_process != FindProcess::Off,

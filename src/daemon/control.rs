@@ -184,7 +184,7 @@ impl Control for Door {
         let routing = self.tunnel.routing();
         for (rule, off) in wanted
             .iter()
-            .filter(|(rule, _)| *rule < routing.rules.len())
+            .filter(|(rule, _)| *rule < routing.rule_count())
         {
             routing.tally.switch(*rule, *off);
         }

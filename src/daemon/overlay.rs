@@ -1,10 +1,15 @@
 //! What controllers changed in the configuration at run time. Private to the supervisor; laid over each
 //! configuration that is loaded.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::config::{BUILTIN_NAMES, Config};
-use crate::controllers::change::{CHANGES_MAX, ChangeError};
+use crate::controllers::change::{CHANGES_MAX, ChangeError, NewGroup, NewRule};
 use crate::inbound::options::Options as InboundOptions;
-use crate::outbound::options::Credentials;
+use crate::outbound::options::{Credentials, GroupKind, GroupOptions, Strategy};
+use crate::rules::Rules;
+use crate::tunnel::added::{Added, AddedRule};
 
 /// The changes, in the order in which they came.
 #[derive(Default)]
@@ -17,6 +22,12 @@ pub struct Overlay {
     pub users: Vec<(Box<str>, Credentials)>,
     /// Removed users: the listener's name, and whose.
     pub removed_users: Vec<(Box<str>, Box<str>)>,
+    /// Added rules, in order.
+    pub rules: Vec<NewRule>,
+    /// Whether they took the place of the configuration's; a reload ends that.
+    pub replaces: bool,
+    /// Added groups.
+    pub groups: Vec<NewGroup>,
 }
 
 impl Overlay {
@@ -38,6 +49,13 @@ impl Overlay {
                 }
                 Ok(proxy) => config.proxies.push(proxy),
                 Err(error) => log::warn!("the proxy {name}: {error}"),
+            }
+        }
+        for group in &self.groups {
+            if is_outbound(config, &group.name) {
+                log::warn!("the group {} is the configuration's now", group.name);
+            } else {
+                config.groups.push(balanced(group, config));
             }
         }
         for (inbound, user) in &self.users {
@@ -82,6 +100,46 @@ impl Overlay {
         }
     }
 
+    /// The added rules as a block in `configured`; none when there is none.
+    pub fn block(&self, configured: &Rules) -> Option<Arc<Added>> {
+        let rules: Vec<AddedRule> = self
+            .rules
+            .iter()
+            .map(|rule| AddedRule {
+                tag: rule.tag.clone(),
+                lines: rule.lines.clone(),
+            })
+            .collect();
+        (self.replaces || !rules.is_empty())
+            .then(|| Arc::new(Added::new(configured, &rules, self.replaces)))
+    }
+
+    /// Added groups whose names are the configuration's.
+    pub fn taken_groups(&self, config: &Config) -> Vec<Box<str>> {
+        let names = self.groups.iter().map(|group| &group.name);
+        let taken = names.filter(|name| is_outbound(config, name));
+        taken.cloned().collect()
+    }
+
+    /// Gives up the groups whose names are `taken`, and puts the file's rules in force again: the block
+    /// of added ones among them.
+    pub fn settle(&mut self, taken: &[Box<str>], configured: &Rules) -> Option<Arc<Added>> {
+        self.groups.retain(|group| !taken.contains(&group.name));
+        self.replaces = false;
+        self.block(configured)
+    }
+
+    /// Fills the added groups in `config` with the proxies of the moment.
+    pub fn balance(&self, config: &mut Config) {
+        for group in &self.groups {
+            let options = balanced(group, config);
+            let mut groups = config.groups.iter_mut();
+            if let Some(known) = groups.find(|known| known.name == group.name) {
+                *known = options;
+            }
+        }
+    }
+
     /// Whether one more of a kind may be changed.
     ///
     /// # Errors
@@ -94,6 +152,35 @@ impl Overlay {
         }
     }
 }
+
+/// An added group over the proxies of the moment.
+pub fn balanced(group: &NewGroup, config: &Config) -> GroupOptions {
+    let kind = match &*group.strategy {
+        "leastping" | "leastload" => GroupKind::UrlTest { tolerance: 0 },
+        _ => GroupKind::LoadBalance(Strategy::RoundRobin),
+    };
+    let proxies = config.proxies.iter().map(|proxy| &proxy.name);
+    let direct: Box<str> = "DIRECT".into();
+    let names = proxies.chain([&direct]);
+    let chosen = names.filter(|name| {
+        group
+            .selectors
+            .iter()
+            .any(|start| name.starts_with(&**start))
+    });
+    let mut options = GroupOptions::new(&group.name, kind);
+    options.proxies = chosen.cloned().collect();
+    if !group.fallback.is_empty() && !options.proxies.contains(&group.fallback) {
+        options.proxies.push(group.fallback.clone());
+    }
+    if kind != GroupKind::LoadBalance(Strategy::RoundRobin) {
+        options.test.interval = TEST_EVERY;
+    }
+    options
+}
+
+/// How often the members of an added group are tested.
+const TEST_EVERY: Duration = Duration::from_secs(300);
 
 /// Whether a listener has that name.
 pub fn is_inbound(options: &InboundOptions, name: &str) -> bool {

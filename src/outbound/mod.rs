@@ -168,6 +168,12 @@ impl Kind {
         !built_in && !self.is_group()
     }
 
+    /// Whether nothing leaves through it.
+    #[must_use]
+    pub fn blocks(self) -> bool {
+        matches!(self, Self::Reject | Self::RejectDrop)
+    }
+
     /// Whether its traffic leaves the router as any other: the kernel may carry it instead.
     #[must_use]
     pub fn is_direct(self) -> bool {

@@ -182,7 +182,7 @@ impl Tunnel {
 
     /// Looks up what rules ask of the device.
     pub(super) fn look_up_device(&self, routing: &Routing, metadata: &mut Metadata) {
-        let (needs, address) = (routing.rules.needs(), metadata.source.ip());
+        let (needs, address) = (routing.needs(), metadata.source.ip());
         let wanted = needs.mac || self.connections.is_watched();
         if wanted && metadata.source_mac.is_none() {
             metadata.source_mac = self.devices.mac_of(address);
@@ -200,7 +200,7 @@ impl Tunnel {
         metadata: &mut Metadata,
     ) -> Result<Decision, Refusal> {
         self.look_up_device(routing, metadata);
-        if routing.find_process && routing.rules.needs().process && metadata.process.is_none() {
+        if routing.find_process && routing.needs().process && metadata.process.is_none() {
             let (network, source) = (metadata.network, metadata.source);
             let looking = tokio::task::spawn_blocking(move || process::owner(network, source));
             metadata.process = looking.await.ok().flatten().map(Arc::new);
@@ -272,7 +272,7 @@ pub(super) fn name_destination(names: &dyn Names, metadata: &mut Metadata) -> Re
 impl Routing {
     /// Type and payload of the rule that decided, for the APIs.
     pub(super) fn rule_names(&self, decision: &Decision) -> Option<(&'static str, Box<str>)> {
-        let line = self.rules.line(decision.rule?)?;
+        let line = self.rule(decision.rule?)?;
         Some((line.kind, line.payload.into()))
     }
 }

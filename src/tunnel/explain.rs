@@ -152,6 +152,7 @@ mod tests {
         let routing = Routing {
             rules: Arc::new(Rules::compile(rules)),
             outbounds: Arc::new(outbounds),
+            added: None,
             mode,
             sniffer: Arc::default(),
             find_process: false,

@@ -3,6 +3,7 @@
 //! The road of a stream is `dispatch` (name → sniff → decide → dial) and then `relay`; the road of
 //! datagrams is `udp`. Both read `routing`, a snapshot, and enter what lives into `connections`.
 
+pub mod added;
 pub mod connections;
 pub mod dispatch;
 pub mod explain;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::added::Added;
 use super::tally::Tally;
 use crate::dns::domain_set::DomainSet;
 use crate::metadata::{Metadata, Network};
@@ -22,8 +23,10 @@ const DEPTH_MAX: usize = 32;
 /// What decides: swapped whole when the configuration or the mode changes.
 #[derive(Clone)]
 pub struct Routing {
-    /// The compiled rules.
+    /// The configuration's compiled rules.
     pub rules: Arc<Rules>,
+    /// Rules that were added at run time.
+    pub added: Option<Arc<Added>>,
     /// Every outbound by name; each rule's target is in it.
     pub outbounds: Arc<Registry>,
     /// `mode`.
@@ -107,7 +110,7 @@ impl Routing {
         }
         let mut from = from;
         loop {
-            match self.rules.find(metadata, from, may_resolve) {
+            match self.find(metadata, from, may_resolve) {
                 Found::NeedIp(rule) | Found::Rule(rule) if self.tally.is_off(rule) => {
                     sink(rule, Event::Off);
                     from = rule + 1;
@@ -122,7 +125,7 @@ impl Routing {
                 }
                 Found::Rule(index) => {
                     // A target that is gone, passes, or cannot carry UDP skips its rule.
-                    let target = self.rules.target(index, metadata, may_resolve);
+                    let target = self.target(index, metadata, may_resolve);
                     let decision =
                         target.and_then(|target| self.follow(target, metadata, Some(index)));
                     match decision {
@@ -213,7 +216,7 @@ impl Routing {
             Mode::Direct => self.leads_direct("DIRECT"),
             Mode::Global => self.leads_direct("GLOBAL"),
             // A rule that is off leaves its flows to those below it.
-            Mode::Rule if self.tally.any_off() => false,
+            Mode::Rule if self.tally.any_off() || !self.added_leads_direct() => false,
             Mode::Rule => self
                 .rules
                 .certainly_direct(host, &|index| self.rule_leads_direct(index)),
@@ -239,7 +242,7 @@ impl Routing {
             Mode::Direct if self.leads_direct("DIRECT") => everything(),
             Mode::Global if self.leads_direct("GLOBAL") => everything(),
             Mode::Direct | Mode::Global => Vec::new(),
-            Mode::Rule if self.tally.any_off() => Vec::new(),
+            Mode::Rule if self.tally.any_off() || !self.added_leads_direct() => Vec::new(),
             Mode::Rule => self
                 .rules
                 .certainly_direct_ranges(v4, names_may_appear, &|index| {
@@ -327,6 +330,7 @@ mod tests {
             rules: Arc::new(Rules::compile(rules)),
             outbounds: Arc::new(outbounds),
             mode: Mode::Rule,
+            added: None,
             sniffer: Arc::default(),
             find_process: true,
             tally: Arc::default(),

@@ -109,6 +109,33 @@ impl Tally {
         records
     }
 
+    /// The same of rules that moved to other places. What those did that have none any more is counted
+    /// as decided by no rule, so that no count of another goes down.
+    #[must_use]
+    pub fn moved(&self, place: &dyn Fn(usize) -> Option<usize>) -> Self {
+        let table = self.table();
+        let mut moved = Table {
+            nothing: table.nothing,
+            ..Table::default()
+        };
+        for (rule, count) in &table.hits {
+            let to = match place(*rule) {
+                Some(rule) => moved.hits.entry(rule).or_default(),
+                None => &mut moved.nothing,
+            };
+            to.times += count.times;
+            to.last = to.last.max(count.last);
+        }
+        let placed = |(rule, times): (&usize, &u64)| Some((place(*rule)?, *times));
+        moved.off = table.off.iter().copied().filter_map(place).collect();
+        moved.unmissed = table.unmissed.iter().filter_map(placed).collect();
+        moved.missed_before = table.missed_before.iter().filter_map(placed).collect();
+        Self {
+            any_off: AtomicBool::new(!moved.off.is_empty()),
+            table: Mutex::new(moved),
+        }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 
-from lab import DIRECT, HEADGATE, ROUTER_LAN, SOCKS5, LabTest, config, wait_for
+from lab import DIRECT, HEADGATE, PROXIED, REJECTED, ROUTER_LAN, ROUTER_WAN, SOCKS5, LabTest, config, wait_for
 
 CLIENT = str(pathlib.Path(__file__).with_name("xray_client.py"))
 
@@ -256,6 +256,94 @@ class Handler(XrayTest):
         self.assertNotIn("socks", self.proxies()["Pick"]["all"])
         self.daemon.signal(signal.SIGHUP)
         wait_for("the reload", lambda: "socks" in self.proxies()["Pick"]["all"])
+
+
+ROUTING = "xray.app.router.command.RoutingService"
+
+
+def router(*rules, balancers=()):
+    return {"@type": "xray.app.router.Config", "rule": list(rules), "balancing_rule": list(balancers)}
+
+
+def source_rule(tag, to, source):
+    ip = base64.b64encode(socket.inet_aton(source)).decode()
+    return {"tag": to, "rule_tag": tag, "source_ip": [{"custom": {"cidr": {"ip": ip, "prefix": 32}}}]}
+
+
+class Routing(XrayTest):
+    def rules(self):
+        return [rule.get("ruleTag", "") for rule in self.call(ROUTING, "ListRule")["rules"]]
+
+    def seen(self, address=DIRECT):
+        answer = self.lab.curl("lan1", f"http://{address}/")
+        return answer and answer["client"]
+
+    def test_an_added_rule_decides_shows_in_the_clash_api_cuts_and_goes(self):
+        self.assertEqual(self.seen(), ROUTER_WAN)
+        slow = self.lab.spawn("lan1", "curl", "-s", "-m", "30", "-o", "/dev/null", f"http://{DIRECT}/slow", stdout=subprocess.DEVNULL)
+        wait_for("the flow", lambda: self.daemon.connections())
+        block = source_rule("sourceIpBlock", "REJECT", "192.168.77.11")
+        self.call(ROUTING, "AddRule", config=router(block), shouldAppend=True)
+        slow.wait(timeout=5)
+        self.fails(UNKNOWN, "duplicate ruleTag sourceIpBlock", ROUTING, "AddRule", config=router(block), shouldAppend=True)
+        self.assertIsNone(self.lab.curl("lan1", "http://5.5.5.1/"))
+        shown = [(rule["type"], rule["payload"], rule["proxy"]) for rule in self.daemon.api("GET", "/rules")[1]["rules"]]
+        self.assertEqual(shown[-2:], [("SrcIPCIDR", "192.168.77.11/32", "REJECT"), ("Match", "", "DIRECT")])
+        self.assertEqual(self.rules()[-2:], ["sourceIpBlock", ""])
+        self.call(ROUTING, "RemoveRule", ruleTag="sourceIpBlock")
+        self.assertNotIn("sourceIpBlock", self.rules())
+        self.call(ROUTING, "RemoveRule", ruleTag="sourceIpBlock")
+        self.fails(UNKNOWN, "empty tag name!", ROUTING, "RemoveRule")
+
+    def test_rules_that_cannot_be_are_refused_whole(self):
+        before = self.rules()
+        good = source_rule("good", "REJECT", "192.168.77.99")
+        self.fails(UNKNOWN, "this rule has no effective fields", ROUTING, "AddRule", config=router(good, {"tag": "DIRECT"}), shouldAppend=True)
+        self.fails(UNKNOWN, "balancer nowhere not found", ROUTING, "AddRule", config=router(good, {"balancing_tag": "nowhere", "inbound_tag": ["x"]}), shouldAppend=True)
+        self.fails(UNKNOWN, "headgate has no rule for protocol", ROUTING, "AddRule", config=router({"tag": "DIRECT", "protocol": ["bittorrent"]}))
+        self.fails(UNKNOWN, "config type error", ROUTING, "AddRule", config={"@type": "xray.proxy.socks.Account"})
+        self.assertEqual(self.rules(), before)
+
+    def test_a_balancer_is_a_group_that_can_be_forced(self):
+        self.fails(UNKNOWN, "cannot find tag", ROUTING, "GetBalancerInfo", tag="DIRECT")
+        self.fails(UNKNOWN, "cannot find tag", ROUTING, "OverrideBalancerTarget", balancerTag="nothing", target="ss")
+        info = self.call(ROUTING, "GetBalancerInfo", tag="Pick")["balancer"]
+        self.assertEqual(info["principle_target"]["tag"], ["ss", "socks", "DIRECT", "REJECT"])
+        self.call(ROUTING, "OverrideBalancerTarget", balancerTag="Pick", target="DIRECT")
+        self.assertEqual(self.daemon.api("GET", "/proxies/Pick")[1]["now"], "DIRECT")
+        self.assertEqual(self.call(ROUTING, "GetBalancerInfo", tag="Pick")["balancer"]["override"]["target"], "DIRECT")
+        self.fails(UNKNOWN, "does not take \"nobody\"", ROUTING, "OverrideBalancerTarget", balancerTag="Pick", target="nobody")
+        self.call(ROUTING, "OverrideBalancerTarget", balancerTag="Pick")
+        self.assertEqual(self.daemon.api("GET", "/proxies/Pick")[1]["now"], "ss")
+
+    def test_a_balancer_of_ones_own_follows_the_outbounds(self):
+        rule = {"balancing_tag": "mine", "rule_tag": "by-mine", "domain": [{"custom": {"type": "Full", "value": "balanced.test"}}]}
+        balancer = {"tag": "mine", "outbound_selector": ["soc"], "strategy": "roundrobin"}
+        self.call(ROUTING, "AddRule", config=router(rule, balancers=[balancer]), shouldAppend=True)
+        self.assertEqual(self.daemon.api("GET", "/proxies/mine")[1]["all"], ["socks"])
+        self.call(HANDLER, "AddOutbound", outbound=outbound("soc2", "xray.proxy.freedom.Config"))
+        self.assertEqual(self.daemon.api("GET", "/proxies/mine")[1]["all"], ["socks", "soc2"])
+        self.call(HANDLER, "RemoveOutbound", tag="soc2")
+        route = self.call(ROUTING, "TestRoute", RoutingContext={"TargetDomain": "balanced.test", "TargetPort": 80, "Network": "TCP"})
+        self.assertEqual(route["OutboundTag"], "socks")
+        self.fails(UNKNOWN, "duplicate balancer tag", ROUTING, "AddRule", config=router(balancers=[balancer]), shouldAppend=True)
+        self.call(ROUTING, "RemoveRule", ruleTag="by-mine")
+
+    def test_a_route_is_tried(self):
+        ip = base64.b64encode(socket.inet_aton(REJECTED)).decode()
+        route = self.call(ROUTING, "TestRoute", RoutingContext={"TargetIPs": [ip], "TargetPort": 443, "InboundTag": "x"}, FieldSelectors=["outbound", "inbound"])
+        self.assertEqual(route, {"OutboundTag": "REJECT", "InboundTag": "x"})
+        self.fails(UNKNOWN, "Invalid routing request.", ROUTING, "TestRoute")
+        self.fails(UNKNOWN, "Routing statistics not enabled.", ROUTING, "SubscribeRoutingStats")
+
+    def test_rules_that_replace_leave_the_match_until_a_reload(self):
+        count = len(self.rules())
+        self.call(ROUTING, "AddRule", config=router(source_rule("only", "REJECT", "192.168.77.99")))
+        self.assertEqual(self.rules(), ["only", ""])
+        self.assertEqual(self.seen(PROXIED), ROUTER_WAN)
+        self.daemon.signal(signal.SIGHUP)
+        wait_for("the file's rules", lambda: len(self.rules()) == count + 1)
+        self.call(ROUTING, "RemoveRule", ruleTag="only")
 
 
 class Refused(LabTest):

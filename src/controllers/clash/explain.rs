@@ -12,7 +12,7 @@ use crate::controllers::http::{Request, Response};
 use crate::metadata::{Endpoint, Host, InboundType, Metadata, Network};
 use crate::rules::{Found, Rules};
 use crate::tunnel::explain::Explanation;
-use crate::tunnel::routing::Event;
+use crate::tunnel::routing::{Event, Routing};
 
 /// Rules without a word to say that are listed all the same.
 const PLAIN_MAX: usize = 100;
@@ -101,7 +101,7 @@ fn write_flow(json: &mut Json, told: &Explanation) {
 }
 
 fn write_rules(json: &mut Json, context: &Context, told: &Explanation) {
-    let rules = &told.routing.rules;
+    let routing = &told.routing;
     let decided = match &told.decision {
         Ok(decision) => decision.rule,
         Err(_) => None,
@@ -109,11 +109,14 @@ fn write_rules(json: &mut Json, context: &Context, told: &Explanation) {
     // A mode or a listener decides without asking any rule.
     let last = match (decided, told.met.last()) {
         (Some(rule), _) => rule + 1,
-        (None, Some(_)) => rules.len(),
+        (None, Some(_)) => routing.rule_count(),
         (None, None) => 0,
     };
     let mut plain = 0;
-    for (index, line) in rules.lines().enumerate().take(last) {
+    for (index, _, line) in routing.rules_in_force() {
+        if index >= last {
+            break;
+        }
         let mut events = told.met.iter().filter(|met| met.rule == index).peekable();
         if events.peek().is_none() {
             plain += 1;
@@ -123,7 +126,7 @@ fn write_rules(json: &mut Json, context: &Context, told: &Explanation) {
         }
         json.open_object().key("index").plain(index);
         json.key("place")
-            .string(&context.control.place_of_rule(index).unwrap_or_default());
+            .string(&place(context, routing, index).unwrap_or_default());
         json.key("type").string(line.kind);
         json.key("payload").string(line.payload);
         json.key("proxy").string(line.target);
@@ -145,6 +148,11 @@ fn write_rules(json: &mut Json, context: &Context, told: &Explanation) {
     }
 }
 
+/// Where the rule at a place of the whole list stands in the configuration.
+fn place(context: &Context, routing: &Routing, index: usize) -> Option<String> {
+    context.control.place_of_rule(routing.configured(index)?)
+}
+
 fn write_decision(json: &mut Json, told: &Explanation) {
     json.key("decision").open_object();
     match &told.decision {
@@ -154,13 +162,15 @@ fn write_decision(json: &mut Json, told: &Explanation) {
         Ok(decision) => {
             if let Some((index, line)) = decision
                 .rule
-                .and_then(|index| Some((index, told.routing.rules.line(index)?)))
+                .and_then(|index| Some((index, told.routing.rule(index)?)))
             {
                 json.key("rule").plain(index);
                 json.key("type").string(line.kind);
                 json.key("payload").string(line.payload);
                 json.key("subRules").open_array();
-                write_inner(json, &told.routing.rules, index, &told.metadata);
+                if let Some(index) = told.routing.configured(index) {
+                    write_inner(json, &told.routing.rules, index, &told.metadata);
+                }
                 json.close_array();
             } else {
                 json.key("rule").plain(-1);

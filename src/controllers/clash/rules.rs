@@ -17,17 +17,20 @@ pub(super) fn list(context: &Context, _: &Request<'_>) -> Response {
     let mut json = Json::new();
     json.open_object().key("rules").open_array();
     let routing = context.control.tunnel().routing();
-    let records = routing.tally.records(routing.rules.len());
-    for ((index, line), record) in routing.rules.lines().enumerate().zip(records) {
+    let records = routing.tally.records(routing.rule_count());
+    for (index, _, line) in routing.rules_in_force() {
+        let Some(record) = records.get(index) else {
+            break;
+        };
         json.open_object().key("index").plain(index);
         json.key("type").string(line.kind);
         json.key("payload").string(line.payload);
         json.key("proxy").string(line.target);
-        match routing.rules.size(index) {
+        match routing.rule_size(index) {
             Some(size) => json.key("size").plain(size),
             None => json.key("size").plain(-1),
         };
-        write_record(&mut json, &record);
+        write_record(&mut json, record);
         json.close_object();
     }
     json.close_array().close_object();

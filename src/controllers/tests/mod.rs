@@ -116,6 +116,7 @@ impl TestControl {
                     rules: Arc::new(Rules::compile(Vec::new())),
                     outbounds: Arc::new(outbounds),
                     mode: Mode::Rule,
+                    added: None,
                     sniffer: Arc::default(),
                     find_process: true,
                     tally: Arc::default(),

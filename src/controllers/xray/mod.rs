@@ -13,6 +13,8 @@
 //! | inbound, its tag | listener, its name (`DEFAULT-MIXED` and the like for the port keys) |
 //! | outbound, its tag | proxy, its name; `DIRECT` is freedom, `REJECT` blackhole; groups are none |
 //! | user, its email | who logs in at a listener, the user name |
+//! | rule | rule line; added ones stand before the final MATCH, in one block |
+//! | balancer | group, its name; override: the choice in it |
 //! | counter | bytes that flows moved, payload without the proxy protocol's own |
 
 pub mod framing;
@@ -23,6 +25,8 @@ pub mod options;
 pub mod outbound;
 pub mod protobuf;
 mod reflection;
+mod routing;
+mod rule;
 mod schema;
 pub mod server;
 mod stats;
@@ -46,6 +50,8 @@ pub enum Service {
     Handler,
     /// `LoggerService`.
     Logger,
+    /// `RoutingService`.
+    Routing,
     /// `StatsService`.
     Stats,
     /// `ReflectionService`.
@@ -57,6 +63,7 @@ impl Service {
     pub const ALL: &'static [(&'static str, Self)] = &[
         ("HandlerService", Self::Handler),
         ("LoggerService", Self::Logger),
+        ("RoutingService", Self::Routing),
         ("StatsService", Self::Stats),
         ("ReflectionService", Self::Reflection),
     ];
@@ -116,6 +123,11 @@ pub const SERVICES: &[Served] = &[
         methods: handler::METHODS,
     },
     Served {
+        service: Service::Routing,
+        name: "v2ray.core.app.router.command.RoutingService",
+        methods: routing::METHODS,
+    },
+    Served {
         service: Service::Stats,
         name: "v2ray.core.app.stats.command.StatsService",
         methods: stats::METHODS,
@@ -129,6 +141,11 @@ pub const SERVICES: &[Served] = &[
         service: Service::Handler,
         name: "xray.app.proxyman.command.HandlerService",
         methods: handler::METHODS,
+    },
+    Served {
+        service: Service::Routing,
+        name: "xray.app.router.command.RoutingService",
+        methods: routing::METHODS,
     },
     Served {
         service: Service::Stats,

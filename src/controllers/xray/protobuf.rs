@@ -261,6 +261,24 @@ impl Message {
         self
     }
 
+    /// A field as it was read.
+    pub fn field(&mut self, field: &Field<'_>) -> &mut Self {
+        match field.value {
+            Value::Varint(value) => self.present(field.number, value),
+            Value::Bytes(bytes) => self.item(field.number, bytes),
+            Value::Fixed64(bytes) => {
+                self.key(field.number, 1);
+                self.0.extend_from_slice(&bytes);
+                self
+            }
+            Value::Fixed32(bytes) => {
+                self.key(field.number, 5);
+                self.0.extend_from_slice(&bytes);
+                self
+            }
+        }
+    }
+
     /// A message, also when it is empty.
     pub fn message(&mut self, number: u32, message: &Self) -> &mut Self {
         self.item(number, &message.0)

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use super::Instance;
 use crate::config::{Config, ConfigError};
-use crate::controllers::change::{Change, ChangeError};
-use crate::daemon::overlay::{Overlay, find, is_inbound, is_outbound, users_mut};
+use crate::controllers::change::{Change, ChangeError, NewRules};
+use crate::daemon::overlay::{Overlay, balanced, find, is_inbound, is_outbound, users_mut};
 use crate::outbound::options::Credentials;
+use crate::tunnel::routing::Routing;
 
 impl Instance {
     /// Makes one change.
@@ -18,6 +19,11 @@ impl Instance {
             Change::RemoveUser(inbound, name) => self.remove_user(&inbound, &name),
             Change::AddOutbound(proxy) => self.add_outbound(&proxy),
             Change::RemoveOutbound(name) => self.remove_outbound(&name),
+            Change::AddRules(new) => self.add_rules(*new),
+            Change::RemoveRule(tag) => {
+                self.remove_rule(&tag);
+                Ok(())
+            }
         }?;
         self.show_general();
         Ok(())
@@ -146,6 +152,77 @@ impl Instance {
             .retain(|(proxy, _)| **proxy != *name);
         log::info!("proxy {name} removed");
         Ok(())
+    }
+
+    fn add_rules(&mut self, new: NewRules) -> Result<(), ChangeError> {
+        let overlay = &mut self.xray.overlay;
+        let kept = (overlay.rules.clone(), overlay.groups.clone());
+        let (replaced, groups) = (overlay.replaces, self.config.groups.clone());
+        if !new.append {
+            let added = std::mem::take(&mut overlay.groups);
+            let own = |name: &str| added.iter().any(|group| *group.name == *name);
+            self.config.groups.retain(|group| !own(&group.name));
+            overlay.rules.clear();
+            overlay.replaces = true;
+        }
+        let done = self.enter_rules(new);
+        if done.is_err() {
+            let overlay = &mut self.xray.overlay;
+            (overlay.rules, overlay.groups) = kept;
+            overlay.replaces = replaced;
+            self.config.groups = groups;
+        }
+        done
+    }
+
+    /// Enters rules and groups; the caller takes back what was entered when it fails.
+    fn enter_rules(&mut self, new: NewRules) -> Result<(), ChangeError> {
+        for group in new.groups {
+            if is_outbound(&self.config, &group.name) {
+                return Err(ChangeError::NameTaken(group.name));
+            }
+            Overlay::room(&self.xray.overlay.groups)?;
+            self.config.groups.push(balanced(&group, &self.config));
+            self.xray.overlay.groups.push(group);
+        }
+        for rule in new.rules {
+            let groups = &mut self.config.groups.iter();
+            if let Some(name) = &rule.group
+                && !groups.any(|group| group.name == *name)
+            {
+                return Err(ChangeError::NoGroup(name.clone()));
+            }
+            let rules = &mut self.xray.overlay.rules;
+            Overlay::room(rules)?;
+            if !rule.tag.is_empty() && rules.iter().any(|known| known.tag == rule.tag) {
+                return Err(ChangeError::RuleTaken(rule.tag));
+            }
+            rules.push(rule);
+        }
+        self.rebuild_outbounds()?;
+        self.follow_rules();
+        let routing = self.tunnel.routing();
+        for flow in self.tunnel.connections().snapshot() {
+            if routing.added_rule_blocks(&flow.metadata) {
+                flow.close();
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_rule(&mut self, tag: &str) {
+        self.xray.overlay.rules.retain(|rule| *rule.tag != *tag);
+        self.follow_rules();
+    }
+
+    /// Puts the added rules in force.
+    fn follow_rules(&mut self) {
+        let mut routing = Routing::clone(&self.tunnel.routing());
+        let block = self.xray.overlay.block(&routing.rules);
+        routing.replace_added(block);
+        self.tunnel.replace_routing(routing);
+        self.offload.forget();
+        self.refresh_kernel();
     }
 }
 

@@ -39,6 +39,7 @@ impl Instance {
             log::warn!("{}:{warning}", loaded.origin);
         }
         let mut config = loaded.config;
+        let taken = self.xray.overlay.taken_groups(&config);
         self.xray.overlay.apply(&mut config);
         settle(&mut config, &self.directory)?;
         let mark = mark_of(&config);
@@ -51,7 +52,7 @@ impl Instance {
         };
         let server = build::dns_server(&config, &mut self.tables, &ties)?;
         let providers = Providers::load(&config, &self.directory, &loaded.origin).await?;
-        let routing = build::routing(
+        let mut routing = build::routing(
             &mut config,
             &providers.nodes(),
             Arc::clone(&self.dns) as Arc<dyn Resolve>,
@@ -61,6 +62,8 @@ impl Instance {
         )?;
 
         // From here on nothing is refused any more.
+        let added = self.xray.overlay.settle(&taken, &routing.rules);
+        routing.replace_added(added);
         let old = std::mem::replace(&mut self.config, config);
         if !force {
             let controllers = old.inbound.clone();
@@ -92,6 +95,7 @@ impl Instance {
 
     /// Builds proxies and groups anew, over the providers' nodes of the moment.
     pub(super) fn rebuild_outbounds(&mut self) -> Result<(), Failure> {
+        self.xray.overlay.balance(&mut self.config);
         let mut routing = Routing::clone(&self.tunnel.routing());
         routing.outbounds = self.outbounds()?;
         self.tunnel.replace_routing(routing);

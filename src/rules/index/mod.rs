@@ -197,6 +197,12 @@ impl Rules {
         }
     }
 
+    /// The first line that matches whatever comes.
+    #[must_use]
+    pub fn first_always(&self) -> Option<usize> {
+        self.always.first().map(|&line| line as usize)
+    }
+
     /// The list that line `index` leads to, if it is a SUB-RULE.
     fn list(&self, index: usize) -> Option<&Self> {
         self.asked_at(index)?.list()
