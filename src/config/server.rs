@@ -7,8 +7,9 @@ use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::section::Section;
 use crate::inbound::options::ListenerKind;
 use crate::inbound::server::options::{
-    ServerOptions, ServerProtocolOptions, ServerTls, ShadowsocksServer, User,
+    ServerOptions, ServerProtocolOptions, ServerTls, ShadowsocksServer,
 };
+use crate::outbound::options::Credentials;
 use crate::outbound::shadowsocks::method::{MethodError, Secret};
 use crate::outbound::vmess::keys::parse_id;
 
@@ -97,26 +98,27 @@ fn shadowsocks(
         at.text().map(Box::from)
     };
     let users = match section.take("users") {
-        Some(list) => list
-            .items()?
-            .enumerate()
-            .map(|(number, item)| {
-                let mut section = item.section()?;
-                let user = User {
-                    name: user_name(&mut section, number)?,
-                    secret: check(&section.require("password")?)?,
-                };
-                section.finish(warnings);
-                Ok(user)
-            })
-            .collect::<Result<Vec<_>, _>>()?,
-        None => Vec::new(),
+        Some(list) => Some(
+            list.items()?
+                .enumerate()
+                .map(|(number, item)| {
+                    let mut section = item.section()?;
+                    let user = Credentials {
+                        username: user_name(&mut section, number)?,
+                        password: check(&section.require("password")?)?,
+                    };
+                    section.finish(warnings);
+                    Ok(user)
+                })
+                .collect::<Result<Vec<_>, _>>()?,
+        ),
+        None => None,
     };
     // Several users of the 2022 edition come behind the server's own key; of the other, alone.
     let identity = name.starts_with("2022");
     let password = match section.take("password") {
         Some(password) => check(&password)?,
-        None if users.is_empty() || identity => {
+        None if users.is_none() || identity => {
             return Err(section.at().missing("password", Reason::Missing));
         }
         None => "".into(),
@@ -133,7 +135,7 @@ fn users(
     section: &mut Section<'_>,
     secret: &'static str,
     warnings: &mut Warnings,
-) -> Result<Vec<User>, ConfigError> {
+) -> Result<Vec<Credentials>, ConfigError> {
     let list = section.require("users")?;
     let users = list.items()?.enumerate().map(|(number, item)| {
         let mut section = item.section()?;
@@ -143,9 +145,9 @@ fn users(
             let expected = "a UUID, or a text of at most 30 bytes";
             return Err(at.fail(Reason::SecretValue(expected)));
         }
-        let user = User {
-            name,
-            secret: at.text()?.into(),
+        let user = Credentials {
+            username: name,
+            password: at.text()?.into(),
         };
         if let Some(flow) = section.take("flow") {
             return Err(flow.fail(Reason::NotImplemented(Excerpt::of("flow"))));
@@ -154,11 +156,7 @@ fn users(
         section.finish(warnings);
         Ok(user)
     });
-    let users = users.collect::<Result<Vec<_>, _>>()?;
-    match users.is_empty() {
-        true => Err(section.at().missing("users", Reason::Missing)),
-        false => Ok(users),
-    }
+    users.collect()
 }
 
 /// `username`, or the place in the list from 1.

@@ -45,7 +45,28 @@ impl Drop for Tasks {
 /// One port that is served.
 struct Served {
     port: Port,
+    /// Of a server of an encrypting protocol.
+    server: Option<server::Shared>,
     _tasks: Tasks,
+}
+
+impl Served {
+    /// Has the users of `wanted` log in from now on; `wanted` is alike but for them.
+    fn admit(&mut self, wanted: &ListenerOptions) {
+        let port = &mut self.port;
+        port.access
+            .admit(wanted.users.as_deref().unwrap_or_default());
+        let users = wanted
+            .server
+            .as_deref()
+            .and_then(|server| server.protocol.users());
+        if let (Some(shared), Some(users)) = (&self.server, users) {
+            match shared.admit(users) {
+                Ok(()) => port.server.clone_from(&wanted.server),
+                Err(error) => log::error!("{}: {error}", port.name),
+            }
+        }
+    }
 }
 
 /// Every listening socket of the instance, the controllers' excepted.
@@ -112,16 +133,20 @@ impl Listeners {
         });
         let mut failed = Vec::new();
         for port in wanted {
-            if self
-                .served
-                .iter()
-                .any(|served| same_port(&served.port, &port))
-            {
+            let mut served = self.served.iter_mut();
+            if let Some(served) = served.find(|served| same_port(&served.port, &port)) {
+                let mut listed = options.listeners.iter();
+                if served.port.server != port.server
+                    && let Some(wanted) = listed.find(|listed| *listed.name == *port.name)
+                {
+                    served.admit(wanted);
+                }
                 continue;
             }
             match self.open(&port) {
-                Ok(tasks) => self.served.push(Served {
+                Ok((tasks, server)) => self.served.push(Served {
                     port,
+                    server,
                     _tasks: tasks,
                 }),
                 Err(error) => failed.push((port.address, error)),
@@ -141,12 +166,9 @@ impl Listeners {
         if let Some(known) = own.find(|listener| *listener.name == *name) {
             known.users.clone_from(&wanted.users);
         }
-        let mut served = self.served.iter();
+        let mut served = self.served.iter_mut();
         if let Some(served) = served.find(|served| *served.port.name == *name) {
-            served
-                .port
-                .access
-                .admit(wanted.users.as_deref().unwrap_or_default());
+            served.admit(wanted);
         }
     }
 
@@ -158,9 +180,9 @@ impl Listeners {
             .map_or(0, |served| served.port.address.port())
     }
 
-    fn open(&self, port: &Port) -> io::Result<Tasks> {
+    fn open(&self, port: &Port) -> io::Result<(Tasks, Option<server::Shared>)> {
         refuse_taken(port.address)?;
-        let mut tasks = Tasks::default();
+        let (mut tasks, mut server) = (Tasks::default(), None);
         match port.kind {
             ListenerKind::TProxy | ListenerKind::Redirect => {
                 for address in both_families(port.address) {
@@ -180,13 +202,13 @@ impl Listeners {
             ListenerKind::Shadowsocks
             | ListenerKind::Vmess
             | ListenerKind::Vless
-            | ListenerKind::Trojan => self.open_server(&mut tasks, port)?,
+            | ListenerKind::Trojan => server = Some(self.open_server(&mut tasks, port)?),
         }
-        Ok(tasks)
+        Ok((tasks, server))
     }
 
     /// Opens a server of an encrypting protocol: a listener a loop, and one socket for datagrams.
-    fn open_server(&self, tasks: &mut Tasks, port: &Port) -> io::Result<()> {
+    fn open_server(&self, tasks: &mut Tasks, port: &Port) -> io::Result<server::Shared> {
         let kind = match port.kind {
             ListenerKind::Vmess => InboundType::Vmess,
             ListenerKind::Vless => InboundType::Vless,
@@ -209,7 +231,7 @@ impl Listeners {
                 tasks.spawn(worker, server(address).serve_datagrams(socket));
             }
         }
-        Ok(())
+        Ok(shared)
     }
 
     /// Opens a transparent port on every loop.
@@ -360,13 +382,19 @@ impl Listeners {
     }
 }
 
+/// Whether two ports are alike but for their users.
 fn same_port(a: &Port, b: &Port) -> bool {
+    let servers = match (a.server.as_deref(), b.server.as_deref()) {
+        (Some(a), Some(b)) => a.same_but_users(b),
+        (None, None) => true,
+        _ => false,
+    };
     a.name == b.name
         && a.kind == b.kind
         && a.address == b.address
         && a.udp == b.udp
         && a.proxy == b.proxy
-        && a.server == b.server
+        && servers
 }
 
 /// Sharing a port among our loops must not mean sharing it with another instance.

@@ -66,9 +66,10 @@ impl Overlay {
             }
         }
         for (inbound, name) in &self.removed_users {
+            let encrypting = is_server(&config.inbound, inbound);
             if let Some(users) = users_mut(&mut config.inbound, inbound)
                 && let Some(index) = find(users, name)
-                && users.len() > 1
+                && (encrypting || users.len() > 1)
             {
                 users.remove(index);
             }
@@ -195,14 +196,24 @@ pub fn is_outbound(config: &Config, name: &str) -> bool {
     names.any(|taken| taken == name)
 }
 
-/// Who logs in at a listener of `listeners:` that has users of its own.
+/// Who logs in at a listener of `listeners:` that has users of its own. Servers of encrypting protocols
+/// may have none left, other listeners would be open then.
 pub fn users_mut<'o>(
     options: &'o mut InboundOptions,
     inbound: &str,
 ) -> Option<&'o mut Vec<Credentials>> {
     let mut listeners = options.listeners.iter_mut();
     let listener = listeners.find(|listener| *listener.name == *inbound)?;
-    listener.users.as_mut().filter(|users| !users.is_empty())
+    match &mut listener.server {
+        Some(server) => Arc::make_mut(server).protocol.users_mut(),
+        None => listener.users.as_mut().filter(|users| !users.is_empty()),
+    }
+}
+
+/// Whether a listener is a server of an encrypting protocol: nobody is let in there who is no user.
+pub fn is_server(options: &InboundOptions, inbound: &str) -> bool {
+    let mut listeners = options.listeners.iter();
+    listeners.any(|listener| *listener.name == *inbound && listener.server.is_some())
 }
 
 /// The place of a user, by a name without case.

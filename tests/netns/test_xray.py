@@ -346,6 +346,150 @@ class Routing(XrayTest):
         self.call(ROUTING, "RemoveRule", ruleTag="only")
 
 
+ID, OTHER_ID = "66ad4540-b58c-4ad2-9926-ea63445a9b57", "11ad4540-b58c-4ad2-9926-ea63445a9b58"
+KEY, USER_KEY, OTHER_KEY = (base64.b64encode(bytes([n] * 16)).decode() for n in (1, 2, 3))
+# Port, what the listener is, the client's proxy of a newcomer, and the newcomer's account.
+ACCOUNTS = {
+    "vmess": (21001, f"users: [{{username: old, uuid: {OTHER_ID}}}]", f"type: vmess, uuid: {ID}, cipher: auto", {"id": ID}),
+    "vless": (21002, f"users: [{{username: old, uuid: {OTHER_ID}}}]", f"type: vless, uuid: {ID}", {"id": ID, "encryption": "none"}),
+    "trojan": (21003, "certificate: ../leaf.pem, private-key: ../key.pem, users: [{username: old, password: x}]", "type: trojan, password: newcomer, skip-cert-verify: true", {"password": "newcomer"}),
+    "shadowsocks": (21004, "cipher: aes-128-gcm, users: [{username: old, password: x}]", "type: ss, cipher: aes-128-gcm, password: newcomer", {"password": "newcomer", "cipher_type": 5}),
+    "shadowsocks_2022": (21005, f"cipher: 2022-blake3-aes-128-gcm, password: '{KEY}', users: [{{username: old, password: '{OTHER_KEY}'}}]",
+                         f"type: ss, cipher: 2022-blake3-aes-128-gcm, password: '{KEY}:{USER_KEY}'", {"key": USER_KEY}),
+}
+UDP_ECHO = """
+import socket, sys
+control = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+control.sendall(b"\\x05\\x01\\x00")
+control.recv(2)
+control.sendall(b"\\x05\\x03\\x00\\x01" + bytes(6))
+relay = ("127.0.0.1", int.from_bytes(control.recv(10)[8:10], "big"))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(1)
+def echoed():
+    s.sendto(b"\\0\\0\\0\\x01" + socket.inet_aton(sys.argv[2]) + (9000).to_bytes(2, "big") + b"hi", relay)
+    try:
+        return s.recv(100)[10:12] == b"hi"
+    except TimeoutError:
+        return False
+print(any(echoed() for _ in range(5)), flush=True)
+sys.stdin.readline()
+print(any(echoed() for _ in range(3)), flush=True)
+"""
+
+
+class Users(XrayTest):
+    """Users of servers who come and go; a headgate in the LAN is their client."""
+
+    CONFIG_TEXT = config() + XRAY.replace("listeners:\n", "listeners:\n" + "".join(
+        f"  - {{name: in-{name}, type: {name.partition('_')[0]}, listen: {ROUTER_LAN}, port: {port}, {keys}}}\n" for name, (port, keys, *_) in ACCOUNTS.items()))
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        other = cls.lab.directory / "client"
+        other.mkdir()
+        proxies = "".join(f"  - {{name: {name}, server: {ROUTER_LAN}, port: {port}, udp: true, {keys}}}\n" for name, (port, _, keys, _) in ACCOUNTS.items())
+        listeners = "".join(f"  - {{name: l-{name}, type: socks, listen: 127.0.0.1, port: {port}, proxy: {name}}}\n" for name, (port, *_) in ACCOUNTS.items())
+        (other / "config.yaml").write_text(f"proxies:\n{proxies}listeners:\n{listeners}rules: ['MATCH,REJECT']\n")
+        cls.lab.spawn("lan1", HEADGATE, "-d", str(other), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for port, *_ in ACCOUNTS.values():
+            wait_for("the client", lambda: f":{port} " in cls.lab.ns("lan1", "ss", "-lnt"))
+
+    def seen(self, name):
+        answer = self.fetch(f"socks5h://127.0.0.1:{ACCOUNTS[name][0]}")
+        return answer and answer["client"]
+
+    def add(self, name, email, **more):
+        account = {"@type": f"xray.proxy.{name}.Account", **ACCOUNTS[name][3], **more}
+        operation = {"@type": "xray.app.proxyman.command.AddUserOperation", "user": {"email": email, "account": account}}
+        return self.ask(call=f"{HANDLER}/AlterInbound", request={"tag": f"in-{name}", "operation": operation})
+
+    def counted(self, email):
+        stats = self.call(STATS, "QueryStats", pattern=f"user>>>{email}>>>traffic").get("stat", [])
+        return {stat["name"].rpartition(">>>")[2]: stat.get("value", 0) for stat in stats}
+
+    def test_a_user_comes_counts_and_is_cut_when_he_goes(self):
+        for name, (port, *_) in ACCOUNTS.items():
+            with self.subTest(name):
+                email = f"new@{name}"
+                self.assertIsNone(self.seen(name))
+                self.assertEqual(self.add(name, email)["code"], 0)
+                again = self.add(name, email.upper())
+                self.assertEqual((again["code"], again["message"].split("> ")[-1]), (UNKNOWN, f"app/proxyman/command: User {email.upper()} already exists."))
+                self.assertEqual(self.call(HANDLER, "GetInboundUsersCount", tag=f"in-{name}")["count"], 2)
+                users = self.call(HANDLER, "GetInboundUsers", tag=f"in-{name}")["users"]
+                self.assertEqual([one["email"] for one in users], ["old", email])
+                self.assertEqual(users[0]["account"], {"@type": f"xray.proxy.{name}.Account"})
+                self.assertEqual(self.seen(name), ROUTER_WAN)
+                wait_for("bytes", lambda: self.counted(email).get("downlink", 0) > 0 and self.counted(email).get("uplink", 0) > 0)
+                slow = self.lab.spawn("lan1", "curl", "-s", "-m", "30", "-o", "/dev/null", "-x", f"socks5h://127.0.0.1:{port}", f"http://{DIRECT}/slow")
+                datagrams = self.lab.spawn("lan1", sys.executable, "-c", UDP_ECHO, str(port), DIRECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                self.assertEqual(datagrams.stdout.readline(), "True\n")
+                online = f"user>>>{email}>>>online"
+                wait_for("him", lambda: self.call(STATS, "GetStatsOnline", name=online)["stat"].get("value") == 1)
+                self.assertEqual(list(self.call(STATS, "GetStatsOnlineIpList", name=online)["ips"]), ["192.168.77.11"])
+                self.call(HANDLER, "AlterInbound", tag=f"in-{name}", operation=no_user(email))
+                slow.wait(timeout=5)
+                datagrams.stdin.write("\n")
+                datagrams.stdin.flush()
+                self.assertEqual(datagrams.stdout.readline(), "False\n")
+                datagrams.wait(timeout=5)
+                self.assertIsNone(self.seen(name))
+                self.assertNotIn(online, self.call(STATS, "GetAllOnlineUsers").get("users", []))
+                self.fails(UNKNOWN, f"User {email} not found.", HANDLER, "AlterInbound", tag=f"in-{name}", operation=no_user(email))
+                # He has been counted; the counters stay.
+                self.assertGreater(self.counted(email)["downlink"], 0)
+
+    def test_accounts_that_prove_nothing_are_refused(self):
+        for name, account, why in (("vmess", {"id": "x" * 31}, f"invalid UUID: {'x' * 31}"), ("vless", {"id": ""}, "invalid UUID: "), ("trojan", {"password": ""}, "a password is missing"),
+                                   ("shadowsocks", {"cipher_type": 6}, "Unsupported cipher."), ("shadowsocks_2022", {"key": "AAEC"}, "password is not a base64 key of 16 bytes")):
+            answer = self.add(name, "bad@user", **account)
+            self.assertEqual(answer["code"], UNKNOWN)
+            self.assertTrue(answer["message"].endswith(why), answer)
+        self.assertTrue(self.add("vmess", "")["message"].endswith("a user needs an email here"))
+
+    def test_xtlsapi_manages_users(self):
+        for protocol, secret in (("vmess", ID.replace("-", "")), ("vless", ID), ("shadowsocks", "newcomer")):
+            with self.subTest(protocol):
+                more = ["aes_128_gcm"] if protocol == "shadowsocks" else []
+                arguments = [f"in-{protocol}", secret, f"x@{protocol}", protocol, 0, 0, "", *more]
+                self.assertNotIn("error", self.xtlsapi("add_client", *arguments))
+                self.assertEqual(self.xtlsapi("add_client", *arguments)["error"], "EmailAlreadyExists")
+                self.assertEqual(self.seen(protocol), ROUTER_WAN)
+                wait_for("bytes", lambda: (self.xtlsapi("get_client_download_traffic", f"x@{protocol}")["answer"] or 0) > 0)
+                self.assertNotIn("error", self.xtlsapi("remove_client", f"in-{protocol}", f"x@{protocol}"))
+                self.assertIsNone(self.seen(protocol))
+
+    def test_an_inbound_is_made_with_its_users_and_may_lose_them_all(self):
+        account = {"@type": "xray.proxy.vmess.Account", "id": ID}
+        inbound = socks_inbound("fresh", 21006) | {"proxy_settings": {"@type": "xray.proxy.vmess.inbound.Config", "user": [{"email": "one@fresh", "account": account}]}}
+        self.call(HANDLER, "AddInbound", inbound=inbound)
+        (shown,) = [one for one in self.call(HANDLER, "ListInbounds")["inbounds"] if one["tag"] == "fresh"]
+        self.assertEqual(shown["proxy_settings"], {"@type": "xray.proxy.vmess.inbound.Config", "user": [{"email": "one@fresh"}]})
+        self.call(HANDLER, "AlterInbound", tag="fresh", operation=no_user("one@fresh"))
+        self.assertEqual(self.call(HANDLER, "GetInboundUsersCount", tag="fresh").get("count", 0), 0)
+        self.daemon.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: self.daemon.said("configuration reloaded"))
+        self.assertEqual(self.call(HANDLER, "GetInboundUsersCount", tag="fresh").get("count", 0), 0)
+        self.call(HANDLER, "RemoveInbound", tag="fresh")
+        self.fails(UNKNOWN, "supported cipher for all users here", HANDLER, "AddInbound",
+                   inbound=inbound | {"proxy_settings": {"@type": "xray.proxy.shadowsocks.ServerConfig"}})
+
+    def test_users_added_outlive_a_reload_and_nobody_else_notices(self):
+        self.assertEqual(self.add("vless", "stays@vless")["code"], 0)
+        slow = self.lab.spawn("lan1", "curl", "-s", "-m", "30", "-o", "/dev/null", "-x", f"socks5h://127.0.0.1:{ACCOUNTS['vless'][0]}", f"http://{DIRECT}/slow")
+        wait_for("the flow", lambda: "user>>>stays@vless>>>online" in self.call(STATS, "GetAllOnlineUsers").get("users", []))
+        self.assertEqual(self.add("vless", "other@vless", id=OTHER_ID.replace("1", "2"))["code"], 0)
+        self.daemon.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: self.daemon.said("configuration reloaded"))
+        self.assertEqual(self.seen("vless"), ROUTER_WAN)
+        self.assertIsNone(slow.poll())
+        slow.kill()
+        for email in ("stays@vless", "other@vless"):
+            self.call(HANDLER, "AlterInbound", tag="in-vless", operation=no_user(email))
+
+
 class Refused(LabTest):
     def test_a_configuration_mistake_is_told_with_its_place(self):
         for text, place in (("xray-api: {listen: 0.0.0.0:1}\n", "1:20: xray-api.listen:"), ("xray-api: {services: [Nothing]}\n", "1:23: xray-api.services[0]:")):

@@ -10,12 +10,11 @@ use std::sync::mpsc::sync_channel;
 
 use super::protobuf::{Field, Fields, Malformed, Message};
 use super::status::{Code, Status};
-use super::typed::{Typed, User, typed};
-use super::{Answer, Context, inbound, outbound};
+use super::typed::{Typed, User};
+use super::{Answer, Context, account, inbound, outbound};
 use crate::controllers::change::{Change, ChangeError};
-use crate::inbound::options::{ListenerKind, Options};
+use crate::inbound::options::{ListenerOptions, Options};
 use crate::outbound::Kind;
-use crate::outbound::options::Credentials;
 
 /// `xray.app.proxyman.command.HandlerService`.
 pub(super) const METHODS: &[(&str, Answer)] = &[
@@ -159,8 +158,9 @@ fn alter_inbound(context: &Context, request: &[u8]) -> Result<Message, Status> {
                     user = User::read(&field)?;
                 }
             }
-            let kind = manager(&context.control.inbounds(), tag)?;
-            let user = credentials(kind, &user)?;
+            let options = context.control.inbounds();
+            let listener = manager(&options, tag)?;
+            let user = account::credentials(listener, &user)?;
             change(context, Change::AddUser(tag.into(), user))
         }
         REMOVE_USER => {
@@ -187,56 +187,31 @@ fn is_known(kind: &str) -> bool {
 }
 
 /// What a listener speaks, when users log in there.
-fn manager(options: &Options, tag: &str) -> Result<ListenerKind, Status> {
-    let port = options.ports().into_iter().find(|port| *port.name == *tag);
-    let port = port.ok_or_else(|| Status::unknown(no_handler(tag)))?;
-    let own = options.listeners.iter();
-    let mut own = own.filter(|listener| *listener.name == *tag);
-    let users = own.next().and_then(|listener| listener.users.as_ref());
-    if users.is_none_or(Vec::is_empty) {
-        return Err(Status::unknown(NO_USER_MANAGER));
+fn manager<'o>(options: &'o Options, tag: &str) -> Result<&'o ListenerOptions, Status> {
+    if !options.ports().iter().any(|port| *port.name == *tag) {
+        return Err(Status::unknown(no_handler(tag)));
     }
-    Ok(port.kind)
-}
-
-/// A user of a listener of that kind. Who logs in by name has the name for an email.
-fn credentials(kind: ListenerKind, user: &User<'_>) -> Result<Credentials, Status> {
-    let wrong = |why: &str| {
-        Status::unknown(format!(
-            "app/proxyman/command: failed to parse user > {why}"
-        ))
+    let mut own = options.listeners.iter();
+    let own = own.find(|listener| *listener.name == *tag);
+    let own = own.ok_or_else(|| Status::unknown(NO_USER_MANAGER))?;
+    let users = match &own.server {
+        Some(server) => server.protocol.users().is_some(),
+        None => own.users.as_ref().is_some_and(|users| !users.is_empty()),
     };
-    if user.account.is_absent() {
-        return Err(wrong("common/protocol: Account is missing"));
+    match users {
+        true => Ok(own),
+        false => Err(Status::unknown(NO_USER_MANAGER)),
     }
-    let by_name = matches!(
-        (kind, user.account.kind()),
-        (
-            ListenerKind::Socks | ListenerKind::Mixed | ListenerKind::Http,
-            "proxy.socks.Account" | "proxy.http.Account"
-        )
-    );
-    if !by_name {
-        return Err(wrong(&format!(
-            "account {:?} is of another proxy",
-            user.account.kind()
-        )));
-    }
-    let (name, password) = user.words()?;
-    if name.is_empty() || !(user.email.is_empty() || user.email == name) {
-        return Err(wrong("the email must be the user name here"));
-    }
-    Ok(Credentials {
-        username: name.into(),
-        password: password.into(),
-    })
 }
 
 /// The names of those who log in at a listener of `listeners:`, or by `authentication`.
 fn names<'o>(options: &'o Options, tag: &str) -> impl Iterator<Item = &'o str> {
     let mut own = options.listeners.iter();
     let own = own.find(|listener| *listener.name == *tag);
-    let users = own.and_then(|listener| listener.users.as_ref());
+    let users = own.and_then(|listener| match &listener.server {
+        Some(server) => Some(server.protocol.users().unwrap_or_default()),
+        None => listener.users.as_deref(),
+    });
     let users = users.unwrap_or(&options.authentication).iter();
     users.map(|user| &*user.username)
 }
@@ -299,18 +274,11 @@ fn list_outbounds(context: &Context, _: &[u8]) -> Result<Message, Status> {
 fn users(context: &Context, request: &[u8]) -> Result<Message, Status> {
     let (tag, email) = tag_and_email(request)?;
     let options = context.control.inbounds();
-    let kind = manager(&options, tag)?;
-    let account = match kind {
-        ListenerKind::Http => "proxy.http.Account",
-        _ => "proxy.socks.Account",
-    };
+    let listener = manager(&options, tag)?;
     let mut response = Message::default();
     let wanted = |name: &&str| email.is_empty() || name.eq_ignore_ascii_case(email);
     for name in names(&options, tag).filter(wanted) {
-        let (mut user, mut login) = (Message::default(), Message::default());
-        login.text(1, name);
-        user.text(2, name).message(3, &typed(account, &login));
-        response.message(1, &user);
+        response.message(1, &account::described(listener, name));
     }
     if !email.is_empty() && response == Message::default() {
         // Xray answers with a user of nothing.

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::encrypting;
 use super::protobuf::{Fields, Message, Value as Raw};
 use super::status::{Code, Status};
 use super::stream::{Capture, Entry, Stream};
@@ -76,6 +77,10 @@ pub fn listener(config: Fields<'_>) -> Result<String, Status> {
         "proxy.socks.ServerConfig" => socks(&proxy, &receiver, &mut listener)?,
         "proxy.http.ServerConfig" => http(&proxy, &receiver, &mut listener)?,
         "proxy.dokodemo.Config" => dokodemo(&proxy, &receiver, &mut listener)?,
+        kind if encrypting::is_server(kind) => {
+            receiver.stream.serve(&mut listener)?;
+            encrypting::server(&proxy, &mut listener)?;
+        }
         other => {
             let text = format!("headgate has no inbound of type {other:?}");
             return Err(Status::unknown(text));
@@ -168,21 +173,10 @@ const NETWORK_UDP: u32 = 3;
 /// What Xray would say of a listener: `xray.core.InboundHandlerConfig`. `users` are who may log in.
 #[must_use]
 pub fn described<'u>(port: &Port, users: impl Iterator<Item = &'u str>) -> Message {
-    let mut proxy = Message::default();
-    let mut accounts = Vec::new();
-    for user in users {
-        let mut account = Message::default();
-        account.text(1, user);
-        accounts.push(account);
-    }
-    let mut socket = Message::default();
+    let (mut proxy, mut socket) = (Message::default(), Message::default());
     let kind = match port.kind {
         ListenerKind::Http => "proxy.http.ServerConfig",
-        ListenerKind::Socks | ListenerKind::Mixed => {
-            proxy.integer(1, u64::from(!accounts.is_empty()));
-            proxy.integer(4, port.udp.into());
-            "proxy.socks.ServerConfig"
-        }
+        ListenerKind::Socks | ListenerKind::Mixed => "proxy.socks.ServerConfig",
         ListenerKind::TProxy | ListenerKind::Redirect => {
             let tproxy = port.kind == ListenerKind::TProxy;
             socket.integer(3, if tproxy { 1 } else { 2 });
@@ -192,17 +186,24 @@ pub fn described<'u>(port: &Port, users: impl Iterator<Item = &'u str>) -> Messa
             }
             "proxy.dokodemo.Config"
         }
-        ListenerKind::Shadowsocks => "proxy.shadowsocks.ServerConfig",
-        ListenerKind::Vmess => "proxy.vmess.inbound.Config",
-        ListenerKind::Vless => "proxy.vless.inbound.Config",
-        ListenerKind::Trojan => "proxy.trojan.ServerConfig",
+        ListenerKind::Shadowsocks
+        | ListenerKind::Vmess
+        | ListenerKind::Vless
+        | ListenerKind::Trojan => {
+            let server = port.server.as_deref();
+            server.map_or("", |server| encrypting::described(server, &mut proxy))
+        }
     };
-    let by_name = matches!(
-        port.kind,
-        ListenerKind::Http | ListenerKind::Socks | ListenerKind::Mixed
-    );
-    for account in accounts.iter().filter(|_| by_name) {
-        proxy.message(2, account);
+    if port.server.is_none() {
+        let mut locked = false;
+        for user in users {
+            let mut account = Message::default();
+            proxy.message(2, account.text(1, user));
+            locked = true;
+        }
+        if kind == "proxy.socks.ServerConfig" {
+            proxy.integer(1, locked.into()).integer(4, port.udp.into());
+        }
     }
     let mut range = Message::default();
     let number = u64::from(port.address.port());

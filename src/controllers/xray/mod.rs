@@ -17,6 +17,8 @@
 //! | balancer | group, its name; override: the choice in it |
 //! | counter | bytes that flows moved, payload without the proxy protocol's own |
 
+mod account;
+mod encrypting;
 pub mod framing;
 mod handler;
 pub mod inbound;

@@ -159,6 +159,43 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
+    /// What a server puts around its protocol: `certificate`, `private-key`, `ws-path`.
+    ///
+    /// # Errors
+    /// Another security than TLS, no certificate for it, or a transport that headgate does not serve.
+    pub fn serve(&self, listener: &mut Entry) -> Result<(), Status> {
+        match self.transport {
+            "" | "tcp" => self.plain_tcp()?,
+            "websocket" | "httpupgrade" => {
+                let mut path = "/";
+                for field in self.settings(self.transport).iter().flat_map(Typed::fields) {
+                    let field = field?;
+                    if field.number == 2 && !field.bytes()?.is_empty() {
+                        path = field.text()?;
+                    }
+                }
+                listener.insert("ws-path".to_owned(), json!(path));
+            }
+            other => return Err(unsupported(&format!("the transport {other} here"))),
+        }
+        if self.security.is_empty() {
+            return Ok(());
+        }
+        let asked = Typed::named(self.security);
+        if asked.kind() != "transport.internet.tls.Config" {
+            return Err(unsupported(&format!("{} here", self.security)));
+        }
+        let mut settings = self.securities.iter();
+        let settings = settings.find(|settings| settings.kind() == asked.kind());
+        for field in settings.into_iter().flat_map(Typed::fields) {
+            let field = field?;
+            if field.number == 2 {
+                return certificate(&field, listener);
+            }
+        }
+        Err(Status::unknown("TLS needs a certificate here"))
+    }
+
     /// `network` with its keys.
     ///
     /// # Errors
@@ -226,4 +263,20 @@ impl<'a> Stream<'a> {
         }
         Ok(())
     }
+}
+
+/// `xray.transport.internet.tls.Certificate`: PEM text, or files.
+fn certificate(field: &Field<'_>, listener: &mut Entry) -> Result<(), Status> {
+    for field in field.message()? {
+        let field = field?;
+        let key = match field.number {
+            1 | 5 => "certificate",
+            2 | 6 => "private-key",
+            _ => continue,
+        };
+        if !field.bytes()?.is_empty() {
+            listener.insert(key.to_owned(), json!(field.text()?));
+        }
+    }
+    Ok(())
 }

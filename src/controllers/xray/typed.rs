@@ -178,7 +178,8 @@ impl<'a> User<'a> {
         Ok(user)
     }
 
-    /// The strings of the account's first two fields: user name and password, or a password alone.
+    /// The strings of the account's first two fields: user name and password, an id and a flow, or a
+    /// password alone (a cipher, which is a number, is none).
     ///
     /// # Errors
     /// They are none.
@@ -188,7 +189,7 @@ impl<'a> User<'a> {
             let field = field?;
             match field.number {
                 1 => first = field.text()?,
-                2 => second = field.text()?,
+                2 if field.bytes().is_ok() => second = field.text()?,
                 _ => {}
             }
         }

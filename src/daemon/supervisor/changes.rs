@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use super::Instance;
 use crate::config::{Config, ConfigError};
 use crate::controllers::change::{Change, ChangeError, NewRules};
-use crate::daemon::overlay::{Overlay, balanced, find, is_inbound, is_outbound, users_mut};
+use crate::daemon::overlay::{
+    Overlay, balanced, find, is_inbound, is_outbound, is_server, users_mut,
+};
 use crate::outbound::options::Credentials;
 use crate::tunnel::routing::Routing;
 
@@ -84,11 +86,12 @@ impl Instance {
     }
 
     fn remove_user(&mut self, inbound: &str, name: &str) -> Result<(), ChangeError> {
+        let encrypting = is_server(&self.config.inbound, inbound);
         let users = self.users(inbound)?;
         let Some(index) = find(users, name) else {
             return Err(ChangeError::NoUser(name.into()));
         };
-        if users.len() == 1 {
+        if users.len() == 1 && !encrypting {
             return Err(ChangeError::LastUser);
         }
         Overlay::room(&self.xray.overlay.removed_users)?;

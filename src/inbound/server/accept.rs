@@ -1,4 +1,5 @@
-//! What lies between a server's socket and its protocol: TLS, and WebSocket or HTTPUpgrade.
+//! What lies between a server's socket and its flows: TLS, WebSocket or HTTPUpgrade, and the reading of
+//! who asks for what.
 
 use std::fmt;
 use std::io;
@@ -14,14 +15,19 @@ use tokio_rustls::TlsAcceptor;
 use tungstenite::handshake::derive_accept_key;
 
 use super::options::{ServerOptions, ServerTls};
+use super::{Opened, Refused, ServerProtocol};
 use crate::outbound::carrier::Carrier;
 use crate::outbound::framed::Framed;
 use crate::outbound::tls::crypto_provider;
 use crate::outbound::transport::upgrade::HEAD_BYTES_MAX;
 use crate::outbound::transport::websocket::{Frames, Role};
+use crate::platform::clock;
 
 /// Bytes of a certificate chain or a key.
 const PEM_BYTES_MAX: u64 = 256 * 1024;
+
+/// Bytes asked for at a time while a client authenticates.
+const READ_BYTES: usize = 1024;
 
 /// Fields of a request that are looked at.
 const FIELDS_MAX: usize = 64;
@@ -87,6 +93,37 @@ impl Accept {
             None => Ok(carrier),
         }
     }
+}
+
+/// Reads who asks for what over `carrier`. Dropped when it takes too long.
+///
+/// # Errors
+/// Whoever does not authenticate, with what he sent.
+pub(super) async fn open(
+    protocol: &dyn ServerProtocol,
+    mut carrier: Carrier,
+) -> Result<Opened, Box<Refused>> {
+    let mut read = Vec::new();
+    let why = loop {
+        match protocol.read(&read, clock::unix_time().as_secs()) {
+            Ok(None) => {}
+            Err(why) => break why,
+            Ok(Some(reading)) => {
+                let rest = read.split_off(reading.length);
+                return Ok(Opened {
+                    member: reading.member,
+                    asked: (reading.start)(carrier.preceded(rest)),
+                });
+            }
+        }
+        read.reserve(READ_BYTES);
+        match carrier.read_buf(&mut read).await {
+            Ok(0) => break io::ErrorKind::UnexpectedEof.into(),
+            Ok(_) => {}
+            Err(why) => break why,
+        }
+    };
+    Err(Box::new(Refused { carrier, read, why }))
 }
 
 fn acceptor(

@@ -7,6 +7,7 @@
 
 mod accept;
 mod association;
+mod members;
 mod mux;
 pub mod options;
 pub mod replay;
@@ -27,18 +28,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
 use self::accept::Accept;
+use self::members::Member;
 use self::options::{ServerOptions, ServerProtocolOptions};
 use super::Port;
 use super::listen::{Handshake, Service};
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
 use crate::outbound::carrier::Carrier;
+use crate::outbound::options::Credentials;
 use crate::outbound::packets::PacketStream;
 use crate::outbound::{BoxFuture, ByteStream, Stream};
 use crate::platform::socket::{Egress, connect_tcp};
 use crate::tunnel::flow::Dispatch;
-
-/// Bytes asked for at a time while a client authenticates.
-const READ_BYTES: usize = 1024;
 
 /// Why a server cannot be set up.
 #[derive(Debug)]
@@ -70,9 +70,18 @@ enum Asked {
     Mux(Box<dyn ByteStream>),
 }
 
+/// A request that authenticated.
+struct Reading {
+    member: Arc<Member>,
+    /// Its bytes; what follows is the flow's.
+    length: usize,
+    /// Makes what was asked for of the carrier behind it.
+    start: Box<dyn FnOnce(Carrier) -> Asked + Send>,
+}
+
 /// Who, and what.
 struct Opened {
-    user: Option<Arc<str>>,
+    member: Arc<Member>,
     asked: Asked,
 }
 
@@ -85,11 +94,17 @@ struct Refused {
 
 /// A protocol's side of a server. Shared by all loops: replay windows are in it.
 trait ServerProtocol: Send + Sync {
-    /// Reads who asks for what. Dropped when it takes too long.
-    fn open(&self, carrier: Carrier) -> BoxFuture<'_, Result<Opened, Box<Refused>>>;
+    /// Who asks for what at `now` (seconds since 1970), by the first `bytes`; `None`: read more.
+    ///
+    /// # Errors
+    /// A stranger, or a mistake.
+    fn read(&self, bytes: &[u8], now: u64) -> io::Result<Option<Reading>>;
 
-    /// Whether `bytes` open a flow at `now` (seconds since 1970); `false`: more are needed.
-    fn judge(&self, bytes: &[u8], now: u64) -> io::Result<bool>;
+    /// Has these users in from now on, and nobody else.
+    ///
+    /// # Errors
+    /// [`ServerError::Secret`]; nothing is changed then.
+    fn admit(&self, users: &[Credentials]) -> Result<(), ServerError>;
 
     /// The datagrams of a protocol that has some of its own.
     fn datagrams(&self) -> Option<Arc<shadowsocks::Secrets>> {
@@ -117,7 +132,7 @@ impl Shared {
             }
             ServerProtocolOptions::Vmess(users) => Arc::new(vmess::Server::new(users)?),
             ServerProtocolOptions::Vless(users) => Arc::new(vless::Server::new(users)?),
-            ServerProtocolOptions::Trojan(users) => Arc::new(trojan::Server::new(users)),
+            ServerProtocolOptions::Trojan(users) => Arc::new(trojan::Server::new(users)?),
         };
         Ok(Self {
             protocol,
@@ -128,13 +143,21 @@ impl Shared {
 }
 
 impl Shared {
+    /// Has these users in from now on, and cuts everybody else off.
+    ///
+    /// # Errors
+    /// [`ServerError::Secret`]; nothing is changed then.
+    pub fn admit(&self, users: &[Credentials]) -> Result<(), ServerError> {
+        self.protocol.admit(users)
+    }
+
     /// Whether a client that has sent `bytes` by `now` (seconds since 1970) has a flow; `false`: more
     /// are needed to tell.
     ///
     /// # Errors
     /// He is refused.
     pub fn judge(&self, bytes: &[u8], now: u64) -> io::Result<bool> {
-        self.protocol.judge(bytes, now)
+        Ok(self.protocol.read(bytes, now)?.is_some())
     }
 
     /// Whether a datagram is one of a user's. It is decrypted in place.
@@ -178,7 +201,7 @@ impl Server {
     /// for others.
     pub async fn serve_datagrams(self, socket: UdpSocket) {
         if let Some(secrets) = self.shared.protocol.datagrams() {
-            shadowsocks_packet::serve(Arc::new(self), &secrets, Arc::new(socket)).await;
+            shadowsocks_packet::serve(Arc::new(self), secrets, Arc::new(socket)).await;
         }
     }
 
@@ -191,19 +214,15 @@ impl Server {
             Ok(opened) => opened,
             Err((refused, fallback)) => return fall_back(*refused, fallback).await,
         };
+        let member = Arc::clone(&opened.member);
         let origin = Arc::new(Origin {
             server: self,
             source,
-            user: opened.user,
+            member: opened.member,
         });
-        match opened.asked {
-            Asked::Stream(to, stream) => {
-                let metadata = origin.metadata(Network::Tcp, to);
-                let dispatch = &origin.server.dispatch;
-                dispatch.stream(metadata, Stream::Boxed(stream)).await;
-            }
-            Asked::Packets(to, stream) => Box::pin(association::run(origin, to, stream)).await,
-            Asked::Mux(stream) => Box::pin(mux::run(origin, stream)).await,
+        tokio::select! {
+            () = origin.carry(opened.asked) => {}
+            () = member.gone() => {}
         }
     }
 
@@ -214,7 +233,7 @@ impl Server {
         source: SocketAddr,
     ) -> Option<Result<Opened, (Box<Refused>, SocketAddr)>> {
         let refused = match self.shared.accept.accept(socket).await {
-            Ok(carrier) => match self.shared.protocol.open(carrier).await {
+            Ok(carrier) => match accept::open(&*self.shared.protocol, carrier).await {
                 Ok(opened) => return Some(Ok(opened)),
                 Err(refused) => refused,
             },
@@ -249,15 +268,28 @@ impl Service for Server {
 struct Origin {
     server: Arc<Server>,
     source: SocketAddr,
-    user: Option<Arc<str>>,
+    member: Arc<Member>,
 }
 
 impl Origin {
+    /// Carries what was asked for to its end.
+    fn carry(self: Arc<Self>, asked: Asked) -> BoxFuture<'static, ()> {
+        match asked {
+            Asked::Stream(to, stream) => Box::pin(async move {
+                let metadata = self.metadata(Network::Tcp, to);
+                let dispatch = &self.server.dispatch;
+                dispatch.stream(metadata, Stream::Boxed(stream)).await;
+            }),
+            Asked::Packets(to, stream) => Box::pin(association::run(self, to, stream)),
+            Asked::Mux(stream) => Box::pin(mux::run(self, stream)),
+        }
+    }
+
     fn metadata(&self, network: Network, to: Endpoint) -> Metadata {
         let Server { kind, name, .. } = &*self.server;
         let mut metadata = Metadata::new(network, *kind, name, self.source, to);
         metadata.inbound_address = self.server.address;
-        metadata.inbound_user.clone_from(&self.user);
+        metadata.inbound_user = self.member.name().cloned();
         metadata.special_proxy.clone_from(&self.server.proxy);
         metadata
     }
@@ -272,18 +304,6 @@ impl Origin {
         };
         let label = NEXT.fetch_add(1, Ordering::Relaxed).max(1);
         SocketAddrV6::new(ip, self.source.port(), label, 0).into()
-    }
-}
-
-/// Reads a little more of what a client says.
-///
-/// # Errors
-/// What the carrier says; `UnexpectedEof` when it ended.
-async fn read_more(carrier: &mut Carrier, read: &mut Vec<u8>) -> io::Result<()> {
-    read.reserve(READ_BYTES);
-    match carrier.read_buf(read).await? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::outbound::options::Credentials;
+
 /// A server's own keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
@@ -16,17 +18,51 @@ pub struct ServerOptions {
     pub fallback: Option<SocketAddr>,
 }
 
+impl ServerOptions {
+    /// Whether the other differs in nothing but who its users are.
+    #[must_use]
+    pub fn same_but_users(&self, other: &Self) -> bool {
+        let without = |options: &Self| {
+            let mut options = options.clone();
+            if let Some(users) = options.protocol.users_mut() {
+                users.clear();
+            }
+            options
+        };
+        without(self) == without(other)
+    }
+}
+
 /// Protocol and users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerProtocolOptions {
     /// `type: shadowsocks`.
     Shadowsocks(ShadowsocksServer),
     /// `type: vmess`.
-    Vmess(Vec<User>),
+    Vmess(Vec<Credentials>),
     /// `type: vless`.
-    Vless(Vec<User>),
+    Vless(Vec<Credentials>),
     /// `type: trojan`.
-    Trojan(Vec<User>),
+    Trojan(Vec<Credentials>),
+}
+
+impl ServerProtocolOptions {
+    /// Who may log in, with a `uuid` or a `password` each; `None` where one password is everybody's.
+    #[must_use]
+    pub fn users(&self) -> Option<&[Credentials]> {
+        match self {
+            Self::Shadowsocks(options) => options.users.as_deref(),
+            Self::Vmess(users) | Self::Vless(users) | Self::Trojan(users) => Some(users),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn users_mut(&mut self) -> Option<&mut Vec<Credentials>> {
+        match self {
+            Self::Shadowsocks(options) => options.users.as_mut(),
+            Self::Vmess(users) | Self::Vless(users) | Self::Trojan(users) => Some(users),
+        }
+    }
 }
 
 /// Keys of `type: shadowsocks`.
@@ -36,8 +72,8 @@ pub struct ShadowsocksServer {
     pub cipher: Box<str>,
     /// `password`: the only user's, or with `users` of the 2022 edition the server's.
     pub password: Box<str>,
-    /// `users`.
-    pub users: Vec<User>,
+    /// `users`; absent where `password` is everybody's.
+    pub users: Option<Vec<Credentials>>,
 }
 
 impl fmt::Debug for ShadowsocksServer {
@@ -45,23 +81,6 @@ impl fmt::Debug for ShadowsocksServer {
         f.debug_struct("ShadowsocksServer")
             .field("cipher", &self.cipher)
             .field("users", &self.users)
-            .finish_non_exhaustive()
-    }
-}
-
-/// One entry of `users:`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct User {
-    /// `username`: what IN-USER compares.
-    pub name: Box<str>,
-    /// `password` or `uuid`; never shown.
-    pub secret: Box<str>,
-}
-
-impl fmt::Debug for User {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("User")
-            .field("name", &self.name)
             .finish_non_exhaustive()
     }
 }

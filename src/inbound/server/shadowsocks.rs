@@ -2,22 +2,23 @@
 //! (proxy-protocols.md 2.5, 3.1).
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use data_encoding::BASE64;
 use subtle::ConstantTimeEq;
 
+use super::members::{List, Listed, Member, renewed};
 use super::options::ShadowsocksServer;
 use super::replay::Replay;
-use super::{Asked, Opened, Refused, ServerError, ServerProtocol, read_more};
+use super::{Asked, Reading, ServerError, ServerProtocol};
 use crate::metadata::Endpoint;
-use crate::outbound::BoxFuture;
 use crate::outbound::carrier::Carrier;
-use crate::outbound::crypto::{BlockKey, KEY_MAX, Nonce, RestingKey, TAG, identity_subkey};
+use crate::outbound::crypto::{BlockKey, KEY_MAX, Nonce, TAG, identity_subkey};
 use crate::outbound::framed::{Codec, Framed, Step};
+use crate::outbound::options::Credentials;
 use crate::outbound::random;
 use crate::outbound::scratch::Scratch;
-use crate::outbound::shadowsocks::method::{Edition, Secret};
+use crate::outbound::shadowsocks::method::{Edition, Method, MethodError, Secret};
 use crate::outbound::shadowsocks::stream;
 use crate::outbound::shadowsocks::tcp::{self, CLOCK_SKEW_MAX, Opener, REQUEST, Request, Sealer};
 use crate::outbound::socks_address::{self, AddressError};
@@ -30,17 +31,19 @@ const SALT_SECONDS: u64 = 60;
 /// Bytes before the address is known at most: odd clients split it over chunks.
 const ADDRESS_BYTES_MAX: usize = socks_address::ENCODED_MAX;
 
-/// The keys of one port.
+/// The keys of one port. Immutable; a change of users makes new ones.
 pub(super) struct Secrets {
-    pub(super) users: Vec<ServerUser>,
-    pub(super) edition: Edition,
+    pub(super) users: List<UserKeys>,
+    pub(super) method: Method,
     /// Of several users of the 2022 edition: the key of their identity headers.
     pub(super) identity: Option<Identity>,
 }
 
 /// One user.
-pub(super) struct ServerUser {
-    pub(super) name: Option<Arc<str>>,
+pub(super) type ServerUser = Listed<UserKeys>;
+
+/// What a user's password comes to.
+pub(super) struct UserKeys {
     pub(super) secret: Arc<Secret>,
     /// What an identity header holds.
     pub(super) hash: [u8; 16],
@@ -52,58 +55,63 @@ pub(super) struct Identity {
     pub(super) block: BlockKey,
 }
 
-impl Secrets {
-    fn new(options: &ShadowsocksServer) -> Result<Self, ServerError> {
-        let wrong = |_| ServerError::Secret;
-        let one = Secret::new(&options.cipher, &options.password);
-        let user = |name: Option<Arc<str>>, password: &str| {
-            let secret = Secret::new(&options.cipher, password).map_err(wrong)?;
-            let mut hash = [0; 16];
-            let digest = *blake3::hash(secret.psk()).as_bytes();
-            hash.iter_mut()
-                .zip(digest)
-                .for_each(|(to, byte)| *to = byte);
-            Ok(ServerUser {
-                name,
-                secret: Arc::new(secret),
-                hash,
-            })
-        };
-        if options.users.is_empty() {
-            let edition = one.map_err(wrong)?.method.edition;
-            return Ok(Self {
-                users: vec![user(None, &options.password)?],
-                edition,
-                identity: None,
-            });
-        }
-        let users = options.users.iter();
-        let users = users.map(|listed| user(Some((&*listed.name).into()), &listed.secret));
-        let users: Vec<ServerUser> = users.collect::<Result<_, ServerError>>()?;
-        let edition = users
-            .first()
-            .map_or(Edition::Aead, |user| user.secret.method.edition);
-        let mut identity = None;
-        if edition == Edition::Of2022 {
-            // Checked as a key of the method.
-            one.map_err(wrong)?;
-            let key = BASE64.decode(options.password.as_bytes());
-            let key = key.map_err(|_| ServerError::Secret)?.into_boxed_slice();
-            let block = BlockKey::new(&key).map_err(|_| ServerError::Secret)?;
-            identity = Some(Identity { key, block });
-        }
+fn wrong(_: MethodError) -> ServerError {
+    ServerError::Secret
+}
+
+impl UserKeys {
+    fn new(cipher: &str, password: &str) -> Result<Self, ServerError> {
+        let secret = Secret::new(cipher, password).map_err(wrong)?;
+        let mut hash = [0; 16];
+        let digest = *blake3::hash(secret.psk()).as_bytes();
+        hash.iter_mut()
+            .zip(digest)
+            .for_each(|(to, byte)| *to = byte);
         Ok(Self {
-            users,
-            edition,
+            secret: Arc::new(secret),
+            hash,
+        })
+    }
+}
+
+impl Identity {
+    fn new(options: &ShadowsocksServer) -> Result<Self, ServerError> {
+        // Checked as a key of the method.
+        Secret::new(&options.cipher, &options.password).map_err(wrong)?;
+        let key = BASE64.decode(options.password.as_bytes());
+        let key = key.map_err(|_| ServerError::Secret)?.into_boxed_slice();
+        let block = BlockKey::new(&key).map_err(|_| ServerError::Secret)?;
+        Ok(Self { key, block })
+    }
+}
+
+impl Secrets {
+    /// The keys of `options`; users of `before` that are among them stay.
+    fn new(options: &ShadowsocksServer, before: &[Arc<ServerUser>]) -> Result<Self, ServerError> {
+        let method = Method::parse(&options.cipher).map_err(wrong)?;
+        let everybody = [Credentials {
+            username: "".into(),
+            password: options.password.clone(),
+        }];
+        let several = options.users.is_some();
+        let identity = match several && method.edition == Edition::Of2022 {
+            true => Some(Identity::new(options)?),
+            false => None,
+        };
+        let users = options.users.as_deref().unwrap_or(&everybody);
+        let key = |password: &str| UserKeys::new(&options.cipher, password);
+        Ok(Self {
+            users: renewed(before, users, &key)?,
+            method,
             identity,
         })
     }
 
     /// The user whom an identity header names; every one is compared, in constant time.
-    pub(super) fn by_hash(&self, hash: &[u8; 16]) -> Option<&ServerUser> {
+    pub(super) fn by_hash(&self, hash: &[u8; 16]) -> Option<&Arc<ServerUser>> {
         let mut found = None;
-        for user in &self.users {
-            if bool::from(user.hash.ct_eq(hash)) {
+        for user in &*self.users {
+            if bool::from(user.key.hash.ct_eq(hash)) {
                 found = Some(user);
             }
         }
@@ -111,22 +119,23 @@ impl Secrets {
     }
 
     fn salt_length(&self) -> usize {
-        self.users
-            .first()
-            .map_or(0, |user| user.secret.salt_length())
+        self.method.cipher.key_length()
     }
 }
 
 /// A server on one port.
 pub(super) struct Server {
-    secrets: Arc<Secrets>,
+    options: ShadowsocksServer,
+    secrets: RwLock<Arc<Secrets>>,
     salts: Replay,
 }
 
 /// A request that was read.
 struct Accepted {
-    user: Option<Arc<str>>,
+    member: Arc<Member>,
     secret: Arc<Secret>,
+    /// The request's own.
+    salt: [u8; KEY_MAX],
     to: Endpoint,
     opener: Opener,
     /// Data that came with the request.
@@ -141,52 +150,62 @@ fn denied() -> io::Error {
 
 impl Server {
     pub(super) fn new(options: &ShadowsocksServer) -> Result<Self, ServerError> {
-        let secrets = Secrets::new(options)?;
-        let seconds = match secrets.edition {
+        let secrets = Secrets::new(options, &[])?;
+        let seconds = match secrets.method.edition {
             Edition::Of2022 => SALT_SECONDS,
             // Without times in requests a salt is worth remembering as long as there is room.
             Edition::Aead => 0,
         };
         Ok(Self {
-            secrets: Arc::new(secrets),
+            options: options.clone(),
+            secrets: RwLock::new(Arc::new(secrets)),
             salts: Replay::new(seconds),
         })
     }
 
+    fn secrets(&self) -> Arc<Secrets> {
+        Arc::clone(&self.secrets.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Who asks for what; `None`: read more.
-    fn read(&self, bytes: &[u8], now: u64) -> io::Result<Option<Accepted>> {
-        let Some((salt, rest)) = bytes.split_at_checked(self.secrets.salt_length()) else {
+    fn parse(&self, bytes: &[u8], now: u64) -> io::Result<Option<Accepted>> {
+        let secrets = self.secrets();
+        let Some((salt, rest)) = bytes.split_at_checked(secrets.salt_length()) else {
             return Ok(None);
         };
-        let accepted = match self.secrets.edition {
-            Edition::Aead => self.read_aead(salt, rest)?,
-            Edition::Of2022 => self.read_2022(salt, rest, now)?,
+        let accepted = match secrets.method.edition {
+            Edition::Aead => secrets.read_aead(salt, rest)?,
+            Edition::Of2022 => secrets.read_2022(salt, rest, now)?,
         };
         let Some(mut accepted) = accepted else {
             return Ok(None);
         };
         accepted.used += salt.len();
+        let own = accepted.salt.iter_mut().zip(salt);
+        own.for_each(|(to, byte)| *to = *byte);
         // Only what authenticated is remembered.
         if !self.salts.enter(salt, now) {
             return Err(denied());
         }
         Ok(Some(accepted))
     }
+}
 
+impl Secrets {
     fn read_aead(&self, salt: &[u8], rest: &[u8]) -> io::Result<Option<Accepted>> {
         let Some(length) = rest.first_chunk::<{ 2 + TAG }>() else {
             return Ok(None);
         };
         let mut found = None;
-        for user in &self.secrets.users {
-            let mut key = user.secret.stream_key(salt)?;
+        for user in &*self.users {
+            let mut key = user.key.secret.stream_key(salt)?;
             let nonce = Nonce::default().advance();
             if key.wake()?.open(&nonce, &mut length.clone()).is_ok() {
                 found = Some((user, key));
             }
         }
         let (user, key) = found.ok_or_else(denied)?;
-        let mut opener = Opener::chunks(Arc::clone(&user.secret), key, Nonce::default());
+        let mut opener = Opener::chunks(Arc::clone(&user.key.secret), key, Nonce::default());
         let mut buffer = Scratch::take(rest.len());
         buffer.push(rest).map_err(|_| denied())?;
         let mut first = Vec::new();
@@ -213,8 +232,8 @@ impl Server {
 
     fn read_2022(&self, salt: &[u8], rest: &[u8], now: u64) -> io::Result<Option<Accepted>> {
         let mut reader = Reader::new(rest);
-        let user = match &self.secrets.identity {
-            None => self.secrets.users.first().ok_or_else(denied)?,
+        let user = match &self.identity {
+            None => self.users.first().ok_or_else(denied)?,
             Some(identity) => {
                 let Ok(mut header) = reader.array() else {
                     return Ok(None);
@@ -222,13 +241,13 @@ impl Server {
                 let subkey = identity_subkey(&identity.key, salt);
                 let subkey = subkey.get(..identity.key.len()).ok_or_else(denied)?;
                 BlockKey::new(subkey)?.decrypt(&mut header);
-                self.secrets.by_hash(&header).ok_or_else(denied)?
+                self.by_hash(&header).ok_or_else(denied)?
             }
         };
         let Ok(mut fixed) = reader.array::<{ 1 + 8 + 2 + TAG }>() else {
             return Ok(None);
         };
-        let mut key = user.secret.stream_key(salt)?;
+        let mut key = user.key.secret.stream_key(salt)?;
         let mut nonce = Nonce::default();
         let opened = key.wake()?.open(&nonce.advance(), &mut fixed)?;
         let mut header = Reader::new(opened);
@@ -253,13 +272,9 @@ impl Server {
         if first.is_empty() && padding == 0 {
             return Err(denied());
         }
-        let opener = self.opener(user, key, nonce);
-        Ok(Some(accepted(user, to, opener, first, reader.position())))
-    }
-
-    fn opener(&self, user: &ServerUser, mut key: RestingKey, nonce: Nonce) -> Opener {
         key.rest();
-        Opener::chunks(Arc::clone(&user.secret), key, nonce)
+        let opener = Opener::chunks(Arc::clone(&user.key.secret), key, nonce);
+        Ok(Some(accepted(user, to, opener, first, reader.position())))
     }
 }
 
@@ -271,8 +286,9 @@ fn accepted(
     used: usize,
 ) -> Accepted {
     Accepted {
-        user: user.name.clone(),
-        secret: Arc::clone(&user.secret),
+        member: Arc::clone(&user.member),
+        secret: Arc::clone(&user.key.secret),
+        salt: [0; KEY_MAX],
         to,
         opener,
         first,
@@ -281,50 +297,36 @@ fn accepted(
 }
 
 impl ServerProtocol for Server {
-    fn judge(&self, bytes: &[u8], now: u64) -> io::Result<bool> {
-        Ok(self.read(bytes, now)?.is_some())
+    fn read(&self, bytes: &[u8], now: u64) -> io::Result<Option<Reading>> {
+        let reading = self.parse(bytes, now)?.map(|accepted| Reading {
+            member: Arc::clone(&accepted.member),
+            length: accepted.used,
+            start: Box::new(|carrier| start(accepted, carrier)),
+        });
+        Ok(reading)
     }
 
-    fn open(&self, mut carrier: Carrier) -> BoxFuture<'_, Result<Opened, Box<Refused>>> {
-        Box::pin(async move {
-            let mut read = Vec::new();
-            let why = loop {
-                match self.read(&read, clock::unix_time().as_secs()) {
-                    Ok(None) => {}
-                    Err(why) => break why,
-                    Ok(Some(accepted)) => return Ok(opened(accepted, &read, carrier)),
-                }
-                if let Err(why) = read_more(&mut carrier, &mut read).await {
-                    break why;
-                }
-            };
-            Err(Box::new(Refused { carrier, read, why }))
-        })
+    fn admit(&self, users: &[Credentials]) -> Result<(), ServerError> {
+        let mut options = self.options.clone();
+        options.users = Some(users.to_vec());
+        let secrets = Secrets::new(&options, &self.secrets().users)?;
+        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(secrets);
+        Ok(())
     }
 
     fn datagrams(&self) -> Option<Arc<Secrets>> {
-        Some(Arc::clone(&self.secrets))
+        Some(self.secrets())
     }
 }
 
-fn opened(accepted: Accepted, read: &[u8], carrier: Carrier) -> Opened {
-    let salt_length = accepted.secret.salt_length();
-    let mut request_salt = [0; KEY_MAX];
-    request_salt
-        .iter_mut()
-        .zip(read.iter().take(salt_length))
-        .for_each(|(to, byte)| *to = *byte);
-    let rest = read.get(accepted.used..).unwrap_or_default().to_vec();
+fn start(accepted: Accepted, carrier: Carrier) -> Asked {
     let served = Served {
-        sending: Sending::Owed(accepted.secret, request_salt),
+        sending: Sending::Owed(accepted.secret, accepted.salt),
         opener: accepted.opener,
     };
-    let stream = Framed::bare(carrier.preceded(rest), Box::new(served));
+    let stream = Framed::bare(carrier, Box::new(served));
     let stream = Carrier::Boxed(Box::new(stream)).preceded(accepted.first);
-    Opened {
-        user: accepted.user,
-        asked: Asked::Stream(accepted.to, stream.boxed()),
-    }
+    Asked::Stream(accepted.to, stream.boxed())
 }
 
 /// The server's end of a stream.

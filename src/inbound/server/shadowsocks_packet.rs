@@ -36,19 +36,11 @@ const SESSIONS_MAX: usize = 1024;
 /// Silence after which a session may give its place up, seconds (SIP022 asks for 60 at least).
 const SESSION_IDLE_SECONDS: u64 = 300;
 
-/// Serves until it is dropped.
-pub(super) async fn serve(server: Arc<Server>, secrets: &Arc<Secrets>, socket: Arc<UdpSocket>) {
-    let mut sessions = HashMap::new();
-    let replies: Vec<Arc<dyn ReplySink>> = secrets
-        .users
-        .iter()
-        .map(|user| -> Arc<dyn ReplySink> {
-            Arc::new(Replies {
-                socket: Arc::downgrade(&socket),
-                secret: Arc::clone(&user.secret),
-            })
-        })
-        .collect();
+/// Serves until it is dropped. `secrets` are those of the moment.
+pub(super) async fn serve(server: Arc<Server>, secrets: Arc<Secrets>, socket: Arc<UdpSocket>) {
+    let mut secrets = secrets;
+    let mut sessions: HashMap<[u8; 8], Session> = HashMap::new();
+    let mut replies = replies_of(&secrets, &socket);
     loop {
         // An error tells of a reply that did not arrive; the next datagram may.
         if socket.readable().await.is_err() {
@@ -58,13 +50,22 @@ pub(super) async fn serve(server: Arc<Server>, secrets: &Arc<Secrets>, socket: A
         let Ok((length, source)) = socket.try_recv_from(buffer.spare()) else {
             continue;
         };
+        if let Some(now) = server.shared.protocol.datagrams()
+            && !Arc::ptr_eq(&now, &secrets)
+        {
+            let stays =
+                |user: &Arc<ServerUser>| now.users.iter().any(|known| Arc::ptr_eq(known, user));
+            sessions.retain(|_, session| stays(&session.user));
+            replies = replies_of(&now, &socket);
+            secrets = now;
+        }
         let source = SocketAddr::new(source.ip().to_canonical(), source.port());
         buffer.filled(length);
-        let taken = match secrets.edition {
-            Edition::Aead => take_aead(&server, secrets, &replies, source, buffer.data_mut()),
+        let taken = match secrets.method.edition {
+            Edition::Aead => take_aead(&server, &secrets, &replies, source, buffer.data_mut()),
             Edition::Of2022 => take_2022(
                 &server,
-                secrets,
+                &secrets,
                 &socket,
                 &mut sessions,
                 source,
@@ -77,6 +78,19 @@ pub(super) async fn serve(server: Arc<Server>, secrets: &Arc<Secrets>, socket: A
     }
 }
 
+/// The way back to each user, in the AEAD edition.
+fn replies_of(secrets: &Secrets, socket: &Arc<UdpSocket>) -> Vec<Arc<dyn ReplySink>> {
+    let users = secrets.users.iter();
+    let users = users.filter(|_| secrets.method.edition == Edition::Aead);
+    let sink = |user: &Arc<ServerUser>| -> Arc<dyn ReplySink> {
+        Arc::new(Replies {
+            socket: Arc::downgrade(socket),
+            secret: Arc::clone(&user.key.secret),
+        })
+    };
+    users.map(sink).collect()
+}
+
 fn hand_over(
     server: &Arc<Server>,
     user: &ServerUser,
@@ -87,7 +101,7 @@ fn hand_over(
     let origin = Origin {
         server: Arc::clone(server),
         source,
-        user: user.name.clone(),
+        member: Arc::clone(&user.member),
     };
     let describe = || origin.metadata(Network::Udp, to.clone());
     let dispatch = &server.dispatch;
@@ -105,7 +119,7 @@ fn take_aead(
     let copy = (secrets.users.len() > 1).then(|| datagram.to_vec());
     let (user, replies, (to, range)) = loop {
         let (user, replies) = users.next().ok_or(PacketError::Forged)?;
-        match packet::open(&user.secret, datagram) {
+        match packet::open(&user.key.secret, datagram) {
             Ok(opened) => break (user, replies, opened),
             Err(PacketError::Forged) => {
                 if let Some(copy) = &copy {
@@ -161,7 +175,7 @@ fn send(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
 
 /// A session of the 2022 edition, as the socket's task knows it.
 struct Session {
-    user: usize,
+    user: Arc<ServerUser>,
     /// Opens what the client sends; none where ChaCha seals with the pre-shared key.
     key: Option<Key>,
     window: Window,
@@ -215,11 +229,11 @@ fn take_2022(
         let origin = Origin {
             server: Arc::clone(server),
             source,
-            user: None,
+            member: Arc::clone(&user.member),
         };
         let replies = SessionReplies::new(user, opened.id, socket, source)?;
         let session = Session {
-            user: opened.user,
+            user: Arc::clone(user),
             key: opened.key.take(),
             window: Window::default(),
             last: now,
@@ -231,7 +245,7 @@ fn take_2022(
     let session = sessions
         .get_mut(&opened.id)
         .ok_or(PacketError::OtherSession)?;
-    if session.user != opened.user || !session.window.accept(opened.number) {
+    if !Arc::ptr_eq(&session.user, user) || !session.window.accept(opened.number) {
         return Err(PacketError::Replayed);
     }
     session.last = now;
@@ -260,11 +274,11 @@ fn open_2022<'k>(
     known: impl Fn(&[u8; 8]) -> Option<&'k Key>,
 ) -> Result<Opened, PacketError> {
     let first = secrets.users.first().ok_or(PacketError::Forged)?;
-    let Some((_, show)) = first.secret.header_keys() else {
+    let Some((_, show)) = first.key.secret.header_keys() else {
         let (nonce, sealed) = datagram
             .split_first_chunk_mut::<XNONCE>()
             .ok_or(PacketError::Truncated)?;
-        let plain = open_x(first.secret.psk(), nonce, sealed)?;
+        let plain = open_x(first.key.secret.psk(), nonce, sealed)?;
         let (header, body) = plain
             .split_first_chunk::<HEADER>()
             .ok_or(PacketError::Truncated)?;
@@ -303,18 +317,18 @@ fn open_2022<'k>(
             let place = secrets
                 .users
                 .iter()
-                .position(|known| known.hash == user.hash);
+                .position(|known| Arc::ptr_eq(known, user));
             shift += 16;
             (place.unwrap_or(0), sealed)
         }
     };
     let (id, number) = split_header(header);
     let nonce = body_nonce(header);
-    let secret = &secrets.users.get(user).ok_or(PacketError::Forged)?.secret;
+    let user_keys = &secrets.users.get(user).ok_or(PacketError::Forged)?.key;
     let (plain, key) = match known(&id) {
         Some(key) => (key.open(&nonce, sealed)?, None),
         None => {
-            let key = secret.subkey(&id)?;
+            let key = user_keys.secret.subkey(&id)?;
             (key.open(&nonce, sealed)?, Some(key))
         }
     };
@@ -332,12 +346,12 @@ fn open_2022<'k>(
 
 /// Whether a datagram is one of a user's. It is decrypted in place.
 pub(super) fn judge(secrets: &Secrets, datagram: &mut [u8], now: u64) -> bool {
-    match secrets.edition {
+    match secrets.method.edition {
         Edition::Of2022 => open_2022(secrets, datagram, now, |_| None).is_ok(),
         Edition::Aead => {
             let users = secrets.users.iter();
             let mut copies = users.map(|user| (user, datagram.to_vec()));
-            copies.any(|(user, mut copy)| packet::open(&user.secret, &mut copy).is_ok())
+            copies.any(|(user, mut copy)| packet::open(&user.key.secret, &mut copy).is_ok())
         }
     }
 }
@@ -366,7 +380,7 @@ impl SessionReplies {
     ) -> Result<Self, PacketError> {
         let mut id = [0; 8];
         random::fill(&mut id).map_err(|_| PacketError::Full)?;
-        let secret = Arc::clone(&user.secret);
+        let secret = Arc::clone(&user.key.secret);
         let key = secret
             .header_keys()
             .map(|_| secret.subkey(&id))

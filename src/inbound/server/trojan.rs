@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
-use super::options::User;
-use super::{Asked, Opened, Refused, ServerProtocol, read_more};
+use super::members::{Member, Roll};
+use super::{Asked, Reading, ServerError, ServerProtocol};
 use crate::metadata::Endpoint;
-use crate::outbound::BoxFuture;
 use crate::outbound::carrier::Carrier;
+use crate::outbound::options::Credentials;
 use crate::outbound::packets::PacketStream;
 use crate::outbound::socks_address::{self, AddressError};
 use crate::outbound::trojan::codec::{Command, KEY_DIGITS, Malformed, Packets, UserKey};
@@ -17,30 +17,28 @@ use crate::wire::Reader;
 
 /// The users of one port.
 pub(super) struct Server {
-    users: Vec<(Arc<str>, UserKey)>,
+    users: Roll<UserKey>,
 }
 
 impl Server {
-    pub(super) fn new(users: &[User]) -> Self {
-        let user = |user: &User| ((&*user.name).into(), UserKey::of(&user.secret));
-        Self {
-            users: users.iter().map(user).collect(),
-        }
+    pub(super) fn new(users: &[Credentials]) -> Result<Self, ServerError> {
+        let users = Roll::new(users, &key)?;
+        Ok(Self { users })
     }
 
     /// The user with this key; every one is compared, in constant time.
-    fn user(&self, key: &[u8; KEY_DIGITS]) -> Option<Arc<str>> {
+    fn user(&self, key: &[u8; KEY_DIGITS]) -> Option<Arc<Member>> {
         let mut found = None;
-        for (name, known) in &self.users {
-            if bool::from(known.0.ct_eq(key)) {
-                found = Some(name);
+        for line in &*self.users.now() {
+            if bool::from(line.key.0.ct_eq(key)) {
+                found = Some(Arc::clone(&line.member));
             }
         }
-        found.cloned()
+        found
     }
 
     /// Who asks for what, and how long the request is; `None`: read more.
-    pub(super) fn read(&self, bytes: &[u8]) -> io::Result<Option<(Arc<str>, Request)>> {
+    fn parse(&self, bytes: &[u8]) -> io::Result<Option<(Arc<Member>, Request)>> {
         let digits = bytes.get(..KEY_DIGITS).unwrap_or(bytes);
         // A stranger's request is handed on as soon as it can be told from a user's.
         if !digits
@@ -63,7 +61,7 @@ impl Server {
 }
 
 /// What follows the key.
-pub(super) struct Request {
+struct Request {
     command: Command,
     to: Endpoint,
     length: usize,
@@ -86,6 +84,16 @@ impl Request {
             length: reader.position(),
         })
     }
+
+    fn start(self, carrier: Carrier) -> Asked {
+        let stream = carrier.boxed();
+        match self.command {
+            Command::Connect => Asked::Stream(self.to, stream),
+            Command::Associate => {
+                Asked::Packets(self.to, PacketStream::new(stream, Box::new(Packets)))
+            }
+        }
+    }
 }
 
 fn line_end(reader: &mut Reader<'_>) -> Result<(), Malformed> {
@@ -97,46 +105,26 @@ fn line_end(reader: &mut Reader<'_>) -> Result<(), Malformed> {
 }
 
 impl ServerProtocol for Server {
-    fn judge(&self, bytes: &[u8], _now: u64) -> io::Result<bool> {
-        Ok(self.read(bytes)?.is_some())
+    fn read(&self, bytes: &[u8], _now: u64) -> io::Result<Option<Reading>> {
+        let reading = self.parse(bytes)?.map(|(member, request)| Reading {
+            member,
+            length: request.length,
+            start: Box::new(|carrier| request.start(carrier)),
+        });
+        Ok(reading)
     }
 
-    fn open(&self, mut carrier: Carrier) -> BoxFuture<'_, Result<Opened, Box<Refused>>> {
-        Box::pin(async move {
-            let mut read = Vec::new();
-            let asked = loop {
-                match self.read(&read) {
-                    Ok(Some(asked)) => break Ok(asked),
-                    Ok(None) => {}
-                    Err(why) => break Err(why),
-                }
-                if let Err(why) = read_more(&mut carrier, &mut read).await {
-                    break Err(why);
-                }
-            };
-            match asked {
-                Ok((user, request)) => {
-                    let rest = read.split_off(request.length);
-                    Ok(opened(user, request, carrier.preceded(rest)))
-                }
-                Err(why) => Err(Box::new(Refused { carrier, read, why })),
-            }
-        })
+    fn admit(&self, users: &[Credentials]) -> Result<(), ServerError> {
+        self.users.replace(users, &key)
     }
 }
 
-fn opened(user: Arc<str>, request: Request, carrier: Carrier) -> Opened {
-    let stream = carrier.boxed();
-    let asked = match request.command {
-        Command::Connect => Asked::Stream(request.to, stream),
-        Command::Associate => {
-            Asked::Packets(request.to, PacketStream::new(stream, Box::new(Packets)))
-        }
-    };
-    Opened {
-        user: Some(user),
-        asked,
-    }
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "other protocols' secrets may be unusable"
+)]
+fn key(secret: &str) -> Result<UserKey, ServerError> {
+    Ok(UserKey::of(secret))
 }
 
 #[cfg(test)]
@@ -147,11 +135,11 @@ mod tests {
     use crate::outbound::trojan::codec;
 
     fn server() -> Server {
-        let user = |name: &str| User {
-            name: name.into(),
-            secret: format!("{name}-password").into(),
+        let user = |name: &str| Credentials {
+            username: name.into(),
+            password: format!("{name}-password").into(),
         };
-        Server::new(&[user("a"), user("b")])
+        Server::new(&[user("a"), user("b")]).unwrap()
     }
 
     #[test]
@@ -159,13 +147,17 @@ mod tests {
         let to = Endpoint::parse("a.b:80").unwrap();
         let bytes = codec::request(&UserKey::of("b-password"), Command::Associate, &to).unwrap();
         for cut in 0..bytes.len() {
-            assert!(server().read(&bytes[..cut]).unwrap().is_none());
+            assert!(server().parse(&bytes[..cut]).unwrap().is_none());
         }
         let (user, request) = server()
-            .read(&[&bytes[..], b"more"].concat())
+            .parse(&[&bytes[..], b"more"].concat())
             .unwrap()
             .unwrap();
-        assert_eq!((&*user, request.to, request.length), ("b", to, bytes.len()));
+        let name = user.name().map(|name| &**name);
+        assert_eq!(
+            (name, request.to, request.length),
+            (Some("b"), to, bytes.len())
+        );
         assert_eq!(request.command, Command::Associate);
     }
 
@@ -176,16 +168,16 @@ mod tests {
             Command::Connect,
             &Endpoint::parse("a.b:80").unwrap(),
         );
-        assert!(server().read(&stranger.unwrap()[..KEY_DIGITS]).is_err());
-        assert!(server().read(b"GET / HTTP/1.1\r\n").is_err());
-        assert!(server().read(b"d63d").unwrap().is_none());
+        assert!(server().parse(&stranger.unwrap()[..KEY_DIGITS]).is_err());
+        assert!(server().parse(b"GET / HTTP/1.1\r\n").is_err());
+        assert!(server().parse(b"d63d").unwrap().is_none());
     }
 
     proptest! {
         #[test]
         fn random_requests_never_panic(rest in proptest::collection::vec(any::<u8>(), 0..60)) {
             let bytes = [&UserKey::of("a-password").0[..], b"\r\n", &rest].concat();
-            let _request = server().read(&bytes);
+            let _request = server().parse(&bytes);
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
-use super::options::User;
-use super::{Asked, Opened, Refused, ServerError, ServerProtocol, read_more};
-use crate::outbound::BoxFuture;
+use super::members::{Member, Roll};
+use super::{Asked, Reading, ServerError, ServerProtocol};
 use crate::outbound::carrier::Carrier;
 use crate::outbound::mux::packet_address;
+use crate::outbound::options::Credentials;
 use crate::outbound::packets::PacketStream;
 use crate::outbound::prelude::Prelude;
 use crate::outbound::vless::codec::{self, Command, Packets};
@@ -20,34 +20,29 @@ const ANSWER: [u8; 2] = [0, 0];
 
 /// The users of one port.
 pub(super) struct Server {
-    users: Vec<(Arc<str>, [u8; 16])>,
+    users: Roll<[u8; 16]>,
 }
 
 impl Server {
-    pub(super) fn new(users: &[User]) -> Result<Self, ServerError> {
-        let user = |user: &User| {
-            let id = parse_id(&user.secret).ok_or(ServerError::Secret)?;
-            Ok(((&*user.name).into(), masked(id)))
-        };
-        Ok(Self {
-            users: users.iter().map(user).collect::<Result<_, _>>()?,
-        })
+    pub(super) fn new(users: &[Credentials]) -> Result<Self, ServerError> {
+        let users = Roll::new(users, &key)?;
+        Ok(Self { users })
     }
 
     /// The user with this id; every one is compared, in constant time.
-    fn user(&self, id: [u8; 16]) -> Option<Arc<str>> {
+    fn user(&self, id: [u8; 16]) -> Option<Arc<Member>> {
         let id = masked(id);
         let mut found = None;
-        for (name, known) in &self.users {
-            if bool::from(known.ct_eq(&id)) {
-                found = Some(name);
+        for line in &*self.users.now() {
+            if bool::from(line.key.ct_eq(&id)) {
+                found = Some(Arc::clone(&line.member));
             }
         }
-        found.cloned()
+        found
     }
 
     /// Who asks for what, and how long the request is; `None`: read more.
-    pub(super) fn read(&self, bytes: &[u8]) -> io::Result<Option<(Arc<str>, Command, usize)>> {
+    fn parse(&self, bytes: &[u8]) -> io::Result<Option<(Arc<Member>, Command, usize)>> {
         let denied = io::ErrorKind::PermissionDenied;
         match bytes {
             [] => return Ok(None),
@@ -79,38 +74,28 @@ fn masked(mut id: [u8; 16]) -> [u8; 16] {
 }
 
 impl ServerProtocol for Server {
-    fn judge(&self, bytes: &[u8], _now: u64) -> io::Result<bool> {
-        Ok(self.read(bytes)?.is_some())
+    fn read(&self, bytes: &[u8], _now: u64) -> io::Result<Option<Reading>> {
+        let reading = self.parse(bytes)?.map(|(member, command, length)| Reading {
+            member,
+            length,
+            start: Box::new(|carrier| start(command, carrier)),
+        });
+        Ok(reading)
     }
 
-    fn open(&self, mut carrier: Carrier) -> BoxFuture<'_, Result<Opened, Box<Refused>>> {
-        Box::pin(async move {
-            let mut read = Vec::new();
-            let asked = loop {
-                match self.read(&read) {
-                    Ok(Some(asked)) => break Ok(asked),
-                    Ok(None) => {}
-                    Err(why) => break Err(why),
-                }
-                if let Err(why) = read_more(&mut carrier, &mut read).await {
-                    break Err(why);
-                }
-            };
-            match asked {
-                Ok((user, command, length)) => {
-                    let rest = read.split_off(length);
-                    Ok(opened(user, command, carrier.preceded(rest)))
-                }
-                Err(why) => Err(Box::new(Refused { carrier, read, why })),
-            }
-        })
+    fn admit(&self, users: &[Credentials]) -> Result<(), ServerError> {
+        self.users.replace(users, &key)
     }
 }
 
-fn opened(user: Arc<str>, command: Command, carrier: Carrier) -> Opened {
+fn key(secret: &str) -> Result<[u8; 16], ServerError> {
+    parse_id(secret).map(masked).ok_or(ServerError::Secret)
+}
+
+fn start(command: Command, carrier: Carrier) -> Asked {
     // The answer's header goes with the first bytes back.
     let stream = Box::new(Prelude::new(carrier, ANSWER.to_vec(), None));
-    let asked = match command {
+    match command {
         Command::Stream(to) => Asked::Stream(to, stream),
         Command::Mux => Asked::Mux(stream),
         Command::Packets(to) => {
@@ -120,10 +105,6 @@ fn opened(user: Arc<str>, command: Command, carrier: Carrier) -> Opened {
             };
             Asked::Packets(to, PacketStream::new(stream, Box::new(codec)))
         }
-    };
-    Opened {
-        user: Some(user),
-        asked,
     }
 }
 
@@ -135,9 +116,9 @@ mod tests {
     const ID: &str = "66ad4540-b58c-4ad2-9926-ea63445a9b57";
 
     fn server() -> Server {
-        let user = User {
-            name: "a".into(),
-            secret: ID.into(),
+        let user = Credentials {
+            username: "a".into(),
+            password: ID.into(),
         };
         Server::new(&[user]).unwrap()
     }
@@ -149,13 +130,14 @@ mod tests {
         let to = Command::Stream(Endpoint::parse("a.b:80").unwrap());
         let bytes = codec::request(&id, "", &to).unwrap();
         for cut in 0..bytes.len() {
-            assert!(server().read(&bytes[..cut]).unwrap().is_none());
+            assert!(server().parse(&bytes[..cut]).unwrap().is_none());
         }
-        let (user, command, length) = server().read(&bytes).unwrap().unwrap();
-        assert_eq!((&*user, command, length), ("a", to, bytes.len()));
+        let (user, command, length) = server().parse(&bytes).unwrap().unwrap();
+        let name = user.name().map(|name| &**name);
+        assert_eq!((name, command, length), (Some("a"), to, bytes.len()));
         id[5] ^= 1;
         let stranger = codec::request(&id, "", &Command::Mux).unwrap();
-        assert!(server().read(&stranger[..17]).is_err());
-        assert!(server().read(b"GET /").is_err());
+        assert!(server().parse(&stranger[..17]).is_err());
+        assert!(server().parse(b"GET /").is_err());
     }
 }

@@ -3,20 +3,19 @@
 use std::io;
 use std::sync::Arc;
 
-use super::options::User;
+use super::members::{Listed, Member, Roll};
 use super::replay::Replay;
-use super::{Asked, Opened, Refused, ServerError, ServerProtocol, read_more};
+use super::{Asked, Reading, ServerError, ServerProtocol};
 use crate::metadata::Endpoint;
-use crate::outbound::BoxFuture;
 use crate::outbound::carrier::Carrier;
 use crate::outbound::framed::{Codec, Framed, Step};
 use crate::outbound::mux::packet_address;
+use crate::outbound::options::Credentials;
 use crate::outbound::packets::{NoEncoding, Packet, PacketCodec, PacketStream};
 use crate::outbound::scratch::Scratch;
 use crate::outbound::vmess::body::{CHUNK_FRAME, Chunks};
 use crate::outbound::vmess::header::{self, Command, HEADER_MAX, PREFIX, Request};
 use crate::outbound::vmess::keys::{UserKey, answer_key, parse_id};
-use crate::platform::clock;
 
 /// How far a client's clock may be off, seconds.
 const CLOCK_SKEW_MAX: u64 = 120;
@@ -29,7 +28,7 @@ const ANSWER_BYTES: usize = 64;
 
 /// The users of one port.
 pub(super) struct Server {
-    users: Vec<(Arc<str>, UserKey)>,
+    users: Roll<UserKey>,
     /// AuthIDs that came: a recorded request is refused.
     seen: Replay,
     /// Body keys that came: so is one under another AuthID.
@@ -37,43 +36,35 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(users: &[User]) -> Result<Self, ServerError> {
-        let user = |user: &User| {
-            let id = parse_id(&user.secret).ok_or(ServerError::Secret)?;
-            let key = UserKey::new(id).map_err(|_| ServerError::Secret)?;
-            Ok(((&*user.name).into(), key))
-        };
+    pub(super) fn new(users: &[Credentials]) -> Result<Self, ServerError> {
         Ok(Self {
-            users: users.iter().map(user).collect::<Result<_, _>>()?,
+            users: Roll::new(users, &key)?,
             seen: Replay::new(CLOCK_SKEW_MAX),
             bodies: Replay::new(SESSION_SECONDS),
         })
     }
 
     /// The user whose AuthID this is, at a time that is near `now`. All are tried.
-    fn user(&self, auth_id: &[u8; 16], now: u64) -> Option<&(Arc<str>, UserKey)> {
+    fn user(&self, auth_id: &[u8; 16], now: u64) -> Option<Arc<Listed<UserKey>>> {
         let mut found = None;
-        for user in &self.users {
-            let time = user.1.time_of(auth_id);
+        for line in &*self.users.now() {
+            let time = line.key.time_of(auth_id);
             if time.is_some_and(|time| time.abs_diff(now) <= CLOCK_SKEW_MAX) {
-                found = Some(user);
+                found = Some(Arc::clone(line));
             }
         }
         found
     }
 
     /// Who asks for what, and how long the request is; `None`: read more.
-    pub(super) fn read(
-        &self,
-        bytes: &[u8],
-        now: u64,
-    ) -> io::Result<Option<(Arc<str>, Request, usize)>> {
+    fn parse(&self, bytes: &[u8], now: u64) -> io::Result<Option<(Arc<Member>, Request, usize)>> {
         let Some(prefix) = bytes.first_chunk::<PREFIX>() else {
             return Ok(None);
         };
         let denied = io::ErrorKind::PermissionDenied;
         let auth_id = prefix.first_chunk().ok_or(denied)?;
-        let (name, key) = self.user(auth_id, now).ok_or(denied)?;
+        let user = self.user(auth_id, now).ok_or(denied)?;
+        let key = &user.key;
         let length = header::request_length(key, prefix)?;
         if length > HEADER_MAX {
             return Err(denied.into());
@@ -87,40 +78,36 @@ impl Server {
         if !self.seen.enter(auth_id, now) || !self.bodies.enter(&body, now) {
             return Err(denied.into());
         }
-        Ok(Some((Arc::clone(name), request, end)))
+        Ok(Some((Arc::clone(&user.member), request, end)))
     }
 }
 
 impl ServerProtocol for Server {
-    fn judge(&self, bytes: &[u8], now: u64) -> io::Result<bool> {
-        Ok(self.read(bytes, now)?.is_some())
+    fn read(&self, bytes: &[u8], now: u64) -> io::Result<Option<Reading>> {
+        let reading = self
+            .parse(bytes, now)?
+            .map(|(member, request, length)| Reading {
+                member,
+                length,
+                start: Box::new(|carrier| start(request, carrier)),
+            });
+        Ok(reading)
     }
 
-    fn open(&self, mut carrier: Carrier) -> BoxFuture<'_, Result<Opened, Box<Refused>>> {
-        Box::pin(async move {
-            let mut read = Vec::new();
-            let why = loop {
-                match self.read(&read, clock::unix_time().as_secs()) {
-                    Ok(None) => {}
-                    Err(why) => break why,
-                    Ok(Some((user, request, length))) => {
-                        let rest = read.split_off(length);
-                        return Ok(opened(user, request, carrier.preceded(rest)));
-                    }
-                }
-                if let Err(why) = read_more(&mut carrier, &mut read).await {
-                    break why;
-                }
-            };
-            Err(Box::new(Refused { carrier, read, why }))
-        })
+    fn admit(&self, users: &[Credentials]) -> Result<(), ServerError> {
+        self.users.replace(users, &key)
     }
 }
 
-fn opened(user: Arc<str>, request: Request, carrier: Carrier) -> Opened {
+fn key(secret: &str) -> Result<UserKey, ServerError> {
+    let id = parse_id(secret).ok_or(ServerError::Secret)?;
+    UserKey::new(id).map_err(|_| ServerError::Secret)
+}
+
+fn start(request: Request, carrier: Carrier) -> Asked {
     let command = request.command.clone();
     let body = Body::new(request);
-    let asked = match command {
+    match command {
         Command::Packets(to) => {
             let addressed = packet_address::is_target(&to);
             let codec = Box::new(BodyPackets { body, addressed });
@@ -128,10 +115,6 @@ fn opened(user: Arc<str>, request: Request, carrier: Carrier) -> Opened {
         }
         Command::Stream(to) => Asked::Stream(to, Box::new(Framed::bare(carrier, Box::new(body)))),
         Command::Mux => Asked::Mux(Box::new(Framed::bare(carrier, Box::new(body)))),
-    };
-    Opened {
-        user: Some(user),
-        asked,
     }
 }
 
@@ -251,9 +234,9 @@ mod tests {
     const NOW: u64 = 1_700_000_000;
 
     fn server() -> Server {
-        let user = |name: &str, secret: &str| User {
-            name: name.into(),
-            secret: secret.into(),
+        let user = |name: &str, secret: &str| Credentials {
+            username: name.into(),
+            password: secret.into(),
         };
         Server::new(&[user("a", "somebody"), user("b", ID)]).unwrap()
     }
@@ -286,10 +269,11 @@ mod tests {
     fn a_request_names_its_user_and_is_taken_once() {
         let (server, bytes) = (server(), sealed(NOW, 1, 1));
         for cut in 0..bytes.len() {
-            assert!(server.read(&bytes[..cut], NOW).unwrap().is_none());
+            assert!(server.parse(&bytes[..cut], NOW).unwrap().is_none());
         }
-        let (user, request, length) = server.read(&bytes, NOW + 120).unwrap().unwrap();
-        assert_eq!((&*user, request.echo, length), ("b", 9, bytes.len()));
+        let (user, request, length) = server.parse(&bytes, NOW + 120).unwrap().unwrap();
+        let name = user.name().map(|name| &**name);
+        assert_eq!((name, request.echo, length), (Some("b"), 9, bytes.len()));
         assert!(server.read(&bytes, NOW + 120).is_err());
         // The same body under another AuthID.
         assert!(server.read(&sealed(NOW, 1, 2), NOW).is_err());

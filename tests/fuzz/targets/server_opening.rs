@@ -6,8 +6,9 @@ use std::path::Path;
 
 use headgate::inbound::server::Shared;
 use headgate::inbound::server::options::{
-    ServerOptions, ServerProtocolOptions, ShadowsocksServer, User,
+    ServerOptions, ServerProtocolOptions, ShadowsocksServer,
 };
+use headgate::outbound::options::Credentials;
 use headgate::outbound::trojan::codec::UserKey;
 use headgate_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
@@ -19,9 +20,9 @@ fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
     let [which, flags] = input.array();
     let users = |secret: &str| {
-        let user = |name: &str, secret: &str| User {
-            name: name.into(),
-            secret: secret.into(),
+        let user = |name: &str, secret: &str| Credentials {
+            username: name.into(),
+            password: secret.into(),
         };
         vec![user("a", secret), user("b", secret)]
     };
@@ -36,9 +37,9 @@ fuzz_target!(|data: &[u8]| {
         0 => ServerProtocolOptions::Trojan(users("password")),
         1 => ServerProtocolOptions::Vless(users("id")),
         2 => ServerProtocolOptions::Vmess(users("id")),
-        3 => shadowsocks("aes-128-gcm", "", users("password")),
-        4 => shadowsocks("2022-blake3-aes-128-gcm", KEY, users(KEY)),
-        _ => shadowsocks("2022-blake3-aes-128-gcm", KEY, Vec::new()),
+        3 => shadowsocks("aes-128-gcm", "", Some(users("password"))),
+        4 => shadowsocks("2022-blake3-aes-128-gcm", KEY, Some(users(KEY))),
+        _ => shadowsocks("2022-blake3-aes-128-gcm", KEY, None),
     };
     let options = ServerOptions {
         protocol,
