@@ -46,6 +46,7 @@ const PURE: &[&str] = &[
     "mqtt/topic",
     "mqtt/session",
     "mqtt/broker",
+    "mqtt/client/machine",
     "netfilter/ruleset",
     "netfilter/table",
     "netfilter/text",

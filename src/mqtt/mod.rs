@@ -1,12 +1,13 @@
 //! The MQTT broker: what it speaks, what it remembers, and the thread it lives on.
 //!
 //! `codec` and `topic` are pure; so are `session` and `broker`, the machine, which is told the time
-//! and states effects. `listener` is the driver: sockets, buffers, timers.
+//! and states effects. `listener` is the driver: sockets, buffers, timers. `client` is the other side.
 
 pub mod acl;
 pub mod auth;
 pub mod banned;
 pub mod broker;
+pub mod client;
 pub mod codec;
 pub mod handle;
 pub mod hook;

@@ -164,19 +164,36 @@ pub async fn get(
 }
 
 async fn open(url: &Url, request: &Request<'_>, way: &dyn Connect) -> Result<Reader, FetchError> {
-    let carrier = match way.connect(&url.endpoint, request.proxy).await? {
+    let tls = match url.tls {
+        true => {
+            let client = TlsClient::new(&TlsOptions::default(), &url.endpoint.host.to_string());
+            Some(client.map_err(io::Error::other)?)
+        }
+        false => None,
+    };
+    let carrier = open_carrier(way, &url.endpoint, request.proxy, tls.as_ref()).await?;
+    Ok(BufReader::new(carrier))
+}
+
+/// A stream to a server, under TLS where that is asked for. Without a time-out of its own.
+///
+/// # Errors
+/// What the way or the handshake says; a REJECT is a refused connection.
+pub async fn open_carrier(
+    way: &dyn Connect,
+    to: &Endpoint,
+    proxy: Option<&str>,
+    tls: Option<&TlsClient>,
+) -> io::Result<Carrier> {
+    let carrier = match way.connect(to, proxy).await? {
         Stream::Tcp(stream) => Carrier::Tcp(stream),
         Stream::Boxed(stream) => Carrier::Boxed(stream),
-        Stream::Closed | Stream::Silent => {
-            return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
-        }
+        Stream::Closed | Stream::Silent => return Err(io::ErrorKind::ConnectionRefused.into()),
     };
-    if !url.tls {
-        return Ok(BufReader::new(carrier));
+    match tls {
+        Some(client) => client.handshake(carrier).await,
+        None => Ok(carrier),
     }
-    let client = TlsClient::new(&TlsOptions::default(), &url.endpoint.host.to_string());
-    let client = client.map_err(io::Error::other)?;
-    Ok(BufReader::new(client.handshake(carrier).await?))
 }
 
 async fn read_head(reader: &mut Reader) -> Result<Head, FetchError> {
