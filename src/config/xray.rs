@@ -9,6 +9,7 @@ use super::error::{ConfigError, Reason, Warnings};
 use super::section::Section;
 use crate::controllers::xray::Service;
 use crate::controllers::xray::options::Options;
+use crate::tunnel::quota::Limits;
 
 /// What runs without a file, and when `listen` is absent.
 pub(super) fn builtin() -> Options {
@@ -16,6 +17,8 @@ pub(super) fn builtin() -> Options {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 10085)),
         services: Service::ALL.iter().map(|&(_, service)| service).collect(),
         secret: "".into(),
+        persist: false,
+        quotas: Limits::default(),
     }
 }
 
@@ -36,6 +39,18 @@ pub(super) fn decode(
             return Err(listen.fail(Reason::OpenController));
         }
     }
+    options.persist = section.boolean("persist", false)?;
+    if let Some(quotas) = section.take("quotas") {
+        for (user, quota) in quotas.entries()? {
+            let bytes = quota.parse("bytes a month (500MB, 20GB)", size)?;
+            match user {
+                "*" => options.quotas.others = Some(bytes),
+                user => {
+                    options.quotas.named.insert(user.into(), bytes);
+                }
+            }
+        }
+    }
     let named = section.list("services", |item| item.parse(SERVICES, service))?;
     if !named.is_empty() {
         options.services.retain(|service| named.contains(service));
@@ -44,8 +59,21 @@ pub(super) fn decode(
     Ok(Some(options))
 }
 
-const SERVICES: &str =
-    "HandlerService, LoggerService, RoutingService, StatsService or ReflectionService";
+/// Bytes, with `KB` to `TB` as powers of 1024.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text.get(digits.len()..)? {
+        "" | "B" => 1,
+        "KB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        "TB" => 1 << 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+const SERVICES: &str = "HandlerService, LoggerService, ObservatoryService, RoutingService, StatsService or ReflectionService";
 
 /// In any case, as Xray takes it.
 fn service(text: &str) -> Option<Service> {

@@ -5,7 +5,6 @@ use std::fmt;
 
 use super::Cause;
 use crate::outbound::options::Credentials;
-use crate::rules::RuleLine;
 
 /// One change. Done whole, or not at all.
 #[derive(Clone)]
@@ -48,8 +47,8 @@ pub struct NewRule {
     pub tag: Box<str>,
     /// The group that it leads to, when it must lead to one.
     pub group: Option<Box<str>>,
-    /// Its lines.
-    pub lines: Vec<RuleLine>,
+    /// Its lines, which are right.
+    pub lines: Vec<Box<str>>,
 }
 
 /// A group to be added: its members are the proxies whose names begin in one of these ways.

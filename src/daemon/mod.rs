@@ -17,6 +17,7 @@ pub mod command;
 mod control;
 mod explain;
 mod geodata;
+mod kept;
 mod kernel;
 mod listeners;
 mod offload;

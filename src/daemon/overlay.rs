@@ -1,6 +1,7 @@
 //! What controllers changed in the configuration at run time. Private to the supervisor; laid over each
 //! configuration that is loaded.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::config::{BUILTIN_NAMES, Config};
 use crate::controllers::change::{CHANGES_MAX, ChangeError, NewGroup, NewRule};
 use crate::inbound::options::Options as InboundOptions;
 use crate::outbound::options::{Credentials, GroupKind, GroupOptions, Strategy};
-use crate::rules::Rules;
+use crate::rules::{RuleLine, Rules};
 use crate::tunnel::added::{Added, AddedRule};
 
 /// The changes, in the order in which they came.
@@ -76,6 +77,15 @@ impl Overlay {
         }
     }
 
+    /// Whether one of the added listeners is at that port of that address.
+    pub fn listens_at(&self, options: &InboundOptions, address: SocketAddr) -> bool {
+        let mut listeners = options.listeners.iter();
+        listeners.any(|listener| {
+            let added = self.inbounds.iter().any(|(name, _)| *name == listener.name);
+            added && (listener.listen, listener.port) == (address.ip(), address.port())
+        })
+    }
+
     /// Notes that a listener, and who was added or removed there, is gone.
     pub fn forget_inbound(&mut self, name: &str) {
         self.inbounds.retain(|(inbound, _)| **inbound != *name);
@@ -108,7 +118,11 @@ impl Overlay {
             .iter()
             .map(|rule| AddedRule {
                 tag: rule.tag.clone(),
-                lines: rule.lines.clone(),
+                lines: rule
+                    .lines
+                    .iter()
+                    .filter_map(|line| RuleLine::parse(line).ok())
+                    .collect(),
             })
             .collect();
         (self.replaces || !rules.is_empty())

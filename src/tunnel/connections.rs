@@ -223,6 +223,21 @@ impl Connections {
         })
     }
 
+    /// What each user has moved in all since the ledger began, both ways, resets or not.
+    #[must_use]
+    pub fn user_totals(&self) -> Vec<(Arc<str>, u64)> {
+        let table = self.table();
+        let ledger = table.ledger.as_ref();
+        ledger.map_or_else(Vec::new, |ledger| ledger.user_totals(table.by_id.values()))
+    }
+
+    /// Adds to the sums what an earlier run had counted, up and down.
+    pub fn credit(&self, counters: &[(Name, [u64; 2])]) {
+        if let Some(ledger) = &mut self.table().ledger {
+            ledger.credit(counters);
+        }
+    }
+
     /// Whether a flow of that name was ever seen since the ledger is kept.
     #[must_use]
     pub fn has_account(&self, name: &Name) -> bool {
@@ -294,6 +309,20 @@ mod tests {
         check(&connections, Party::User, "ann", true, [2, 0]);
         check(&connections, Party::User, "ann", false, [0, 0]);
         check(&connections, Party::Inbound, "in", false, [7, 0]);
+    }
+
+    #[test]
+    fn totals_of_users_know_no_reset() {
+        let connections = Connections::default();
+        connections.keep_ledger(true);
+        connections.credit(&[((Party::User, "ann".into()), [1, 2])]);
+        let flow = open(&connections, Some("ann"));
+        connections.count_upload(&flow, 5);
+        check(&connections, Party::User, "ann", true, [6, 2]);
+        connections.count_download(&flow, 4);
+        assert_eq!(connections.user_totals(), [("ann".into(), 12)]);
+        connections.remove(flow.id);
+        assert_eq!(connections.user_totals(), [("ann".into(), 12)]);
     }
 
     #[test]

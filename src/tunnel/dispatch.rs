@@ -30,6 +30,8 @@ pub enum Refusal {
     FakeUnknown(IpAddr),
     /// It comes from ourselves: a proxy of ours leads back here.
     Loop,
+    /// The user has moved all that he may this month.
+    OverQuota,
     /// The rules name no way out.
     NoWay,
     /// The way out failed.
@@ -43,6 +45,7 @@ impl std::fmt::Display for Refusal {
             Self::Loop => {
                 f.write_str("it came back from ourselves: a proxy leads to this machine's own port")
             }
+            Self::OverQuota => f.write_str("the user's monthly quota is used up"),
             Self::NoWay => f.write_str("no outbound takes it"),
             Self::Failed(error) => error.fmt(f),
         }
@@ -199,6 +202,9 @@ impl Tunnel {
         names: &dyn Names,
         metadata: &mut Metadata,
     ) -> Result<Decision, Refusal> {
+        if self.quotas.bars(metadata.inbound_user.as_deref()) {
+            return Err(Refusal::OverQuota);
+        }
         self.look_up_device(routing, metadata);
         if routing.find_process && routing.needs().process && metadata.process.is_none() {
             let (network, source) = (metadata.network, metadata.source);

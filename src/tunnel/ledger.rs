@@ -144,6 +144,35 @@ impl Ledger {
         counted
     }
 
+    /// What each user has moved in all, both ways, resets or not.
+    pub(super) fn user_totals<'c>(
+        &self,
+        live: impl Iterator<Item = &'c Arc<Connection>>,
+    ) -> Vec<(Arc<str>, u64)> {
+        let accounts = self.0.iter();
+        let users = accounts.filter(|((party, _), _)| *party == Party::User);
+        let ended =
+            users.map(|((_, name), account)| (Arc::clone(name), account.ended.iter().sum()));
+        let mut totals: HashMap<Arc<str>, u64> = ended.collect();
+        for connection in live {
+            let user = connection.metadata.inbound_user.as_ref();
+            if let Some(total) = user.and_then(|user| totals.get_mut(user)) {
+                *total += moved(connection).iter().sum::<u64>();
+            }
+        }
+        totals.into_iter().collect()
+    }
+
+    /// Adds bytes, up and down, that were moved before this ledger began.
+    pub(super) fn credit(&mut self, counters: &[(Name, [u64; 2])]) {
+        for (name, bytes) in counters {
+            if let Some(account) = self.account(name.clone()) {
+                let sums = account.ended.iter_mut().zip(bytes);
+                sums.for_each(|(sum, bytes)| *sum = sum.saturating_add(*bytes));
+            }
+        }
+    }
+
     /// Whether the account is there.
     pub(super) fn has(&self, name: &Name) -> bool {
         self.0.contains_key(name)

@@ -11,6 +11,7 @@ pub mod flow;
 pub mod ledger;
 pub mod names;
 pub mod prefixed;
+pub mod quota;
 pub mod relay;
 pub mod routing;
 pub mod sniffer;
@@ -21,6 +22,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use connections::Connections;
 use names::{Devices, Names};
+use quota::Quotas;
 use routing::Routing;
 use udp::Sessions;
 
@@ -33,6 +35,7 @@ pub struct Tunnel {
     names: Arc<dyn Names>,
     devices: Arc<dyn Devices>,
     connections: Connections,
+    quotas: Quotas,
     sessions: Sessions,
 }
 
@@ -46,6 +49,7 @@ impl Tunnel {
             names,
             devices,
             connections: Connections::default(),
+            quotas: Quotas::default(),
             sessions: Sessions::default(),
         })
     }
@@ -71,6 +75,12 @@ impl Tunnel {
     #[must_use]
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// What users may move in a month.
+    #[must_use]
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// A handle for a task; `None` while the tunnel is being dropped.

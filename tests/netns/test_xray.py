@@ -323,6 +323,12 @@ class Routing(XrayTest):
         self.assertEqual(self.daemon.api("GET", "/proxies/mine")[1]["all"], ["socks"])
         self.call(HANDLER, "AddOutbound", outbound=outbound("soc2", "xray.proxy.freedom.Config"))
         self.assertEqual(self.daemon.api("GET", "/proxies/mine")[1]["all"], ["socks", "soc2"])
+        self.call(ROUTING, "OverrideBalancerTarget", balancerTag="mine", target="soc2")
+        self.assertEqual(self.call(ROUTING, "GetBalancerInfo", tag="mine")["balancer"]["override"]["target"], "soc2")
+        context = {"TargetDomain": "balanced.test", "TargetPort": 80, "Network": "TCP"}
+        self.assertEqual({self.call(ROUTING, "TestRoute", RoutingContext=context)["OutboundTag"] for _ in range(4)}, {"soc2"})
+        for _ in range(2):
+            self.call(ROUTING, "OverrideBalancerTarget", balancerTag="mine")
         self.call(HANDLER, "RemoveOutbound", tag="soc2")
         route = self.call(ROUTING, "TestRoute", RoutingContext={"TargetDomain": "balanced.test", "TargetPort": 80, "Network": "TCP"})
         self.assertEqual(route["OutboundTag"], "socks")
@@ -490,9 +496,103 @@ class Users(XrayTest):
             self.call(HANDLER, "AlterInbound", tag="in-vless", operation=no_user(email))
 
 
+OBSERVATORY = "xray.core.app.observatory.command.ObservatoryService"
+
+
+class Kept(XrayTest):
+    """What survives a restart, and quotas."""
+
+    CONFIG_TEXT = config() + XRAY + "  persist: true\n  quotas: {bob: 1MB, '*': 1TB}\n"
+
+    def counted(self, name):
+        stats = self.call(STATS, "QueryStats", pattern=f"user>>>{name}>>>traffic").get("stat", [])
+        return sum(stat.get("value", 0) for stat in stats)
+
+    def restart(self):
+        type(self).client.stdin.close()
+        type(self).client.wait(timeout=10)
+        self.daemon.stop()
+        self.daemon.start()
+        type(self).client = self.lab.spawn("gw", sys.executable, CLIENT, "127.0.0.1", "10085", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.assertEqual(type(self).client.stdout.readline(), "ready\n")
+
+    def test_changes_and_counters_survive_a_restart(self):
+        self.call(HANDLER, "AlterInbound", tag="members", operation=user("eve", "e"))
+        self.call(HANDLER, "AddInbound", inbound=socks_inbound("fresh", 1090, {"mal": "m"}))
+        self.call(HANDLER, "AddInbound", inbound=socks_inbound("taken", 1092, {"mal": "m"}))
+        self.call(HANDLER, "AddOutbound", outbound=outbound("extra", "xray.proxy.freedom.Config"))
+        rule = {"balancing_tag": "mine", "rule_tag": "by-mine", "domain": [{"custom": {"type": "Full", "value": "balanced.test"}}]}
+        self.call(ROUTING, "AddRule", config=router(rule, balancers=[{"tag": "mine", "outbound_selector": ["ext"]}]), shouldAppend=True)
+        self.assertTrue(self.fetch(f"socks5://eve:e@{ROUTER_LAN}:1081"))
+        wait_for("eve's bytes", lambda: self.counted("eve") > 0)
+        before = self.counted("eve")
+        # A port that somebody took meanwhile keeps nobody from starting.
+        thief = self.lab.spawn("gw", sys.executable, "-c", "import socket, time; s = socket.socket(); s.setsockopt(1, 15, 1); s.setsockopt(1, 2, 1)\n"
+                               f"while True:\n try: s.bind(('{ROUTER_LAN}', 1092)); break\n except OSError: time.sleep(0.01)\ns.listen(); time.sleep(60)")
+        self.restart()
+        thief.kill()
+        file = self.daemon.directory / "xray.json"
+        self.assertEqual(file.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(self.counted("eve"), before)
+        self.assertTrue(self.fetch(f"socks5://eve:e@{ROUTER_LAN}:1081"))
+        self.assertTrue(self.fetch(f"socks5://mal:m@{ROUTER_LAN}:1090"))
+        self.assertIn("by-mine", [rule.get("ruleTag") for rule in self.call(ROUTING, "ListRule")["rules"]])
+        self.assertEqual(self.daemon.api("GET", "/proxies/mine")[1]["all"], ["extra"])
+        for tag in ("fresh", "taken"):
+            self.call(HANDLER, "RemoveInbound", tag=tag)
+        self.call(HANDLER, "AlterInbound", tag="members", operation=no_user("eve"))
+        self.call(ROUTING, "RemoveRule", ruleTag="by-mine")
+        self.restart()
+        self.assertIsNone(self.fetch(f"socks5://eve:e@{ROUTER_LAN}:1081"))
+
+    def test_who_has_used_his_month_up_is_cut_and_kept_out_over_a_restart(self):
+        bob, ann = f"socks5://bob:b@{ROUTER_LAN}:1081", f"socks5://ann:a@{ROUTER_LAN}:1081"
+        self.assertTrue(self.fetch(bob))
+        slow = self.lab.spawn("lan1", "curl", "-s", "-m", "60", "-o", "/dev/null", "-x", bob, f"http://{DIRECT}/slow")
+        self.lab.ns("lan1", "curl", "-s", "-m", "20", "-x", bob, f"http://{DIRECT}/bytes/3000000", "-o", "/dev/null")
+        slow.wait(timeout=20)
+        self.assertIsNone(self.fetch(bob))
+        self.assertTrue(self.fetch(ann))
+        self.assertTrue(self.daemon.said("quota is used up"))
+        self.restart()
+        wait_for("the quota", lambda: self.fetch(bob) is None)
+        self.assertTrue(self.fetch(ann))
+
+    def test_the_observatory_shows_what_tests_found(self):
+        self.assertEqual(self.daemon.api("GET", f"/proxies/DIRECT/delay?url=http://{DIRECT}/&timeout=3000")[0], 200)
+        status = self.call(OBSERVATORY, "GetOutboundStatus")["status"]["status"]
+        (direct,) = [one for one in status if one["outbound_tag"] == "DIRECT"]
+        self.assertTrue(direct["alive"] and 0 < direct["delay"] < 3000)
+        self.assertGreaterEqual(direct["last_try_time"], direct["last_seen_time"])
+        self.daemon.api("GET", "/proxies/DIRECT/delay?url=http://5.5.5.99:1/&timeout=300")
+        status = self.call(OBSERVATORY, "GetOutboundStatus")["status"]["status"]
+        (direct,) = [one for one in status if one["outbound_tag"] == "DIRECT"]
+        self.assertEqual((direct.get("alive", False), direct["delay"]), (False, 99999999))
+
+    def test_services_answer_to_their_v2ray_names(self):
+        self.assertTrue(self.call("v2ray.core.app.proxyman.command.HandlerService", "ListInbounds", isOnlyTags=True)["inbounds"])
+        self.fails(UNKNOWN, "handler not found: nothing", "v2ray.core.app.proxyman.command.HandlerService", "GetInboundUsers", tag="nothing")
+        self.assertTrue(self.call("v2ray.core.app.router.command.RoutingService", "ListRule")["rules"])
+        self.fails(UNKNOWN, "empty tag name!", "v2ray.core.app.router.command.RoutingService", "RemoveRule")
+        self.assertEqual(self.call("v2ray.core.app.log.command.LoggerService", "RestartLogger"), {})
+        self.assertIn("Sys", self.call("v2ray.core.app.stats.command.StatsService", "GetSysStats"))
+        self.fails(NOT_FOUND, "x not found.", "v2ray.core.app.stats.command.StatsService", "GetStats", name="x")
+
+
+class Few(XrayTest):
+    CONFIG_TEXT = config() + XRAY + "  services: [StatsService, ReflectionService]\n"
+
+    def test_a_service_that_is_off_is_not_there(self):
+        self.assertEqual(self.ask(list="")["services"], ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
+                                                          "v2ray.core.app.stats.command.StatsService", "xray.app.stats.command.StatsService"])
+        for service, method in ((HANDLER, "ListInbounds"), (ROUTING, "ListRule"), (OBSERVATORY, "GetOutboundStatus"), ("xray.app.log.command.LoggerService", "RestartLogger")):
+            self.fails(UNIMPLEMENTED, f"unknown service {service}", service, method)
+
+
 class Refused(LabTest):
     def test_a_configuration_mistake_is_told_with_its_place(self):
-        for text, place in (("xray-api: {listen: 0.0.0.0:1}\n", "1:20: xray-api.listen:"), ("xray-api: {services: [Nothing]}\n", "1:23: xray-api.services[0]:")):
+        for text, place in (("xray-api: {listen: 0.0.0.0:1}\n", "1:20: xray-api.listen:"), ("xray-api: {services: [Nothing]}\n", "1:23: xray-api.services[0]:"),
+                            ("xray-api: {quotas: {ann: lots}}\n", "1:26: xray-api.quotas.ann:")):
             file = self.lab.directory / "bad.yaml"
             file.write_text(text)
             done = subprocess.run([HEADGATE, "check", "-f", str(file)], capture_output=True, text=True, check=False)

@@ -23,6 +23,7 @@ pub mod framing;
 mod handler;
 pub mod inbound;
 mod logger;
+mod observatory;
 pub mod options;
 pub mod outbound;
 pub mod protobuf;
@@ -52,6 +53,8 @@ pub enum Service {
     Handler,
     /// `LoggerService`.
     Logger,
+    /// `ObservatoryService`.
+    Observatory,
     /// `RoutingService`.
     Routing,
     /// `StatsService`.
@@ -65,6 +68,7 @@ impl Service {
     pub const ALL: &'static [(&'static str, Self)] = &[
         ("HandlerService", Self::Handler),
         ("LoggerService", Self::Logger),
+        ("ObservatoryService", Self::Observatory),
         ("RoutingService", Self::Routing),
         ("StatsService", Self::Stats),
         ("ReflectionService", Self::Reflection),
@@ -153,6 +157,11 @@ pub const SERVICES: &[Served] = &[
         service: Service::Stats,
         name: "xray.app.stats.command.StatsService",
         methods: stats::METHODS,
+    },
+    Served {
+        service: Service::Observatory,
+        name: "xray.core.app.observatory.command.ObservatoryService",
+        methods: observatory::METHODS,
     },
 ];
 

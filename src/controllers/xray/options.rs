@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Service;
+use crate::tunnel::quota::Limits;
 
 /// `xray-api:`.
 #[derive(Clone, PartialEq, Eq)]
@@ -14,4 +15,8 @@ pub struct Options {
     /// `secret` (headgate's own): clients send it as `authorization: Bearer …`; empty: none is asked
     /// for. Never shown.
     pub secret: Box<str>,
+    /// `persist` (headgate's own): run-time changes and counters survive a restart.
+    pub persist: bool,
+    /// `quotas` (headgate's own): what users may move in a month.
+    pub quotas: Limits,
 }

@@ -84,13 +84,14 @@ fn add(context: &Context, request: &[u8]) -> Result<Message, Status> {
 }
 
 fn parsed(rule: Rule) -> Result<NewRule, Status> {
-    let lines = rule.lines.iter().map(|line| RuleLine::parse(line));
-    let lines = lines.collect::<Result<Vec<_>, _>>();
-    let lines = lines.map_err(|error| Status::unknown(format!("app/router: {error}")))?;
+    for line in &rule.lines {
+        let parsed = RuleLine::parse(line);
+        parsed.map_err(|error| Status::unknown(format!("app/router: {error}")))?;
+    }
     Ok(NewRule {
         tag: rule.tag.into(),
         group: rule.balanced.then(|| rule.target.into()),
-        lines,
+        lines: rule.lines.into_iter().map(Into::into).collect(),
     })
 }
 
@@ -119,12 +120,19 @@ fn remove(context: &Context, request: &[u8]) -> Result<Message, Status> {
 fn list(context: &Context, _: &[u8]) -> Result<Message, Status> {
     let routing = context.control.tunnel().routing();
     let mut response = Message::default();
+    let mut last = "";
     for (_, tag, line) in routing.rules_in_force() {
+        // A rule with a condition of several values is several lines here.
+        let tag = tag.unwrap_or_default();
+        if !tag.is_empty() && tag == last {
+            continue;
+        }
+        last = tag;
         let group = routing.outbounds.get(line.target);
         let group = group.is_some_and(|outbound| outbound.kind().is_group());
         let mut item = Message::default();
         item.text(1, if group { "" } else { line.target });
-        item.text(2, tag.unwrap_or_default());
+        item.text(2, tag);
         response.message(1, &item);
     }
     Ok(response)
@@ -172,7 +180,10 @@ fn choose(context: &Context, request: &[u8]) -> Result<Message, Status> {
     let done = match (target, group.kind(), first) {
         // A person's choice is all that a selector has: without one it takes its first member.
         ("", Kind::Selector, Some(first)) => context.control.select(&group, &first),
-        ("", ..) => context.control.unpin(&group),
+        ("", ..) => {
+            let _none_to_end = context.control.unpin(&group);
+            true
+        }
         (target, ..) => context.control.select(&group, target),
     };
     if done {

@@ -66,7 +66,7 @@ pub fn rule(field: &Field<'_>) -> Result<Rule, Status> {
             18 => port_list("IN-PORT", &field, &mut conditions)?,
             19 => rule.tag = word(field.text()?)?.to_owned(),
             20 => return Err(unsupported("vlessRoute")),
-            21 => return Err(unsupported("process")),
+            21 => conditions.push(21, process(field.text()?)?),
             22 => return Err(unsupported("webhook")),
             23 => return Err(unsupported("localOS")),
             _ => {}
@@ -114,6 +114,22 @@ fn plain(kind: &str, text: &str) -> Result<String, Status> {
         return Err(unsupported(&format!("{text:?}")));
     }
     Ok(format!("{kind},{}", word(text)?))
+}
+
+/// A program: a path, or the name of its file.
+fn process(text: &str) -> Result<String, Status> {
+    if text.ends_with('/') {
+        return Err(unsupported("a folder of programs"));
+    }
+    let kind = match text.starts_with('/') {
+        true => "PROCESS-PATH",
+        false => "PROCESS-NAME",
+    };
+    let breaks = |c: char| matches!(c, ',' | '(' | ')') || c.is_control();
+    if text.is_empty() || text.trim() != text || text.contains(breaks) {
+        return Err(Status::unknown(format!("{text:?} cannot stand in a rule")));
+    }
+    Ok(format!("{kind},{text}"))
 }
 
 /// The conditions of one rule by their field's number, each with its alternatives.
@@ -357,6 +373,10 @@ mod tests {
             read(&protocol).unwrap_err(),
             "headgate has no rule for protocol"
         );
+        let mut program = nothing.clone();
+        program.text(21, "/usr/bin/curl").text(21, "wget");
+        let want = ["PROCESS-PATH,/usr/bin/curl,node", "PROCESS-NAME,wget,node"];
+        assert_eq!(read(&program).unwrap(), want);
         let mut geo = nothing.clone();
         geo.message(2, &{
             let (mut site, mut rule) = (Message::default(), Message::default());

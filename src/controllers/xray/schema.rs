@@ -19,6 +19,8 @@ macro_rules! files {
 /// Every file, one a package.
 pub const FILES: &[Source] = files![
     "app/log/command/config.proto",
+    "app/observatory/command/command.proto",
+    "app/observatory/config.proto",
     "app/proxyman/command/command.proto",
     "app/proxyman/config.proto",
     "app/router/command/command.proto",

@@ -22,6 +22,7 @@ use crate::outbound::dial::Environment;
 use crate::outbound::registry::Registry;
 use crate::tunnel::connections::Connection;
 use crate::tunnel::names::NoNames;
+use crate::tunnel::quota::Limits;
 
 fn registry() -> Registry {
     let environment = Environment {
@@ -51,6 +52,8 @@ impl Rig {
             listen: ([127, 0, 0, 1], 0).into(),
             services: services.to_vec(),
             secret: secret.into(),
+            persist: false,
+            quotas: Limits::default(),
         };
         let server = Server::start(&options, Arc::clone(&control) as Arc<dyn Control>).unwrap();
         Self { server, control }

@@ -27,6 +27,7 @@ impl Instance {
                 Ok(())
             }
         }?;
+        self.xray.changed = true;
         self.show_general();
         Ok(())
     }
@@ -219,7 +220,7 @@ impl Instance {
     }
 
     /// Puts the added rules in force.
-    fn follow_rules(&mut self) {
+    pub(super) fn follow_rules(&mut self) {
         let mut routing = Routing::clone(&self.tunnel.routing());
         let block = self.xray.overlay.block(&routing.rules);
         routing.replace_added(block);

@@ -7,6 +7,7 @@
 
 mod capture;
 mod changes;
+mod kept;
 mod patch;
 mod reload;
 
@@ -48,6 +49,7 @@ use crate::rule_engine::{Desk, Watch};
 use crate::tunnel::Tunnel;
 use crate::tunnel::names::{Devices, Lan};
 use capture::{Captured, watch_kernel};
+use kept::SETTLE_EVERY;
 use reload::{log_reload, mark_of, settle};
 
 /// Requests of controllers that may wait; further ones are refused.
@@ -216,6 +218,7 @@ impl Instance {
             xray: Xray::default(),
             _devices: devices,
         };
+        instance.recall();
         instance.open().await?;
         Ok(instance)
     }
@@ -234,9 +237,14 @@ impl Instance {
                 &kernel::facts(&self.config, None, &Network::default()),
             )?;
         }
-        let failed = self.listeners.follow(&self.config.inbound, place.is_some());
-        if let Some((address, error)) = failed.into_iter().next() {
-            return Err(format!("{address}: {error}").into());
+        let inbound = &self.config.inbound;
+        for (address, error) in self.listeners.follow(inbound, place.is_some()) {
+            let failed = format!("{address}: {error}");
+            // What was added while an earlier instance ran keeps nobody from starting.
+            match self.xray.overlay.listens_at(inbound, address) {
+                true => log::error!("{failed}"),
+                false => return Err(failed.into()),
+            }
         }
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
         self.listeners.serve_dns(listen)?;
@@ -276,12 +284,14 @@ impl Instance {
         );
         // Not at once: nothing is new yet, and the free pages are those of the start.
         let mut persist = interval_at(Instant::now() + SETTLED, PERSIST_EVERY);
+        let mut settle = interval_at(Instant::now() + SETTLE_EVERY, SETTLE_EVERY);
         loop {
             let event = tokio::select! {
                 _ = terminate.recv() => Event::Stop,
                 _ = interrupt.recv() => Event::Stop,
                 _ = hangup.recv() => Event::Reload,
                 _ = persist.tick() => Event::Persist,
+                _ = settle.tick(), if self.tunnel.quotas().is_needed() => Event::Settle,
                 Some(request) = self.requests.recv() => Event::Request(request),
                 () = watch_kernel(&mut self.captured) => Event::Network,
                 () = self.providers.changed() => Event::Sets,
@@ -299,6 +309,7 @@ impl Instance {
                     drain(&mut hangup);
                 }
                 Event::Persist => self.persist(),
+                Event::Settle => self.settle_quotas(),
                 Event::Network => self.refresh_kernel(),
                 Event::Sets => {
                     self.offload.forget();
@@ -349,8 +360,9 @@ impl Instance {
         }
     }
 
-    fn persist(&self) {
+    fn persist(&mut self) {
         memory::collect();
+        self.keep();
         let Some(pool) = self.tables.fake_ip.clone() else {
             return;
         };
@@ -366,6 +378,7 @@ impl Instance {
         log::info!("stopping");
         self.release_capture().await;
         self.checks.stop();
+        self.keep_last();
         self.gate = None;
         self.mqtt = None;
         self.xray.server = None;
@@ -400,6 +413,7 @@ enum Event {
     Stop,
     Reload,
     Persist,
+    Settle,
     Network,
     Sets,
     Nodes,
@@ -411,6 +425,11 @@ enum Event {
 struct Xray {
     server: Option<xray::server::Server>,
     overlay: Overlay,
+    /// Whether the overlay was changed since it was written.
+    changed: bool,
+    /// Ticks since it was written last, and what was.
+    ticks: u32,
+    written: serde_json::Value,
 }
 
 /// The DNS server of the first configuration, with its tables.

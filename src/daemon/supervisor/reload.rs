@@ -155,6 +155,8 @@ impl Instance {
         }
         self.xray.server = None;
         self.tunnel.connections().keep_ledger(options.is_some());
+        let quotas = options.map(|options| options.quotas.clone());
+        self.tunnel.quotas().limit(quotas.unwrap_or_default());
         if let Some(options) = options {
             let control = Arc::clone(&self.door) as Arc<dyn Control>;
             let started = xray::server::Server::start(options, control);

@@ -29,8 +29,14 @@ const SESSION: Duration = Duration::from_secs(600);
 /// The seed of every hash here: which key leads where changes with a restart, not with a reload.
 static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// A way of spreading flows.
-pub struct LoadBalance(Way);
+/// A way of spreading flows. Clash's tools cannot pin a member; Xray's force any balancer.
+pub struct LoadBalance {
+    way: Way,
+    /// The member that was forced, alive or not; [`NOBODY`] for none.
+    pin: AtomicUsize,
+}
+
+const NOBODY: usize = usize::MAX;
 
 enum Way {
     Hashed,
@@ -44,11 +50,14 @@ impl LoadBalance {
     /// Spreads by `strategy`.
     #[must_use]
     pub fn new(strategy: Strategy) -> Self {
-        Self(match strategy {
-            Strategy::ConsistentHashing => Way::Hashed,
-            Strategy::StickySessions => Way::Sticky(Mutex::default()),
-            Strategy::RoundRobin => Way::Turns(AtomicUsize::new(0)),
-        })
+        Self {
+            way: match strategy {
+                Strategy::ConsistentHashing => Way::Hashed,
+                Strategy::StickySessions => Way::Sticky(Mutex::default()),
+                Strategy::RoundRobin => Way::Turns(AtomicUsize::new(0)),
+            },
+            pin: AtomicUsize::new(NOBODY),
+        }
     }
 }
 
@@ -58,7 +67,10 @@ impl Choose for LoadBalance {
     }
 
     fn choose(&self, field: &Field<'_>, metadata: Option<&Metadata>) -> usize {
-        match &self.0 {
+        if let Some(pin) = self.pinned() {
+            return pin;
+        }
+        match &self.way {
             Way::Hashed => hashed(field, site_key(metadata)),
             Way::Sticky(sessions) => match metadata {
                 Some(metadata) => sticky(field, sessions, metadata, clock::now()),
@@ -66,6 +78,19 @@ impl Choose for LoadBalance {
             },
             Way::Turns(turn) => take_turn(field, turn, metadata.is_some()),
         }
+    }
+
+    fn pin(&self, _field: &Field<'_>, index: usize) -> bool {
+        self.pin.store(index, Ordering::Relaxed);
+        true
+    }
+
+    fn unpin(&self) -> bool {
+        self.pin.swap(NOBODY, Ordering::Relaxed) != NOBODY
+    }
+
+    fn pinned(&self) -> Option<usize> {
+        Some(self.pin.load(Ordering::Relaxed)).filter(|pin| *pin != NOBODY)
     }
 }
 
@@ -192,6 +217,20 @@ mod tests {
             source.parse().unwrap(),
             Endpoint::parse(to).unwrap(),
         )
+    }
+
+    #[test]
+    fn a_forced_member_takes_every_flow_until_it_is_let_go() {
+        let members = members(3);
+        let balance = LoadBalance::new(Strategy::RoundRobin);
+        let flow = flow("1.1.1.1:1", "a.example:80");
+        let next = || balance.choose(&field(&members), Some(&flow));
+        assert!(!balance.unpin());
+        assert!(balance.pin(&field(&members), 2));
+        kill(&members, 2);
+        assert_eq!([next(), next()], [2, 2]);
+        assert!(balance.unpin());
+        assert_eq!([next(), next(), next()], [0, 1, 0]);
     }
 
     #[test]
