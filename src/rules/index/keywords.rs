@@ -1,6 +1,8 @@
 //! DOMAIN-KEYWORD lines: one automaton for all of them, or a loop where that is cheaper.
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use aho_corasick::Anchored;
+use aho_corasick::automaton::Automaton;
+use aho_corasick::nfa::contiguous::NFA;
 
 /// Up to this many keywords a loop over them is as fast as the automaton, and smaller.
 const LOOP_MAX: usize = 4;
@@ -13,7 +15,8 @@ pub(super) struct Keywords {
 
 enum Search {
     Loop(Box<[Box<str>]>),
-    Automaton(AhoCorasick),
+    // Not the crate's own choice among three kinds: each kind brings its code.
+    Automaton(Box<NFA>),
 }
 
 impl Keywords {
@@ -21,13 +24,12 @@ impl Keywords {
     pub fn build(keywords: Vec<(u32, Box<str>)>) -> Self {
         let (lines, texts): (Vec<u32>, Vec<Box<str>>) = keywords.into_iter().unzip();
         let automaton = (texts.len() > LOOP_MAX).then(|| {
-            AhoCorasick::builder()
-                .kind(Some(AhoCorasickKind::ContiguousNFA))
+            NFA::builder()
                 .prefilter(false)
                 .build(texts.iter().map(|text| text.as_bytes()))
         });
         let search = match automaton {
-            Some(Ok(automaton)) => Search::Automaton(automaton),
+            Some(Ok(automaton)) => Search::Automaton(Box::new(automaton)),
             // Too much text for the automaton's 31-bit states: slower, but the same answer.
             Some(Err(_)) | None => Search::Loop(texts.into()),
         };
@@ -46,11 +48,25 @@ impl Keywords {
                     .find(|(line, text)| **line >= from && host.contains(&***text))
                     .map(|(line, _)| *line)
             }
-            Search::Automaton(automaton) => automaton
-                .find_overlapping_iter(host)
-                .filter_map(|found| self.lines.get(found.pattern().as_usize()).copied())
-                .filter(|line| *line >= from)
-                .min(),
+            Search::Automaton(automaton) => {
+                let mut state = automaton.start_state(Anchored::No).ok()?;
+                let mut first = None;
+                for byte in host.bytes() {
+                    state = automaton.next_state(Anchored::No, state, byte);
+                    if !automaton.is_match(state) {
+                        continue;
+                    }
+                    let found = (0..automaton.match_len(state))
+                        .filter_map(|n| {
+                            let pattern = automaton.match_pattern(state, n).as_usize();
+                            self.lines.get(pattern).copied()
+                        })
+                        .filter(|line| *line >= from)
+                        .min();
+                    first = first.into_iter().chain(found).min();
+                }
+                first
+            }
         }
     }
 }
