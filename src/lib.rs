@@ -12,6 +12,7 @@ pub mod config;
 pub mod controllers;
 pub mod daemon;
 pub mod dns;
+pub mod encoding;
 pub mod inbound;
 pub mod metadata;
 pub mod mqtt;

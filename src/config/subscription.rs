@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
+use crate::encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
 use regex_lite::Regex;
 
 use super::decode::Cursor;
@@ -300,7 +300,7 @@ rules: [nonsense]
     fn links_come_plain_and_in_base64() {
         let links = "\u{feff}# mine\r\nss://YWVzLTEyOC1nY206cA@a.example:1#HK%201\r\n\
             trojan://p@b.example:443?allowInsecure=1#JP\nteleport://x\nss://YWVz#bad\n";
-        let base64 = data_encoding::BASE64.encode(links.as_bytes());
+        let base64 = crate::encoding::BASE64.encode(links.as_bytes());
         let wrapped: String = base64
             .as_bytes()
             .chunks(20)

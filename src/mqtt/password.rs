@@ -7,7 +7,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
+use crate::encoding::{BASE64, HEX};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, pbkdf2};
 use subtle::ConstantTimeEq;
@@ -81,7 +81,7 @@ impl Secret {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() == 2 * HASH_BYTES {
-            let hash = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
+            let hash = HEX.decode(text.as_bytes()).ok()?;
             return hash.try_into().ok().map(Self::Sha256);
         }
         let mut parts = text.split('$');
@@ -103,7 +103,7 @@ impl Secret {
     pub fn to_text(&self) -> Option<String> {
         match self {
             Self::Plain(_) => None,
-            Self::Sha256(hash) => Some(HEXLOWER.encode(hash)),
+            Self::Sha256(hash) => Some(HEX.encode(hash)),
             Self::Pbkdf2 { rounds, salt, hash } => {
                 let (salt, hash) = (BASE64.encode(salt), BASE64.encode(hash));
                 Some(format!("pbkdf2-sha256${rounds}${salt}${hash}"))

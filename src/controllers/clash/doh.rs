@@ -45,7 +45,7 @@ type Later = Result<BoxFuture<'static, Response>, Response>;
 
 fn get(context: &Arc<Context>, request: &Request<'_>) -> Later {
     let message = request.query.get("dns").unwrap_or_default();
-    let decoded = data_encoding::BASE64URL_NOPAD.decode(message.as_bytes());
+    let decoded = crate::encoding::BASE64URL_NOPAD.decode(message.as_bytes());
     Ok(answer(
         context,
         decoded.map_err(|_| failure("dns is not base64url"))?,

@@ -1,7 +1,7 @@
 //! Publishing, and subscribing of clients, from outside (emqx-api.md 2.6). Rules of access bind clients
 //! only, so none is asked here.
 
-use data_encoding::BASE64;
+use crate::encoding::BASE64;
 use serde_json::Value;
 
 use super::reply::{Failure, Outcome, answer, ask, body, data, done, items};

@@ -250,7 +250,7 @@ fn given(head: &Head<'_>, access: Access) -> Option<String> {
 /// User name and password of Basic authentication (RFC 7617).
 fn credentials(head: &Head<'_>) -> Option<(String, String)> {
     let encoded = head.authorization?.strip_prefix("Basic ")?;
-    let pair = data_encoding::BASE64.decode(encoded.as_bytes()).ok()?;
+    let pair = crate::encoding::BASE64.decode(encoded.as_bytes()).ok()?;
     let pair = String::from_utf8(pair).ok()?;
     let (user, password) = pair.split_once(':')?;
     Some((user.to_owned(), password.to_owned()))
@@ -474,7 +474,7 @@ mod tests {
             })
         };
         let basic = |pair: &str| {
-            let encoded = data_encoding::BASE64.encode(pair.as_bytes());
+            let encoded = crate::encoding::BASE64.encode(pair.as_bytes());
             check(&format!("\r\nAuthorization: Basic {encoded}"))
         };
         assert_eq!(basic("admin:public"), Ok("admin".into()));

@@ -3,7 +3,7 @@
 //! Pure. What headgate does not speak is refused, never left out: a proxy without the TLS that was
 //! asked for would be worse than none. Fields that only tune are passed over.
 
-use data_encoding::HEXLOWER;
+use crate::encoding::HEX;
 use serde_json::{Map, Value, json};
 
 use super::protobuf::Field;
@@ -142,7 +142,7 @@ impl<'a> Stream<'a> {
                     proxy.insert(name_key.to_owned(), json!(field.text()?));
                 }
                 4 => protocols.push(field.text()?),
-                22 => pins.push(HEXLOWER.encode(field.bytes()?)),
+                22 => pins.push(HEX.encode(field.bytes()?)),
                 _ => {}
             }
         }

@@ -153,7 +153,7 @@ pub(super) fn target(server: &Server, query: &[u8]) -> String {
         *id = [0, 0];
     }
     let joint = if path.contains('?') { '&' } else { '?' };
-    let encoded = data_encoding::BASE64URL_NOPAD.encode(&message);
+    let encoded = crate::encoding::BASE64URL_NOPAD.encode(&message);
     format!("{path}{joint}dns={encoded}")
 }
 

@@ -5,7 +5,7 @@
 //! of its target and without what belongs to the client's connection: Connection and the fields
 //! it names, Keep-Alive, TE, every Proxy-* field, and Upgrade unless the client asks for it.
 
-use data_encoding::BASE64;
+use crate::encoding::BASE64;
 
 use super::body::Framing;
 use super::fields::{Decoded, FIELDS_MAX, Fields, Malformed, field};

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
+use crate::encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use data_encoding::BASE64;
+use crate::encoding::BASE64;
 use subtle::ConstantTimeEq;
 
 use super::members::{List, Listed, Member, renewed};

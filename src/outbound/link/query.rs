@@ -1,6 +1,6 @@
 //! Texts within links: base64 of every alphabet, percent-encoding, and the query.
 
-use data_encoding::BASE64_NOPAD;
+use crate::encoding::BASE64_NOPAD_TOLERANT;
 
 use super::LinkError;
 
@@ -22,10 +22,8 @@ pub(super) fn base64(text: &str) -> Result<String, LinkError> {
         })
         .collect();
     // Some writers leave bits behind the last byte.
-    let mut tolerant = BASE64_NOPAD.specification();
-    tolerant.check_trailing_bits = false;
-    let encoding = tolerant.encoding().map_err(|_| LinkError::Encoding)?;
-    let bytes = encoding.decode(&digits).map_err(|_| LinkError::Encoding)?;
+    let bytes = BASE64_NOPAD_TOLERANT.decode(&digits);
+    let bytes = bytes.map_err(|_| LinkError::Encoding)?;
     String::from_utf8(bytes).map_err(|_| LinkError::Encoding)
 }
 

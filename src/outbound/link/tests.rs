@@ -1,6 +1,6 @@
 //! Links as their programs write them.
 
-use data_encoding::BASE64;
+use crate::encoding::BASE64;
 use proptest::prelude::*;
 
 use super::*;

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use data_encoding::BASE64;
+use crate::encoding::BASE64;
 use md5::{Digest, Md5};
 
 use crate::outbound::crypto::{

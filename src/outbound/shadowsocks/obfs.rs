@@ -5,7 +5,7 @@
 
 use std::io;
 
-use data_encoding::BASE64;
+use crate::encoding::BASE64;
 
 use crate::outbound::framed::{Codec, Step, too_long};
 use crate::outbound::random;

@@ -319,7 +319,7 @@ pub fn split_header(header: &[u8; HEADER]) -> ([u8; 8], u64) {
 
 #[cfg(test)]
 mod tests {
-    use data_encoding::{BASE64, HEXLOWER};
+    use crate::encoding::{BASE64, HEX};
     use proptest::prelude::*;
 
     use super::*;
@@ -352,7 +352,7 @@ mod tests {
         session
             .seal(secret, &numbers, &TARGET, b"hi", &mut out)
             .unwrap();
-        assert_eq!(HEXLOWER.encode(out.data()), want);
+        assert_eq!(HEX.encode(out.data()), want);
     }
 
     // Vectors of proxy-protocols.md 14, from a client that spoke to real servers.
@@ -363,7 +363,7 @@ mod tests {
         let mut out = Scratch::large();
         seal(&secret, &counting(0, 16), &TARGET, b"hi", &mut out).unwrap();
         let want = "c55d8205c7271d909d7d257c80112600bfd8754cc2b81dcc77";
-        assert_eq!(HEXLOWER.encode(&out.data()[16..]), want);
+        assert_eq!(HEX.encode(&out.data()[16..]), want);
         let (sender, payload) = open(&secret, out.data_mut()).unwrap();
         assert_eq!(sender.to_string(), "1.2.3.4:53");
         assert_eq!(&out.data()[payload], b"hi");

@@ -381,7 +381,7 @@ fn chunk_max(secret: &Secret) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use data_encoding::{BASE64, HEXLOWER};
+    use crate::encoding::{BASE64, HEX};
     use proptest::prelude::*;
 
     use super::*;
@@ -417,7 +417,7 @@ mod tests {
     fn check_request(secret: &Secret, salt: &[u8], want: &str) {
         let (_, out) = begin(secret, salt, &[1, 1, 2, 3, 4, 0, 80], b"");
         let after_salt = &out.data()[salt.len()..];
-        assert_eq!(HEXLOWER.encode(after_salt), want);
+        assert_eq!(HEX.encode(after_salt), want);
     }
 
     // The vectors below are of proxy-protocols.md 14, from a client that spoke to real servers.
@@ -486,7 +486,7 @@ mod tests {
             let keys = [counting(0, length), counting(0x40, length)].map(|key| BASE64.encode(&key));
             let secret = Secret::new(cipher, &keys.join(":")).unwrap();
             let headers = secret.stream_identities(&counting(0x80, length)).unwrap();
-            assert_eq!(HEXLOWER.encode(&headers), want);
+            assert_eq!(HEX.encode(&headers), want);
         }
     }
 

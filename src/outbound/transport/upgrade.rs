@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use data_encoding::BASE64;
+use crate::encoding::BASE64;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::wire::Truncated;

@@ -8,7 +8,7 @@
 
 use std::io::{self, Cursor};
 
-use data_encoding::BASE64URL_NOPAD;
+use crate::encoding::BASE64URL_NOPAD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};

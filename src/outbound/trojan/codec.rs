@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 
-use data_encoding::HEXLOWER;
+use crate::encoding::HEX;
 use sha2::{Digest, Sha224};
 
 use crate::metadata::Endpoint;
@@ -35,7 +35,7 @@ impl UserKey {
     #[must_use]
     pub fn of(password: &str) -> Self {
         let mut digits = [0; KEY_DIGITS];
-        HEXLOWER.encode_mut(&Sha224::digest(password.as_bytes()), &mut digits);
+        HEX.encode_into(&Sha224::digest(password.as_bytes()), &mut digits);
         Self(digits)
     }
 }

@@ -372,7 +372,7 @@ impl Chunks {
 
 #[cfg(test)]
 mod tests {
-    use data_encoding::HEXLOWER;
+    use crate::encoding::HEX;
     use proptest::prelude::*;
 
     use super::*;
@@ -398,14 +398,14 @@ mod tests {
         let mut out = Scratch::take(0);
         let mut sender = chunks(&agreement);
         sender.push(b"hello", &mut out).unwrap();
-        let shown = HEXLOWER.encode(out.data());
+        let shown = HEX.encode(out.data());
         // Padding is noise: compare what stands before it.
         assert!(shown.starts_with(want), "{shown}");
         if options & PADDED == 0 {
             let start = out.len();
             sender.finish(&mut out).unwrap();
             assert_eq!(
-                HEXLOWER.encode(&out.data()[start..]),
+                HEX.encode(&out.data()[start..]),
                 "222515e665ceb95753d792d84847f68d29a2"
             );
         } else {

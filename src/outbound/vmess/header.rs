@@ -320,7 +320,7 @@ pub fn open_answer(
 
 #[cfg(test)]
 mod tests {
-    use data_encoding::HEXLOWER;
+    use crate::encoding::HEX;
     use proptest::prelude::*;
 
     use super::super::keys::parse_id;
@@ -362,7 +362,7 @@ mod tests {
         let request = request(Command::Stream(to));
         request.seal(&user(), &numbers(0), &mut out).unwrap();
         assert_eq!(
-            HEXLOWER.encode(out.data()),
+            HEX.encode(out.data()),
             "6ef707dd9ca5acd4fa86d785029a4f34d672c2a536854b34e3fa0b07f5251a567ffd11121314151617181436c1717c7021ddb233b07965203e20b02661e2ee3e6e2243d4fabcd8c557f832d08c80ba63aa438d6188d79e75222c26faba0a0dc85a77ff35ac3c67f8589debc0c009d77c2f89d1"
         );
     }
@@ -373,7 +373,7 @@ mod tests {
         let mut out = Scratch::take(0);
         seal_answer(&request.agreement, 0x42, &mut out).unwrap();
         assert_eq!(
-            HEXLOWER.encode(out.data()),
+            HEX.encode(out.data()),
             "6797df2b7410a67de894084db988ae97c4775280a149b5eb6393f74e23746dff62f91ae093ae"
         );
         let bytes = out.data().to_vec();

@@ -195,7 +195,7 @@ pub fn answer_key(key: &[u8; 16]) -> [u8; 16] {
 pub fn parse_id(text: &str) -> Option<[u8; 16]> {
     let digits: Vec<u8> = text.bytes().filter(|&b| b != b'-').collect();
     if digits.len() == 32
-        && let Ok(bytes) = data_encoding::HEXLOWER_PERMISSIVE.decode(&digits)
+        && let Ok(bytes) = crate::encoding::HEX.decode(&digits)
     {
         return bytes.try_into().ok();
     }
@@ -215,7 +215,7 @@ pub fn parse_id(text: &str) -> Option<[u8; 16]> {
 
 #[cfg(test)]
 mod tests {
-    use data_encoding::HEXLOWER;
+    use crate::encoding::HEX;
 
     use super::*;
 
@@ -228,34 +228,31 @@ mod tests {
     #[test]
     fn keys_match_the_vectors() {
         assert_eq!(
-            HEXLOWER.encode(&kdf(b"test", &[b"AES Auth ID Encryption"])),
+            HEX.encode(&kdf(b"test", &[b"AES Auth ID Encryption"])),
             "956dfd149e2770c71c4a036a6308ea3b40ac7e059b1c3b15dcc4f1368a05476b"
         );
         let id = parse_id("b831381d-6324-4d53-ad4f-8cda48b30811").unwrap();
         let other = UserKey::new(id).unwrap();
         assert_eq!(
-            HEXLOWER.encode(&other.command),
+            HEX.encode(&other.command),
             "b50d916ac0cec067981af8e5f38a758f"
         );
         let user = user();
         assert_eq!(
-            HEXLOWER.encode(&user.command),
+            HEX.encode(&user.command),
             "81757e37f9668a8e7700d11ee834ede0"
         );
         let auth_id = user.auth_id(1_700_000_000, [1, 2, 3, 4]);
-        assert_eq!(
-            HEXLOWER.encode(&auth_id),
-            "6ef707dd9ca5acd4fa86d785029a4f34"
-        );
+        assert_eq!(HEX.encode(&auth_id), "6ef707dd9ca5acd4fa86d785029a4f34");
         assert_eq!(user.time_of(&auth_id), Some(1_700_000_000));
         assert_eq!(other.time_of(&auth_id), None);
         let body_key = std::array::from_fn(|i| 0x30 + u8::try_from(i).unwrap());
         assert_eq!(
-            HEXLOWER.encode(&chacha_key(&body_key)),
+            HEX.encode(&chacha_key(&body_key)),
             "bdf2930f973f722e24a3773d61889501c3c2e371e23677b71c00a97d736d5e0f"
         );
         assert_eq!(
-            HEXLOWER.encode(&answer_key(&body_key)),
+            HEX.encode(&answer_key(&body_key)),
             "816b9e7c25d559c5766755b3bbb36654"
         );
     }
@@ -268,7 +265,7 @@ mod tests {
         );
         // Xray's own example of a text as an id.
         let mapped = parse_id("example").unwrap();
-        assert_eq!(HEXLOWER.encode(&mapped), "feb54431301b52bba6dde1e93e81bb9e");
+        assert_eq!(HEX.encode(&mapped), "feb54431301b52bba6dde1e93e81bb9e");
         assert_eq!(parse_id(""), None);
         assert_eq!(parse_id(&"x".repeat(31)), None);
     }

@@ -10,7 +10,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("bin2hexstr", 1, 1, |run, a| {
         let bytes = a.bytes(0)?;
         run.make(bytes.len())?;
-        run.text(data_encoding::HEXUPPER.encode(bytes).into_bytes())
+        run.text(crate::encoding::HEX_UPPER.encode(bytes).into_bytes())
     }),
     Function::new("bool", 1, 1, boolean),
     Function::new("float", 1, 1, |_, a| match a.get(0) {
@@ -30,7 +30,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         } else {
             digits.to_vec()
         };
-        let bytes = data_encoding::HEXUPPER_PERMISSIVE.decode(&padded);
+        let bytes = crate::encoding::HEX.decode(&padded);
         run.text(bytes.map_err(|_| a.mistyped())?)
     }),
     Function::new("int", 1, 1, |_, a| {

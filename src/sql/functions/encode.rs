@@ -1,6 +1,6 @@
 //! Encodings, hashes and random ids.
 
-use data_encoding::{BASE64, HEXLOWER};
+use crate::encoding::{BASE64, HEX};
 use md5::{Digest as _, Md5};
 use ring::digest;
 
@@ -35,7 +35,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("md5", 1, 1, |run, a| {
         let bytes = a.bytes(0)?;
         run.look(bytes.len() * 4)?;
-        run.text(HEXLOWER.encode(&Md5::digest(bytes)).into_bytes())
+        run.text(HEX.encode(&Md5::digest(bytes)).into_bytes())
     }),
     Function::new("sha", 1, 1, |run, a| {
         hash(run, a, &digest::SHA1_FOR_LEGACY_USE_ONLY)
@@ -75,8 +75,7 @@ fn hash<'e>(
     let bytes = a.bytes(0)?;
     run.look(bytes.len() * 4)?;
     run.text(
-        HEXLOWER
-            .encode(digest::digest(algorithm, bytes).as_ref())
+        HEX.encode(digest::digest(algorithm, bytes).as_ref())
             .into_bytes(),
     )
 }

@@ -1,7 +1,7 @@
 //! A share link. Input: the line; or, with a first byte of one, the JSON of a VMess link.
 #![no_main]
 
-use data_encoding::BASE64;
+use headgate::encoding::BASE64;
 use headgate::outbound::link;
 use headgate_fuzz::Input;
 use libfuzzer_sys::fuzz_target;

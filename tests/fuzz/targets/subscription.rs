@@ -1,7 +1,7 @@
 //! What a proxy provider's server sends. Input: the text; or, with a first byte of one, its base64.
 #![no_main]
 
-use data_encoding::BASE64;
+use headgate::encoding::BASE64;
 use headgate::config::Config;
 use headgate_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
