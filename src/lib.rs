@@ -26,4 +26,5 @@ pub mod rules;
 pub mod sniff;
 pub mod sql;
 pub mod tunnel;
+pub mod websocket;
 pub mod wire;

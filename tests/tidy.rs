@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// Modules in the order in which they may import: each may use those before it.
 const ORDER: &[&str] = &[
     "encoding",
+    "websocket",
     "wire",
     "prefix",
     "metadata",
@@ -36,6 +37,7 @@ const ORDER: &[&str] = &[
 /// Modules without tokio, platform, clock or log.
 const PURE: &[&str] = &[
     "encoding",
+    "websocket",
     "wire",
     "prefix",
     "metadata",

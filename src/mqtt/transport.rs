@@ -47,8 +47,7 @@ impl Transport {
             None => Box::new(stream),
         };
         if self.websocket {
-            let socket = WebSocket::accept(stream).await.map_err(io::Error::other)?;
-            return Ok(Box::new(socket));
+            return Ok(Box::new(WebSocket::accept(stream).await?));
         }
         Ok(stream)
     }

@@ -5,13 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
-use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
+
+use crate::websocket;
 
 /// The room that each connection sets aside for reading; the default is 128 KB.
 const READ_BYTES: usize = 4 * 1024;
@@ -22,6 +21,9 @@ const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// What could not be written before it is an error: more than one gathered write never waits.
 const WRITE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// What a client has to offer one of: it is no MQTT client otherwise, perhaps some web page.
+const PROTOCOLS: &[&str] = &["mqtt", "mqttv3.1"];
+
 /// A WebSocket as the stream of bytes that MQTT takes it for.
 pub struct WebSocket<S> {
     inner: WebSocketStream<S>,
@@ -30,52 +32,42 @@ pub struct WebSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// Answers the client's handshake. One that does not offer the subprotocol `mqtt` (or the old
-    /// `mqttv3.1`) is refused: it is no MQTT client, perhaps some web page.
+    /// Answers the client's handshake, which names one of [`PROTOCOLS`].
     ///
     /// # Errors
-    /// Not a WebSocket handshake, or not of MQTT.
-    pub async fn accept(stream: S) -> Result<Self, Error> {
+    /// Not a WebSocket handshake, or not of MQTT; what the stream says.
+    pub async fn accept(mut stream: S) -> io::Result<Self> {
+        let mut head = Vec::with_capacity(512);
+        let opening = loop {
+            if stream.read_buf(&mut head).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match websocket::read(&head, PROTOCOLS) {
+                Ok(Some(opening)) => break opening,
+                Ok(None) => {}
+                Err(websocket::Refused) => {
+                    let refusal = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+                    stream.write_all(refusal.as_bytes()).await?;
+                    stream.shutdown().await?;
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+            }
+        };
+        stream.write_all(opening.answer.as_bytes()).await?;
+        stream.flush().await?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
             .max_write_buffer_size(WRITE_BYTES_MAX)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let inner = accept_hdr_async_with_config(stream, choose, Some(config)).await?;
+        let frames = head.split_off(opening.length);
+        let inner =
+            WebSocketStream::from_partially_read(stream, frames, Role::Server, Some(config)).await;
         Ok(Self {
             inner,
             rest: Bytes::new(),
         })
-    }
-}
-
-#[expect(
-    clippy::result_large_err,
-    reason = "the shape of tungstenite's callback"
-)]
-fn choose(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
-    let offered = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL);
-    let chosen = offered
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .find_map(|name| {
-            ["mqtt", "mqttv3.1"]
-                .into_iter()
-                .find(|&known| known == name.trim())
-        });
-    match chosen {
-        Some(name) => {
-            let value = HeaderValue::from_static(name);
-            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, value);
-            Ok(response)
-        }
-        None => {
-            let mut refusal = ErrorResponse::new(None);
-            *refusal.status_mut() = StatusCode::BAD_REQUEST;
-            Err(refusal)
-        }
     }
 }
 

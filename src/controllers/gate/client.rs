@@ -5,7 +5,6 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::connection::{BodyError, Connection, HeadError};
 use super::feed::{self, Framing};
@@ -22,6 +21,7 @@ use crate::controllers::http::time::http_date;
 use crate::controllers::http::{Method, Query, Request, Response};
 use crate::outbound::ByteStream;
 use crate::platform::clock;
+use crate::websocket;
 
 /// What follows an answer.
 enum Next {
@@ -353,7 +353,7 @@ impl Client {
         };
         let key = head.websocket_key.filter(|_| head.websocket);
         let (framing, fields) = match key {
-            Some(key) => (Framing::WebSocket, switch(key)),
+            Some(key) => (Framing::WebSocket, websocket::switch(key.as_bytes(), None)),
             None => {
                 let mut fields = self.fields_before_body(head, 200);
                 fields.push_str("Content-Type: application/json\r\n");
@@ -447,15 +447,6 @@ fn refused(dialect: &Dialect, refusal: Refusal) -> Response {
 
 fn lock(lockout: &Mutex<Lockout>) -> MutexGuard<'_, Lockout> {
     lockout.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The answer that turns a connection into a WebSocket (RFC 6455 section 4.2.2).
-fn switch(key: &str) -> String {
-    format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        derive_accept_key(key.as_bytes())
-    )
 }
 
 /// Room that a large body takes up.

@@ -12,7 +12,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tungstenite::handshake::derive_accept_key;
 
 use super::options::{ServerOptions, ServerTls};
 use super::{Opened, Refused, ServerProtocol};
@@ -22,6 +21,7 @@ use crate::outbound::tls::crypto_provider;
 use crate::outbound::transport::upgrade::HEAD_BYTES_MAX;
 use crate::outbound::transport::websocket::{Frames, Role};
 use crate::platform::clock;
+use crate::websocket;
 
 /// Bytes of a certificate chain or a key.
 const PEM_BYTES_MAX: u64 = 256 * 1024;
@@ -210,7 +210,7 @@ pub(super) fn read_upgrade(bytes: &[u8], path: &str) -> Result<Option<Upgrade>, 
             .to_owned();
     let key = field("sec-websocket-key");
     if let Some(key) = key {
-        let accept = derive_accept_key(key.as_bytes());
+        let accept = websocket::accept(key.as_bytes());
         answer.push_str(&format!("Sec-WebSocket-Accept: {accept}\r\n"));
     }
     let mut early = Vec::new();

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::encoding::BASE64;
-use tungstenite::handshake::derive_accept_key;
+use crate::websocket;
 
 use crate::wire::Truncated;
 
@@ -151,7 +151,7 @@ pub fn answer(bytes: &[u8], key: Option<&[u8; 16]>) -> Result<Option<usize>, Hea
     };
     let upgraded = field("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"));
     let accepted = key.is_none_or(|key| {
-        let want = derive_accept_key(BASE64.encode(key).as_bytes());
+        let want = websocket::accept(BASE64.encode(key).as_bytes());
         field("sec-websocket-accept").is_some_and(|value| value == want.as_bytes())
     });
     if upgraded && accepted {

@@ -473,7 +473,7 @@ mod tests {
                 .split("\r\n")
                 .next()
                 .unwrap();
-            let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+            let accept = crate::websocket::accept(key.as_bytes());
             let answer = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
             );
