@@ -1,16 +1,16 @@
 //! The primitives of encrypting protocols behind types that hide which library does them.
 //!
-//! Pure. ChaCha20-Poly1305 is ring's everywhere. AES-GCM is ring's where it has assembly for AES
-//! instructions (x86_64: 5.6 GB/s against RustCrypto's 1.1 on 1400 bytes), and RustCrypto's on
-//! all other machines, where that is twice as fast as ring's. Concrete types and
-//! `inline(never)` keep the generic code in this crate, at its optimisation level, once.
+//! Pure. The AEADs are ring's, in C and assembly (x86_64: 5.6 GB/s of AES-GCM against RustCrypto's 1.1
+//! on 1400 bytes). Without AES instructions RustCrypto's would be twice as fast, but only in a program
+//! that is optimised for speed: at a router's size it has a quarter of ring's. Such machines
+//! should be given ChaCha20 in any case.
 
 use std::fmt;
 
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use chacha20poly1305::XChaCha20Poly1305;
 use chacha20poly1305::aead::AeadInOut;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
 use ring::hkdf::{HKDF_SHA1_FOR_LEGACY_USE_ONLY, KeyType, Salt};
 
 /// Bytes of an authentication tag.
@@ -60,17 +60,7 @@ impl Cipher {
 }
 
 /// A key ready for use.
-pub struct Key(Inner);
-
-#[allow(
-    clippy::large_enum_variant,
-    reason = "only where both are built; a box would cost every chunk a pointer more"
-)]
-enum Inner {
-    Ring(LessSafeKey),
-    #[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-    Portable(portable::AesGcm),
-}
+pub struct Key(LessSafeKey);
 
 impl Key {
     /// Schedules `bytes` for `cipher`.
@@ -79,24 +69,13 @@ impl Key {
     /// [`Forged`] when the length is not the cipher's.
     #[inline(never)]
     pub fn new(cipher: Cipher, bytes: &[u8]) -> Result<Self, Forged> {
-        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         let algorithm = match cipher {
-            Cipher::Aes128Gcm => &ring::aead::AES_128_GCM,
-            Cipher::Aes256Gcm => &ring::aead::AES_256_GCM,
-            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-        };
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let algorithm = match cipher {
-            Cipher::Aes128Gcm | Cipher::Aes256Gcm if bytes.len() != cipher.key_length() => {
-                return Err(Forged);
-            }
-            Cipher::Aes128Gcm | Cipher::Aes256Gcm => {
-                return portable::AesGcm::new(bytes).map(|key| Self(Inner::Portable(key)));
-            }
+            Cipher::Aes128Gcm => &AES_128_GCM,
+            Cipher::Aes256Gcm => &AES_256_GCM,
             Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
         let key = UnboundKey::new(algorithm, bytes).map_err(|_| Forged)?;
-        Ok(Self(Inner::Ring(LessSafeKey::new(key))))
+        Ok(Self(LessSafeKey::new(key)))
     }
 
     /// Encrypts `data` in place; the tag to send after it.
@@ -118,18 +97,14 @@ impl Key {
         associated: &[u8],
         data: &mut [u8],
     ) -> Result<[u8; TAG], Forged> {
-        match &self.0 {
-            Inner::Ring(key) => {
-                let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
-                let tag = key.seal_in_place_separate_tag(nonce, Aad::from(associated), data);
-                tag.map_err(|_| Forged)?
-                    .as_ref()
-                    .try_into()
-                    .map_err(|_| Forged)
-            }
-            #[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-            Inner::Portable(key) => key.seal(nonce, associated, data),
-        }
+        let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(nonce, Aad::from(associated), data);
+        tag.map_err(|_| Forged)?
+            .as_ref()
+            .try_into()
+            .map_err(|_| Forged)
     }
 
     /// Decrypts `data`, ciphertext and tag, in place; the plaintext stands at its start.
@@ -155,15 +130,10 @@ impl Key {
         associated: &[u8],
         data: &'a mut [u8],
     ) -> Result<&'a mut [u8], Forged> {
-        match &self.0 {
-            Inner::Ring(key) => {
-                let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
-                key.open_in_place(nonce, Aad::from(associated), data)
-                    .map_err(|_| Forged)
-            }
-            #[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-            Inner::Portable(key) => key.open(nonce, associated, data),
-        }
+        let nonce = ring::aead::Nonce::assume_unique_for_key(*nonce);
+        self.0
+            .open_in_place(nonce, Aad::from(associated), data)
+            .map_err(|_| Forged)
     }
 }
 
@@ -223,69 +193,6 @@ pub fn has_aes_instructions() -> bool {
 #[must_use]
 pub fn has_aes_instructions() -> bool {
     false
-}
-
-/// AES-GCM for machines on which ring has no fast one; compiled for tests everywhere.
-#[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-mod portable {
-    use aes_gcm::aead::{AeadInOut, KeyInit};
-    use aes_gcm::{Aes128Gcm, Aes256Gcm};
-
-    use super::{Forged, NONCE, TAG};
-
-    /// Boxed: the schedules are large and of different size.
-    pub(super) enum AesGcm {
-        Aes128(Box<Aes128Gcm>),
-        Aes256(Box<Aes256Gcm>),
-    }
-
-    impl AesGcm {
-        #[inline(never)]
-        pub(super) fn new(bytes: &[u8]) -> Result<Self, Forged> {
-            match bytes.len() {
-                16 => Aes128Gcm::new_from_slice(bytes).map(|key| Self::Aes128(Box::new(key))),
-                _ => Aes256Gcm::new_from_slice(bytes).map(|key| Self::Aes256(Box::new(key))),
-            }
-            .map_err(|_| Forged)
-        }
-
-        #[inline(never)]
-        pub(super) fn seal(
-            &self,
-            nonce: &[u8; NONCE],
-            associated: &[u8],
-            data: &mut [u8],
-        ) -> Result<[u8; TAG], Forged> {
-            let nonce = nonce.into();
-            let tag = match self {
-                Self::Aes128(key) => key.encrypt_inout_detached(nonce, associated, data.into()),
-                Self::Aes256(key) => key.encrypt_inout_detached(nonce, associated, data.into()),
-            };
-            tag.map(Into::into).map_err(|_| Forged)
-        }
-
-        #[inline(never)]
-        pub(super) fn open<'a>(
-            &self,
-            nonce: &[u8; NONCE],
-            associated: &[u8],
-            data: &'a mut [u8],
-        ) -> Result<&'a mut [u8], Forged> {
-            let nonce = nonce.into();
-            let (text, tag) = data.split_last_chunk_mut::<TAG>().ok_or(Forged)?;
-            let tag = (&*tag).into();
-            match self {
-                Self::Aes128(key) => {
-                    key.decrypt_inout_detached(nonce, associated, (&mut *text).into(), tag)
-                }
-                Self::Aes256(key) => {
-                    key.decrypt_inout_detached(nonce, associated, (&mut *text).into(), tag)
-                }
-            }
-            .map_err(|_| Forged)?;
-            Ok(text)
-        }
-    }
 }
 
 /// One block at a time, as the 2022 edition hides its datagram headers.
@@ -417,31 +324,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_libraries_make_the_same_aes_gcm() {
-        for (cipher, length) in [(Cipher::Aes128Gcm, 16), (Cipher::Aes256Gcm, 32)] {
-            let bytes: Vec<u8> = (0..length).collect();
-            let ring = Key::new(cipher, &bytes).unwrap();
-            let portable = Key(Inner::Portable(portable::AesGcm::new(&bytes).unwrap()));
-            let nonce = [7; NONCE];
-            let mut sealed = b"some text".to_vec();
-            let tag = ring.seal_with(&nonce, b"more", &mut sealed).unwrap();
-            let mut again = b"some text".to_vec();
-            assert_eq!(portable.seal_with(&nonce, b"more", &mut again), Ok(tag));
-            assert_eq!(sealed, again);
-            sealed.extend_from_slice(&tag);
-            let mut copy = sealed.clone();
-            assert_eq!(
-                portable.open_with(&nonce, b"more", &mut sealed).unwrap(),
-                b"some text"
-            );
-            assert_eq!(
-                ring.open_with(&nonce, b"more", &mut copy).unwrap(),
-                b"some text"
-            );
-        }
-    }
-
-    #[test]
     fn one_changed_bit_is_noticed() {
         for cipher in [Cipher::Aes128Gcm, Cipher::ChaCha20Poly1305] {
             let key = Key::new(cipher, &vec![1; cipher.key_length()]).unwrap();
@@ -457,7 +339,6 @@ mod tests {
     #[test]
     fn keys_of_wrong_length_are_refused() {
         assert!(Key::new(Cipher::Aes128Gcm, &[0; 32]).is_err());
-        assert!(portable::AesGcm::new(&[0; 31]).is_err());
         assert!(BlockKey::new(&[0; 15]).is_err());
     }
 
