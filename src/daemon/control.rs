@@ -6,6 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use super::Failure;
@@ -83,6 +84,11 @@ pub struct Door {
 }
 
 impl Door {
+    /// Boxed: the runtime's part of a task is then compiled once, not for each kind.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task.boxed());
+    }
+
     fn ask<E: From<Cause>>(
         &self,
         request: impl FnOnce(SyncSender<Result<(), E>>) -> Request,
@@ -213,7 +219,7 @@ impl Control for Door {
     fn refresh_nodes(&self, provider: &Arc<ProxyProvider>) -> Result<(), Cause> {
         let (reply, answer) = sync_channel(1);
         let (providers, provider) = (Arc::clone(&self.providers), Arc::clone(provider));
-        self.runtime.spawn(async move {
+        self.spawn(async move {
             let _gone = reply.send(providers.refresh_nodes(provider).await);
         });
         let new = answer
@@ -228,7 +234,7 @@ impl Control for Door {
     fn refresh_provider(&self, provider: &Arc<RuleProvider>) -> Result<(), Cause> {
         let (reply, answer) = sync_channel(1);
         let (providers, provider) = (Arc::clone(&self.providers), Arc::clone(provider));
-        self.runtime.spawn(async move {
+        self.spawn(async move {
             let _gone = reply.send(providers.refresh(provider).await);
         });
         match answer.recv_timeout(PATIENCE) {
@@ -242,7 +248,7 @@ impl Control for Door {
         let question =
             Question::new(name, kind).ok_or(DnsQueryError::Failed("not a domain name".into()))?;
         let (reply, answer) = sync_channel(1);
-        self.runtime.spawn(async move {
+        self.spawn(async move {
             let outcome = server.resolver().query(&question, Manner::default()).await;
             let _gone = reply.send(outcome);
         });
@@ -281,7 +287,7 @@ impl Control for Door {
     fn update_geo(&self) -> Result<(), Cause> {
         let (reply, answer) = sync_channel(1);
         let providers = Arc::clone(&self.providers);
-        self.runtime.spawn(async move {
+        self.spawn(async move {
             let _gone = reply.send(providers.refresh_geodata().await);
         });
         match answer.recv_timeout(PATIENCE) {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -32,7 +33,8 @@ struct Tasks(Vec<AbortHandle>);
 
 impl Tasks {
     fn spawn(&mut self, on: &Handle, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.push(on.spawn(task).abort_handle());
+        // Boxed: the runtime's part of a task is then compiled once, not for each kind.
+        self.0.push(on.spawn(task.boxed()).abort_handle());
     }
 }
 

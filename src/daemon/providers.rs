@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -215,7 +216,7 @@ impl Providers {
             .filter(|database| may_grow || database.is_needed());
         let tasks = tasks.chain(followed.map(|database| {
             let (way, changed) = (Arc::clone(&self.way), Arc::clone(&self.changed));
-            tokio::spawn(geodata::follow(Arc::clone(database), way, changed))
+            tokio::spawn(geodata::follow(Arc::clone(database), way, changed).boxed())
         }));
         let following = Following(tasks.collect());
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
@@ -235,10 +236,10 @@ impl Providers {
     fn follow(&self, provider: Arc<dyn Provider>, changed: &Arc<Notify>) -> Option<JoinHandle<()>> {
         let changed = Arc::clone(changed);
         let task = match provider.resource()?.is_fetched() {
-            false => tokio::spawn(follow_file(provider, changed)),
-            true => tokio::spawn(follow_server(provider, Arc::clone(&self.way), changed)),
+            false => follow_file(provider, changed).boxed(),
+            true => follow_server(provider, Arc::clone(&self.way), changed).boxed(),
         };
-        Some(task)
+        Some(tokio::spawn(task))
     }
 
     /// Loads a provider's nodes anew; whether they are new. The supervisor must be told.

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -79,11 +80,12 @@ impl Instance {
             return Err(error.into());
         }
         let renewal = self.renew_forever();
-        let servers = tokio::spawn(follow_servers(
+        let servers = follow_servers(
             Arc::clone(&self.tunnel),
             Arc::clone(&self.dns),
             Arc::clone(&self.kernel),
-        ));
+        );
+        let servers = tokio::spawn(servers.boxed());
         self.captured = Some(Captured {
             keeper,
             network,
@@ -117,8 +119,8 @@ impl Instance {
             }
         };
         match self.workers.first() {
-            Some(first) => first.spawn(renewal),
-            None => tokio::spawn(renewal),
+            Some(first) => first.spawn(renewal.boxed()),
+            None => tokio::spawn(renewal.boxed()),
         }
     }
 
