@@ -8,7 +8,8 @@ import hashlib
 import struct
 import subprocess
 import tempfile
-import zlib
+
+import deflate
 
 SCHEMA_PACKAGE = 0x676B6370  # "pckg"
 SCHEMA_INDEX = 0x78646E69  # "indx"
@@ -97,5 +98,4 @@ def container(schema, data, files=(), key=None):
     if key:
         parts.append(signature(schema, bytes(data), key))
     parts += [block(BLOCK_DATA, struct.pack("<II", path, number) + content) for path, number, content in files]
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return b"ADBd" + deflate.compress(b"".join(parts)) + deflate.flush()
+    return b"ADBd" + deflate.raw(b"".join(parts))

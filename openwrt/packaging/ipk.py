@@ -9,6 +9,8 @@ import hashlib
 import io
 import tarfile
 
+import deflate
+
 
 def archive(files, mtime):
     """A gzipped ustar of path → (bytes, mode), with the directories on the way, owned by root."""
@@ -28,8 +30,7 @@ def archive(files, mtime):
             member.size, member.mode, member.mtime = len(content), mode, mtime
             member.uname = member.gname = "root"
             tar.addfile(member, io.BytesIO(content))
-    # No name and no time in the gzip header: the same bytes for the same content.
-    return gzip.compress(output.getvalue(), 9, mtime=0)
+    return deflate.zipped(output.getvalue())
 
 
 def script(call, own):
@@ -85,6 +86,7 @@ def build(package, mtime):
             member.size, member.mode, member.mtime = len(content), mode, mtime
             member.uname = member.gname = "root"
             tar.addfile(member, io.BytesIO(content))
+    # Compressed already: another pass takes little off the rest.
     return gzip.compress(output.getvalue(), 9, mtime=0)
 
 
