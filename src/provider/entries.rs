@@ -3,6 +3,7 @@
 //! As in mihomo, an entry that cannot be read is passed over; how many there were is told, with the
 //! first of them. What ends the reading is a source that breaks off or has no list at all.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
@@ -196,10 +197,10 @@ fn skip_line(source: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
-fn text_entry(line: &str) -> Option<String> {
+fn text_entry(line: &str) -> Option<Cow<'_, str>> {
     let line = line.trim();
     let comment = line.starts_with('#') || line.starts_with("//");
-    (!line.is_empty() && !comment).then(|| line.to_owned())
+    (!line.is_empty() && !comment).then_some(Cow::Borrowed(line))
 }
 
 fn is_header(line: &str) -> bool {
@@ -211,7 +212,7 @@ fn is_header(line: &str) -> bool {
 }
 
 /// The scalar behind `- `.
-fn yaml_entry(line: &str) -> Option<String> {
+fn yaml_entry(line: &str) -> Option<Cow<'_, str>> {
     let item = line.trim().strip_prefix('-')?;
     if !item.starts_with([' ', '\t']) {
         return None;
@@ -219,14 +220,14 @@ fn yaml_entry(line: &str) -> Option<String> {
     let item = item.trim();
     let entry = if let Some(quoted) = item.strip_prefix('\'') {
         // A quote inside stands twice.
-        let mut text = String::new();
+        let mut text = Cow::Borrowed("");
         let mut rest = quoted;
         loop {
             let (before, behind) = rest.split_once('\'')?;
-            text.push_str(before);
+            text += before;
             match behind.strip_prefix('\'') {
                 Some(more) => {
-                    text.push('\'');
+                    text += "'";
                     rest = more;
                 }
                 None => break text,
@@ -235,10 +236,10 @@ fn yaml_entry(line: &str) -> Option<String> {
     } else if let Some(quoted) = item.strip_prefix('"') {
         // JSON's escapes are those of YAML that anybody writes.
         let end = quoted.rfind('"')?;
-        serde_json::from_str(item.get(..end + 2)?).ok()?
+        Cow::Owned(serde_json::from_str(item.get(..end + 2)?).ok()?)
     } else {
         let end = item.find(" #").unwrap_or(item.len());
-        item.get(..end)?.trim_end().to_owned()
+        Cow::Borrowed(item.get(..end)?.trim_end())
     };
     (!entry.is_empty() && !item.starts_with('#')).then_some(entry)
 }

@@ -5,6 +5,7 @@
 const BLOCK: usize = 8;
 
 /// The bits. Word by word, the lowest bit first.
+#[derive(Default)]
 pub(super) struct Bits {
     words: Box<[u64]>,
     /// Ones before each block, and in all.
@@ -14,7 +15,8 @@ pub(super) struct Bits {
 impl Bits {
     /// Counts the ones. `None`: more than 32 bits can count.
     pub fn new(words: Vec<u64>) -> Option<Self> {
-        let mut counts = vec![0];
+        let mut counts = Vec::with_capacity(words.len().div_ceil(BLOCK) + 1);
+        counts.push(0);
         let mut ones = 0u32;
         for block in words.chunks(BLOCK) {
             for word in block {
@@ -73,33 +75,6 @@ impl Bits {
     }
 }
 
-/// Bits on their way, one after the other.
-#[derive(Default)]
-pub(super) struct BitsBuilder {
-    words: Vec<u64>,
-    count: usize,
-}
-
-impl BitsBuilder {
-    pub fn push(&mut self, bit: bool) {
-        if self.count.is_multiple_of(64) {
-            self.words.push(0);
-        }
-        if let Some(word) = self.words.last_mut() {
-            *word |= u64::from(bit) << (self.count % 64);
-        }
-        self.count += 1;
-    }
-
-    /// The bits. Their text is bounded by 4 GiB, so their ones are too.
-    pub fn finish(self) -> Bits {
-        Bits::new(self.words).unwrap_or(Bits {
-            words: Box::default(),
-            counts: Box::default(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,11 +83,11 @@ mod tests {
     proptest! {
         #[test]
         fn select_finds_every_one(bits in proptest::collection::vec(proptest::bool::weighted(0.3), 0..1500)) {
-            let mut builder = BitsBuilder::default();
-            for bit in &bits {
-                builder.push(*bit);
+            let mut words = vec![0; bits.len().div_ceil(64)];
+            for index in (0..bits.len()).filter(|index| bits[*index]) {
+                words[index / 64] |= 1 << (index % 64);
             }
-            let built = builder.finish();
+            let built = Bits::new(words).unwrap();
             let places: Vec<_> = (0..bits.len()).filter(|i| bits[*i]).collect();
             prop_assert_eq!(built.ones(), places.len());
             for (rank, place) in places.iter().enumerate() {

@@ -11,14 +11,13 @@
 //!
 //! Pure and immutable. A look-up allocates nothing unless it meets a `*`.
 
+mod builder;
+
 use std::collections::HashSet;
 
-use super::bits::{Bits, BitsBuilder};
-use crate::rules::PayloadError;
-use crate::rules::domain::lowered;
+pub use builder::NameSetBuilder;
 
-/// Bytes of a name (RFC 1035 section 2.3.4), and the wildcard before it.
-const PATTERN_MAX: usize = 255;
+use super::bits::Bits;
 
 /// The set.
 pub struct NameSet {
@@ -175,108 +174,10 @@ impl NameSet {
     }
 }
 
-/// Collects patterns; the text is kept backwards in one buffer until the set is made.
-#[derive(Default)]
-pub struct NameSetBuilder {
-    text: Vec<u8>,
-    /// Where each key begins and ends.
-    keys: Vec<(u32, u32)>,
-}
-
-impl NameSetBuilder {
-    /// Adds a pattern: `a.b`, `*.b`, `+.b`, `.b`.
-    ///
-    /// # Errors
-    /// [`PayloadError::Pattern`]: it is none; [`PayloadError::SetFull`].
-    pub fn push(&mut self, pattern: &str) -> Result<(), PayloadError> {
-        let (name, itself, below) = match pattern.strip_prefix("+.") {
-            Some(name) => (name, true, true),
-            None => match pattern.strip_prefix('.') {
-                Some(name) => (name, false, true),
-                None => (pattern, true, false),
-            },
-        };
-        let mut whole = String::new();
-        for label in name.split('.') {
-            if !whole.is_empty() {
-                whole.push('.');
-            }
-            let plain = |b: u8| !b.is_ascii_control() && !b" *+/:,\\".contains(&b);
-            if label != "*" && (label.is_empty() || !label.bytes().all(plain)) {
-                return Err(PayloadError::Pattern);
-            }
-            if label == "*" {
-                whole.push('*');
-            } else {
-                whole.push_str(&lowered(label)?);
-            }
-        }
-        if whole.len() > PATTERN_MAX {
-            return Err(PayloadError::Pattern);
-        }
-        if itself {
-            self.push_key(whole.bytes().rev())?;
-        }
-        if below {
-            self.push_key(whole.bytes().rev().chain(*b".+"))?;
-        }
-        Ok(())
-    }
-
-    fn push_key(&mut self, key: impl Iterator<Item = u8>) -> Result<(), PayloadError> {
-        let full = |_| PayloadError::SetFull;
-        let start = u32::try_from(self.text.len()).map_err(full)?;
-        self.text.extend(key);
-        let end = u32::try_from(self.text.len()).map_err(full)?;
-        self.keys.push((start, end));
-        Ok(())
-    }
-
-    /// The set.
-    #[must_use]
-    pub fn finish(self) -> NameSet {
-        let Self { text, mut keys } = self;
-        let key = |(start, end): (u32, u32)| text.get(start as usize..end as usize);
-        keys.sort_unstable_by(|a, b| key(*a).cmp(&key(*b)));
-        keys.dedup_by(|a, b| key(*a) == key(*b));
-        let (mut leaves, mut shape) = (BitsBuilder::default(), BitsBuilder::default());
-        let mut labels = Vec::new();
-        // The nodes of one depth, each with the keys below it, which stand together.
-        let mut level = vec![(0, keys.len())];
-        for depth in 0.. {
-            let byte = |index: usize| key(*keys.get(index)?)?.get(depth).copied();
-            let mut next = Vec::new();
-            for (mut first, end) in level {
-                // Of keys with the same beginning the one that ends here is the first.
-                let leaf = first < end && byte(first).is_none();
-                first += usize::from(leaf);
-                leaves.push(leaf);
-                while let Some(label) = byte(first).filter(|_| first < end) {
-                    let others = (first..end).take_while(|index| byte(*index) == Some(label));
-                    let behind = first + others.count();
-                    labels.push(label);
-                    shape.push(false);
-                    next.push((first, behind));
-                    first = behind;
-                }
-                shape.push(true);
-            }
-            if next.is_empty() {
-                break;
-            }
-            level = next;
-        }
-        NameSet {
-            leaves: leaves.finish(),
-            shape: shape.finish(),
-            labels: labels.into(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::PayloadError;
     use proptest::prelude::*;
 
     fn set(patterns: &[&str]) -> NameSet {
