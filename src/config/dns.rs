@@ -12,11 +12,12 @@ use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::nameserver;
 use super::section::Section;
 use crate::dns::options::{EnhancedMode, HostsValue, Options, Upstream, Via};
+use crate::dns::replacement::Algorithm;
 use crate::metadata::Host;
 use crate::prefix::Prefix;
 
 /// Keys of mihomo's that are not served yet.
-const OTHER_KEYS: &[&str] = &["prefer-h3", "cache-algorithm", "listen-routing-mark"];
+const OTHER_KEYS: &[&str] = &["prefer-h3", "listen-routing-mark"];
 
 /// Addresses that a fake range needs: its first four are not handed out (clash-api.md 4.3), nor is
 /// its last.
@@ -97,6 +98,10 @@ fn dns_section(
         direct_nameserver: nameservers(&mut section, "direct-nameserver", warnings)?,
         direct_follows_policy: section.boolean("direct-nameserver-follow-policy", false)?,
         ipv6_timeout: ipv6_timeout(&mut section, absent.ipv6_timeout)?,
+        cache_algorithm: match section.take("cache-algorithm") {
+            Some(at) => at.parse("lru or arc", cache_algorithm)?,
+            None => absent.cache_algorithm,
+        },
         cache_size: cache_size(&mut section, absent.cache_size)?,
         rebind: dns_names::rebind(&mut section, sets)?,
         ..absent
@@ -222,6 +227,14 @@ fn ipv6_timeout(section: &mut Section<'_>, absent: Duration) -> Result<Duration,
     };
     let milliseconds = value.integer(0..=60_000, "milliseconds (at most 60000)")?;
     Ok(Duration::from_millis(milliseconds.into()))
+}
+
+fn cache_algorithm(text: &str) -> Option<Algorithm> {
+    match text.to_ascii_lowercase().as_str() {
+        "lru" => Some(Algorithm::Lru),
+        "arc" => Some(Algorithm::Arc),
+        _ => None,
+    }
 }
 
 fn cache_size(section: &mut Section<'_>, absent: usize) -> Result<usize, ConfigError> {

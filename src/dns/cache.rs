@@ -1,7 +1,7 @@
 //! Answers by question, for as long as their TTLs allow.
 //!
 //! One allocation an answer: the message, with its key inside it (the question is part of every
-//! message). Bounded in entries and in bytes, least recently used first to go. An entry that
+//! message). Bounded in entries and in bytes; `replacement` says what goes first. An entry that
 //! expired is still handed out, with TTL 1, while the resolver asks anew in the background (mihomo's
 //! `lru` behaviour, RFC 8767). Failures are never kept, so nothing is broken for longer than its
 //! cause. No clock: time is an argument.
@@ -9,9 +9,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::lru::{Keyed, Lru};
+use super::lru::Keyed;
 use super::message::record::{Answer, patch_ttls};
 use super::message::{HEADER_BYTES, Question};
+use super::replacement::{Algorithm, Replacement};
 
 /// Bytes of messages for each entry that `cache-max-size` allows; short answers leave room for
 /// long ones.
@@ -77,17 +78,17 @@ pub struct Cache {
 }
 
 struct State {
-    answers: Lru<Entry>,
+    answers: Replacement<Entry>,
     bytes: usize,
 }
 
 impl Cache {
     /// An empty cache of at most `entries_max` answers.
     #[must_use]
-    pub fn new(entries_max: usize, now: Instant) -> Self {
+    pub fn new(algorithm: Algorithm, entries_max: usize, now: Instant) -> Self {
         Self {
             state: Mutex::new(State {
-                answers: Lru::new(),
+                answers: Replacement::new(algorithm, entries_max),
                 bytes: 0,
             }),
             epoch: now,
@@ -124,22 +125,25 @@ impl Cache {
             key_bytes,
         };
         let mut state = self.state();
-        state.remove(&key.0);
         state.bytes += length;
-        state.answers.insert(entry);
-        while state.answers.len() > self.entries_max || state.bytes > self.bytes_max {
-            let Some(oldest) = state.answers.remove_oldest() else {
+        let mut gone = state.answers.put(entry);
+        loop {
+            state.bytes -= gone.map_or(0, |gone| gone.bytes.len());
+            if state.answers.len() <= self.entries_max && state.bytes <= self.bytes_max {
                 break;
-            };
-            state.bytes -= oldest.bytes.len();
+            }
+            gone = state.answers.remove_first();
+            if gone.is_none() {
+                break;
+            }
         }
     }
 
     /// Puts the answer into `out`, its TTLs reduced by its age.
     pub fn get(&self, key: &Key, now: Instant, out: &mut Vec<u8>) -> Option<Freshness> {
         let mut state = self.state();
-        let slot = state.answers.find(&key.0)?;
-        let entry = state.answers.get(slot)?;
+        let place = state.answers.find(&key.0)?;
+        let entry = state.answers.get(place)?;
         let age = self.seconds(now).saturating_sub(entry.stored);
         let lifetime = entry.lifetime;
         if age > lifetime.saturating_add(STALE_TIME_MAX) {
@@ -150,7 +154,7 @@ impl Cache {
         out.clear();
         out.extend_from_slice(head);
         out.extend_from_slice(rest.get(1..)?);
-        state.answers.touch(slot);
+        state.answers.used(place);
         drop(state);
         let records = HEADER_BYTES + key.0.len() - 1;
         if age < lifetime {
@@ -193,8 +197,8 @@ impl Cache {
 
 impl State {
     fn remove(&mut self, key: &[u8]) {
-        let slot = self.answers.find(key);
-        if let Some(entry) = slot.and_then(|slot| self.answers.remove(slot)) {
+        let place = self.answers.find(key);
+        if let Some(entry) = place.and_then(|place| self.answers.remove(place)) {
             self.bytes -= entry.bytes.len();
         }
     }
@@ -240,7 +244,7 @@ mod tests {
     #[test]
     fn ttls_count_down_then_the_stale_answer_has_one_second() {
         let now = clock::now();
-        let cache = Cache::new(16, now);
+        let cache = Cache::new(Algorithm::Lru, 16, now);
         keep(&cache, "a.b", 1, 60, now);
         let after = |seconds| ttl(&cache, "a.b", now + Duration::from_secs(seconds));
         assert_eq!(after(0), Some((Freshness::Fresh, 60)));
@@ -253,7 +257,7 @@ mod tests {
     #[test]
     fn what_comes_out_is_what_went_in() {
         let now = clock::now();
-        let cache = Cache::new(16, now);
+        let cache = Cache::new(Algorithm::Lru, 16, now);
         keep(&cache, "a.b", 3, 60, now);
         let mut out = Vec::new();
         cache
@@ -269,7 +273,7 @@ mod tests {
     #[test]
     fn nothing_without_a_time_to_live_is_kept() {
         let now = clock::now();
-        let cache = Cache::new(16, now);
+        let cache = Cache::new(Algorithm::Lru, 16, now);
         keep(&cache, "a.b", 1, 0, now);
         keep(&cache, "a.b", 0, 0, now);
         keep(&cache, "a.b", 300, 60, now);
@@ -279,16 +283,24 @@ mod tests {
     #[test]
     fn entries_and_bytes_are_bounded() {
         let now = clock::now();
-        let cache = Cache::new(8, now);
-        for i in 0..20 {
-            keep(&cache, &format!("a{i}.b"), 1, 60, now);
+        for algorithm in [Algorithm::Lru, Algorithm::Arc] {
+            let cache = Cache::new(algorithm, 8, now);
+            for i in 0..20 {
+                keep(&cache, &format!("a{i}.b"), 1, 60, now);
+            }
+            assert_eq!(cache.len(), 8);
+            for i in 0..20 {
+                keep(&cache, &format!("b{i}.b"), 200, 60, now);
+            }
+            assert_eq!(cache.len(), 1);
+            assert!(cache.state().bytes <= 8 * BYTES_PER_ENTRY);
+            assert!(ttl(&cache, "b19.b", now).is_some());
+            // The same again costs nothing.
+            let bytes = cache.state().bytes;
+            keep(&cache, "b19.b", 200, 60, now);
+            assert_eq!((cache.len(), cache.state().bytes), (1, bytes));
+            cache.flush();
+            assert_eq!((cache.len(), cache.state().bytes), (0, 0));
         }
-        assert_eq!(cache.len(), 8);
-        for i in 0..20 {
-            keep(&cache, &format!("b{i}.b"), 200, 60, now);
-        }
-        assert_eq!(cache.len(), 1);
-        assert!(cache.state().bytes <= 8 * BYTES_PER_ENTRY);
-        assert!(ttl(&cache, "b19.b", now).is_some());
     }
 }

@@ -18,6 +18,7 @@ pub mod message;
 pub mod names;
 pub mod options;
 mod plan;
+pub mod replacement;
 pub mod resolver;
 pub mod server;
 pub mod upstream;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::Item;
+use super::replacement::Algorithm;
 use crate::prefix::Prefix;
 use crate::rules::Matcher;
 
@@ -61,6 +62,8 @@ pub struct Options {
     pub local_domain: Box<str>,
     /// `ipv6-timeout`: how long addresses of IPv4 wait for those of IPv6.
     pub ipv6_timeout: Duration,
+    /// `cache-algorithm`: what leaves a full cache.
+    pub cache_algorithm: Algorithm,
     /// `cache-max-size`, answers.
     pub cache_size: usize,
     /// `hosts:` in file order: domain wildcard to its value.
@@ -255,6 +258,7 @@ impl Default for Options {
                 .into(),
             local_domain: "lan".into(),
             ipv6_timeout: Duration::from_millis(100),
+            cache_algorithm: Algorithm::Lru,
             cache_size: 4096,
             hosts: Vec::new(),
         }

@@ -97,6 +97,7 @@ impl Resolver {
             egress,
             bootstrap: None,
             own: options.listen.into_iter().collect(),
+            respelling: Arc::default(),
         };
         // Whoever resolves the others' names cannot have one.
         let mut literals = Remotes::new(reach.clone());
@@ -116,7 +117,7 @@ impl Resolver {
             ipv6_timeout: options.ipv6_timeout,
             hides_hints: options.enable && (options.mode != EnhancedMode::Normal || !options.ipv6),
             hosts,
-            cache: Cache::new(options.cache_size, clock::now()),
+            cache: Cache::new(options.cache_algorithm, options.cache_size, clock::now()),
             in_flight: Mutex::default(),
             permits: Semaphore::new(EXCHANGES_MAX),
             refreshes: Mutex::default(),

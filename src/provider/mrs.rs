@@ -171,6 +171,8 @@ fn address(body: &mut dyn Read) -> io::Result<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::geo::Geodata;
+    use crate::rules::set::RuleSetBuilder;
     use proptest::prelude::*;
 
     /// A zstd frame (RFC 8878) of one raw block.
@@ -233,6 +235,34 @@ mod tests {
             read(frame(&text).as_slice(), Behavior::IpCidr, 40),
             Err(ReadError::TooLarge(40))
         ));
+    }
+
+    /// The fixtures were written by `mihomo convert-ruleset` (commit 05e8f13a8d65, 2025-02-28) from the text
+    /// files beside them.
+    #[test]
+    fn what_mihomo_makes_of_a_list_is_made_here_byte_for_byte() {
+        for (behavior, text, theirs) in [
+            (
+                Behavior::Domain,
+                include_str!("../../tests/fixtures/rules/names.txt"),
+                include_bytes!("../../tests/fixtures/rules/names.mrs").as_slice(),
+            ),
+            (
+                Behavior::IpCidr,
+                include_str!("../../tests/fixtures/rules/nets.txt"),
+                include_bytes!("../../tests/fixtures/rules/nets.mrs").as_slice(),
+            ),
+        ] {
+            let mut builder = RuleSetBuilder::new(behavior, &Geodata::default());
+            text.lines().for_each(|line| builder.push(line).unwrap());
+            let mut unpacked = Vec::new();
+            let mut decoder = StreamingDecoder::new(theirs).unwrap();
+            decoder.read_to_end(&mut unpacked).unwrap();
+            assert_eq!(write(&builder.finish()).unwrap(), unpacked);
+            let taken = read(theirs, behavior, 1000).unwrap();
+            assert_eq!(taken.entries(), text.lines().count());
+            assert_eq!(write(&taken).unwrap(), unpacked);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::dns::names::Item;
 use crate::dns::options::{
     EnhancedMode, FakeIpFilter, HostsValue, Protocol as Dns, Server, Upstream, Via,
 };
+use crate::dns::replacement::Algorithm;
 use crate::inbound::options::ListenerKind;
 use crate::metadata::Mac;
 use crate::netfilter::options::{Fail, Mark};
@@ -220,12 +221,15 @@ dns:
   direct-nameserver: [9.9.9.9]
   direct-nameserver-follow-policy: true
   ipv6-timeout: 300
+  cache-algorithm: arc
+  cache-max-size: 100
   fake-ip-filter-mode: rule
   fake-ip-filter: ['RULE-SET,ads,real-ip', 'MATCH,fake-ip']
 proxies: [{name: PROXY, type: socks5, server: 192.0.2.1, port: 1}]
 ",
     );
     let dns = &config.dns;
+    assert_eq!((dns.cache_algorithm, dns.cache_size), (Algorithm::Arc, 100));
     let vias = |servers: &[Upstream]| -> Vec<Option<Via>> {
         let via = |upstream: &Upstream| match upstream {
             Upstream::Server(server) => Some(server.via.clone()),

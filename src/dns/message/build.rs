@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use crate::prefix::Prefix;
 
 use super::record::Answer;
-use super::{CLASS_IN, HEADER_BYTES, Name, PAYLOAD_BYTES, Query, Question, flags, rcode, types};
+use super::{
+    CLASS_IN, HEADER_BYTES, NAME_BYTES_MAX, Name, PAYLOAD_BYTES, Query, Question, flags, rcode,
+    types,
+};
 
 /// A pointer to the question's name: it stands right behind the header.
 const QUESTION_POINTER: u16 = 0xc00c;
@@ -178,6 +181,27 @@ pub fn upstream_query(question: &Question, id: u16, extras: Extras) -> Vec<u8> {
     out
 }
 
+/// Spells the name of a query in capitals where `noise` has a bit set: as many bits more that a forged
+/// answer must guess (0x20, draft-vixie-dnsext-dns0x20).
+pub fn vary_case(query: &mut [u8], question: &Question, noise: &[u8; NAME_BYTES_MAX.div_ceil(8)]) {
+    let length = question.name.wire().len();
+    let name = query.get_mut(HEADER_BYTES..HEADER_BYTES + length);
+    // A length byte is at most 63 and so never a letter.
+    for (at, byte) in name.into_iter().flatten().enumerate() {
+        let bits = noise.get(at / 8).copied().unwrap_or_default();
+        if bits >> (at % 8) & 1 == 1 {
+            byte.make_ascii_uppercase();
+        }
+    }
+}
+
+/// Whether an answer that is known to be to `question` spells it as the query did.
+#[must_use]
+pub fn is_spelled_alike(query: &[u8], answer: &[u8], question: &Question) -> bool {
+    let name = HEADER_BYTES..HEADER_BYTES + question.name.wire().len();
+    query.get(name.clone()) == answer.get(name)
+}
+
 const ZEROES: &[u8] = &[0; PADDING_BLOCK];
 /// EDNS option codes.
 const OPTION_SUBNET: u16 = 8;
@@ -281,6 +305,27 @@ mod tests {
 
     fn query(name: &str, qtype: u16) -> Vec<u8> {
         upstream_query(&Question::new(name, qtype).unwrap(), 7, Extras::default())
+    }
+
+    #[test]
+    fn the_case_of_a_name_follows_the_noise_and_nothing_else_changes() {
+        let question = Question::new("a-1.example", types::A).unwrap();
+        let plain = query("a-1.example", types::A);
+        let mut noise = [0; 32];
+        let mut varied = plain.clone();
+        vary_case(&mut varied, &question, &noise);
+        assert_eq!(varied, plain);
+        noise = [0xff; 32];
+        vary_case(&mut varied, &question, &noise);
+        assert_eq!(&varied[12..26], b"\x03A-1\x07EXAMPLE\0\0");
+        assert!(varied[..12] == plain[..12] && varied[25..] == plain[25..]);
+        assert_eq!(Query::parse(&varied).unwrap().question, question);
+        assert!(!is_spelled_alike(&varied, &plain, &question));
+        assert!(is_spelled_alike(&varied, &varied, &question));
+        noise[1] = 0;
+        let mut other = plain.clone();
+        vary_case(&mut other, &question, &noise);
+        assert_eq!(&other[12..25], b"\x03A-1\x07EXAmple\0");
     }
 
     #[test]

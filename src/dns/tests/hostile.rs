@@ -1,6 +1,8 @@
 //! Name servers that lie, loop, flood and stall.
 
 use super::*;
+use crate::dns::resolver::EXCHANGES_MAX;
+use crate::dns::upstream::EXCHANGE_TIME;
 
 /// The records of an answer section, written out, behind the query's question.
 fn with_records(query: &Query<'_>, records: &[&[u8]]) -> Vec<u8> {
@@ -121,4 +123,90 @@ async fn local_addresses_of_public_names_are_withheld_if_so_wished() {
     }
     let open = Resolver::new(&options(&servers.list), None, sockets()).unwrap();
     assert_eq!(ask(&open, "evil.example", types::A).await.unwrap().len(), 1);
+}
+
+/// Long enough that no random spelling is the plain one.
+const LETTERS: &str = "a-name-of-very-many-letters.that-somebody.asks-for.example";
+
+/// The answer with its question spelled in small letters.
+fn in_small_letters(mut answer: Vec<u8>) -> Vec<u8> {
+    answer[12..12 + LETTERS.len()].make_ascii_lowercase();
+    answer
+}
+
+#[tokio::test]
+async fn an_answer_spelled_otherwise_loses_to_the_true_one() {
+    let overtaken: Behaviour = |query, _| {
+        let forged = in_small_letters(with(query, &["192.0.2.66"]));
+        vec![forged.clone(), forged, with(query, &["192.0.2.1"])]
+    };
+    let servers = name_servers(&[overtaken]).await;
+    let found = ask(&resolver(&servers), LETTERS, types::A).await;
+    assert_eq!(found, Ok(ips(&["192.0.2.1"])));
+    assert_eq!(servers.asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_respells_names_is_asked_plainly_from_then_on() {
+    let respelling: Behaviour = |query, _| vec![in_small_letters(with(query, &["192.0.2.1"]))];
+    let servers = name_servers(&[respelling]).await;
+    let resolver = resolver(&servers);
+    for asked in [2, 3] {
+        resolver.flush();
+        let found = ask(&resolver, LETTERS, types::A).await;
+        assert_eq!(found, Ok(ips(&["192.0.2.1"])));
+        assert_eq!(servers.asked.load(Ordering::Relaxed), asked);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_drips_is_given_up_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_frame(&mut stream).await;
+        stream.write_u16(1000).await.unwrap();
+        while stream.write_u8(0).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let dripping = NameServer::new(Protocol::Tcp, "127.0.0.1", port);
+    let resolver = Resolver::new(&options(&[Upstream::Server(dripping)]), None, sockets()).unwrap();
+    let begun = clock::now();
+    let failure = ask(&resolver, "a.example", types::A).await;
+    assert_eq!(failure, Err(Failure::Timeout));
+    assert!(clock::now() < begun + EXCHANGE_TIME * 2);
+}
+
+#[tokio::test]
+async fn questions_beyond_the_limit_wait_and_are_given_up_in_time() {
+    static SEEN: Mutex<Vec<Question>> = Mutex::new(Vec::new());
+    let noting: Behaviour = |query, _| {
+        let mut seen = SEEN.lock().unwrap();
+        if !seen.contains(&query.question) {
+            seen.push(query.question.clone());
+        }
+        Vec::new()
+    };
+    let seen = || SEEN.lock().unwrap().len();
+    let resolver = resolver(&name_servers(&[noting]).await);
+    let names = (0..EXCHANGES_MAX + 20).map(|i| format!("n{i}.example"));
+    let all = names.map(|name| {
+        let resolver = &resolver;
+        async move { ask(resolver, &name, types::A).await }
+    });
+    let all = futures_util::future::join_all(all);
+    let watch = async {
+        while seen() < EXCHANGES_MAX {
+            tokio::task::yield_now().await;
+        }
+        // Further ones would come now.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        seen()
+    };
+    let (outcomes, asked) = futures_util::future::join(all, watch).await;
+    assert_eq!(asked, EXCHANGES_MAX);
+    let given_up = |outcome: &Result<_, _>| *outcome == Err(Failure::Timeout);
+    assert!(outcomes.iter().all(given_up));
 }

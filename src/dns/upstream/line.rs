@@ -108,7 +108,7 @@ impl Line {
 
     /// One exchange.
     pub(super) async fn ask(&self, asked: Asked<'_>, server: &Server) -> Result<Vec<u8>, Failure> {
-        let (id, query) = asked.query(Some(server))?;
+        let (id, query) = asked.query(Some(server), false)?;
         let answer = self.exchange(query).await?;
         match asked.read(id, &answer) {
             Some(Reply::Whole(answer)) => Ok(answer),

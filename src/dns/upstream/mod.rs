@@ -31,9 +31,9 @@ use tokio::time::timeout;
 
 use crate::outbound::BoxFuture;
 
-use super::message::build::{Extras, constant_answer, normalize, upstream_query};
+use super::message::build::{Extras, constant_answer, normalize, upstream_query, vary_case};
 use super::message::record::Answer;
-use super::message::{Header, Question, flags, rcode, types};
+use super::message::{Header, NAME_BYTES_MAX, Question, flags, rcode, types};
 use super::options::{Protocol, Server, Upstream};
 
 use dhcp::Lease;
@@ -287,11 +287,15 @@ impl Asked<'_> {
         (worth, bytes)
     }
 
-    /// The query for `server`, with a fresh random id.
-    fn query(&self, server: Option<&Server>) -> Result<(u16, Vec<u8>), Failure> {
-        let mut id = [0; 2];
-        let random = SystemRandom::new().fill(&mut id);
-        random.map_err(|_| Failure::Io(io::ErrorKind::Other))?;
+    /// The query for `server`, with a fresh random id; `varied`: and a random spelling.
+    fn query(&self, server: Option<&Server>, varied: bool) -> Result<(u16, Vec<u8>), Failure> {
+        let (mut id, mut noise) = ([0; 2], [0; NAME_BYTES_MAX.div_ceil(8)]);
+        let system = SystemRandom::new();
+        let filled = system.fill(&mut id).and_then(|()| match varied {
+            true => system.fill(&mut noise),
+            false => Ok(()),
+        });
+        filled.map_err(|_| Failure::Io(io::ErrorKind::Other))?;
         let id = u16::from_be_bytes(id);
         let encrypted =
             |server: &Server| matches!(server.protocol, Protocol::Tls | Protocol::Https(_));
@@ -301,7 +305,9 @@ impl Asked<'_> {
             subnet: server.and_then(|server| server.subnet),
             padded: server.is_some_and(encrypted),
         };
-        Ok((id, upstream_query(self.question, id, extras)))
+        let mut query = upstream_query(self.question, id, extras);
+        vary_case(&mut query, self.question, &noise);
+        Ok((id, query))
     }
 
     /// Reads what came back on the query `id`. `None`: not the answer to it, wait on.

@@ -1,8 +1,9 @@
 //! The way to a server: by the rules, a proxy or an interface; its addresses; a stream to it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::egress::{Egress, metadata};
 use super::{Bootstrap, Failure, Server};
@@ -15,6 +16,8 @@ use crate::outbound::{Outbound, Stream};
 const ADDRESSES_MAX: usize = 4;
 /// Groups within groups; the configuration refuses loops, so this only bounds the walk.
 const DEPTH_MAX: usize = 32;
+/// Servers that are remembered for spelling names their own way; the one noted first is forgotten.
+const RESPELLING_MAX: usize = 32;
 
 /// What every server is reached by.
 #[derive(Clone)]
@@ -25,6 +28,29 @@ pub(in crate::dns) struct Reach {
     pub(in crate::dns) bootstrap: Option<Arc<OnceLock<Weak<dyn Bootstrap>>>>,
     /// Our own listeners: never asked by way of `system`.
     pub(in crate::dns) own: Box<[SocketAddr]>,
+    /// Servers that do not give back a name as it was spelled.
+    pub(in crate::dns) respelling: Arc<Respelling>,
+}
+
+/// Table: servers whose answers spell the question in their own way, by where they are asked.
+#[derive(Default)]
+pub(in crate::dns) struct Respelling(Mutex<VecDeque<Endpoint>>);
+
+impl Respelling {
+    pub(super) fn has(&self, server: &Endpoint) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.contains(server)
+    }
+
+    pub(super) fn note(&self, server: &Endpoint) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains(server) {
+            if known.len() == RESPELLING_MAX {
+                known.pop_front();
+            }
+            known.push_back(server.clone());
+        }
+    }
 }
 
 /// The way to one server.
@@ -33,6 +59,16 @@ pub(super) enum Way {
     Outbound(Arc<dyn Outbound>, Vec<Endpoint>),
     /// By a socket of our own.
     Socket(Option<Box<str>>, Vec<SocketAddr>),
+}
+
+impl Way {
+    /// Where datagrams go.
+    pub(super) fn first(&self) -> Option<Endpoint> {
+        match self {
+            Self::Outbound(_, endpoints) => endpoints.first().cloned(),
+            Self::Socket(_, places) => places.first().map(|place| (*place).into()),
+        }
+    }
 }
 
 impl Reach {
