@@ -39,6 +39,8 @@ struct Adaptive<T> {
     target: usize,
     /// Entries in all (c).
     most: usize,
+    /// Where the last value was entered; it is not the one to leave for itself.
+    came_to_frequent: bool,
     hasher: RandomState,
 }
 
@@ -66,6 +68,7 @@ impl<T: Keyed> Replacement<T> {
             left: [Lru::new(), Lru::new()],
             target: 0,
             most,
+            came_to_frequent: false,
             hasher: RandomState::new(),
         };
         Self {
@@ -142,10 +145,14 @@ impl<T: Keyed> Replacement<T> {
                 .map(|old| std::mem::replace(old, value));
         }
         let slots = match &mut self.adaptive {
-            Some(arc) => match arc.learn(value.key()) {
-                true => &mut arc.frequent,
-                false => &mut self.recent,
-            },
+            Some(arc) => {
+                arc.came_to_frequent = arc.learn(value.key());
+                if arc.came_to_frequent {
+                    &mut arc.frequent
+                } else {
+                    &mut self.recent
+                }
+            }
             None => &mut self.recent,
         };
         slots.insert(value);
@@ -157,8 +164,18 @@ impl<T: Keyed> Replacement<T> {
         let Some(arc) = &mut self.adaptive else {
             return self.recent.remove_oldest();
         };
-        // What has just come in is not the one to leave.
-        let of_recent = self.recent.len() > arc.target.max(1) || arc.frequent.len() == 0;
+        let (mut recent, mut frequent) = (self.recent.len(), arc.frequent.len());
+        let came_to = if arc.came_to_frequent {
+            &mut frequent
+        } else {
+            &mut recent
+        };
+        *came_to = came_to.saturating_sub(1);
+        let of_recent = match (recent, frequent) {
+            (0, 0) => !arc.came_to_frequent,
+            (_, 0) => true,
+            _ => recent > arc.target,
+        };
         let gone = if of_recent {
             self.recent.remove_oldest()
         } else {
@@ -226,14 +243,18 @@ mod tests {
 
     const MOST: usize = 8;
 
-    /// Uses a name as a cache does; whether it was there.
     fn ask(cache: &mut Replacement<String>, name: &str) -> bool {
+        ask_of(cache, name, MOST)
+    }
+
+    /// Uses a name as a cache of `most` does; whether it was there.
+    fn ask_of(cache: &mut Replacement<String>, name: &str, most: usize) -> bool {
         if let Some(place) = cache.find(name.as_bytes()) {
             cache.used(place);
             return true;
         }
         assert_eq!(cache.put(name.to_owned()), None);
-        while cache.len() > MOST {
+        while cache.len() > most {
             cache.remove_first().unwrap();
         }
         false
@@ -293,18 +314,19 @@ mod tests {
         #[test]
         fn never_more_than_allowed_and_what_was_just_used_is_there(
             arc in any::<bool>(),
+            most in 1..=MOST,
             names in proptest::collection::vec(0u8..24, 0..300),
         ) {
             let algorithm = if arc { Algorithm::Arc } else { Algorithm::Lru };
-            let mut cache = Replacement::new(algorithm, MOST);
+            let mut cache = Replacement::new(algorithm, most);
             for name in names {
                 let name = name.to_string();
-                ask(&mut cache, &name);
-                prop_assert!(cache.len() <= MOST);
+                ask_of(&mut cache, &name, most);
+                prop_assert!(cache.len() <= most);
                 prop_assert!(cache.find(name.as_bytes()).is_some());
                 if let Some(arc) = &cache.adaptive {
-                    prop_assert!(arc.left.iter().map(Lru::len).sum::<usize>() <= MOST);
-                    prop_assert!(arc.target <= MOST);
+                    prop_assert!(arc.left.iter().map(Lru::len).sum::<usize>() <= most);
+                    prop_assert!(arc.target <= most);
                 }
             }
         }

@@ -191,6 +191,8 @@ fn flows(names: usize, nets: usize) -> Vec<Metadata> {
 
 /// How long this thread has been on a CPU. Loading is done by one thread, and others have the machine too.
 fn cpu_time() -> Duration {
+    // The kernel adds up when a thread leaves its CPU.
+    std::thread::sleep(Duration::from_millis(1));
     let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").expect("procfs");
     let first = statistics.split_whitespace().next().expect("a number");
     Duration::from_nanos(first.parse().expect("a number"))
