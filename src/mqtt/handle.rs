@@ -17,7 +17,8 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::Time;
 use super::broker::Broker;
-use super::listener::{Driver, Service, accept_forever, tick_forever, write_forever};
+use super::driver::{Driver, tick_forever, write_forever};
+use super::listener::{Service, accept_forever};
 use super::options::{ListenerOptions, Options};
 use super::persistence::write_down_forever;
 use super::remote::Remote;

@@ -1,7 +1,8 @@
 //! The MQTT broker: what it speaks, what it remembers, and the thread it lives on.
 //!
 //! `codec` and `topic` are pure; so are `session` and `broker`, the machine, which is told the time
-//! and states effects. `listener` is the driver: sockets, buffers, timers. `client` is the other side.
+//! and states effects. `driver` has the buffers and timers, `listener` the sockets; `client` is the other
+//! side.
 
 pub mod acl;
 pub mod auth;
@@ -9,6 +10,7 @@ pub mod banned;
 pub mod broker;
 pub mod client;
 pub mod codec;
+pub mod driver;
 pub mod handle;
 pub mod hook;
 pub mod listener;

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::broker::Extent;
-use super::listener::Driver;
+use super::driver::Driver;
 use super::options::{Options, Sync};
 use super::seconds;
 use super::store::file::Log;

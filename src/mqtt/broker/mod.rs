@@ -1,6 +1,6 @@
 //! The broker as a machine: packets and time go in, effects come out.
 //!
-//! Pure: it owns no socket, reads no clock, logs nothing. The driver (`mqtt::listener`) calls
+//! Pure: it owns no socket, reads no clock, logs nothing. The driver (`mqtt::driver`) calls
 //! [`Broker::connect`], [`Broker::receive`] and [`Broker::lost`], does what [`Broker::effects`]
 //! say, and calls [`Broker::tick`] when [`Broker::deadline`] has come. What is to be sent stays in
 //! the sessions until [`Broker::transmit`] asks for it, so a slow socket holds no bytes, only

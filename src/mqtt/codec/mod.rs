@@ -1,6 +1,6 @@
 //! MQTT 3.1, 3.1.1 and 5.0 packets, to and from bytes, in both directions.
 //!
-//! Pure functions: no sockets, no clock, no logging. `mqtt::listener` owns the buffers and the
+//! Pure functions: no sockets, no clock, no logging. `mqtt::driver` owns the buffers and the
 //! timeouts; `mqtt::broker` decides what a packet means. Section numbers in comments are those of
 //! the MQTT 5.0 standard unless they say otherwise.
 //!
