@@ -190,3 +190,25 @@ fn unsafe_stays_in_the_platform() {
         }
     }
 }
+
+/// What `tests/mqtt/conformance.md` claims can be looked up: every test that it names is there.
+#[test]
+fn the_tests_that_the_conformance_table_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("tests/mqtt/conformance.md")).unwrap();
+    let mut tests: String = sources().into_iter().map(|(_, text)| text).collect();
+    for file in ["test_mqtt.py", "test_mqtt_conformance.py"] {
+        tests += &fs::read_to_string(root.join("tests/netns").join(file)).unwrap();
+    }
+    let rows: Vec<_> = table.lines().filter(|row| row.starts_with("| ")).collect();
+    let statements = rows.iter().filter(|row| row.contains("-")).count();
+    assert!(statements > 350, "{statements} statements");
+    for row in rows {
+        for name in row.split('`').skip(1).step_by(2) {
+            let is_there = ["fn", "def"]
+                .iter()
+                .any(|word| tests.contains(&format!("{word} {name}(")));
+            assert!(is_there, "{row}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use super::controller::socket_address;
 use super::decode::Cursor;
 use super::error::{ConfigError, Reason, Warnings};
 use super::section::Section;
-use crate::mqtt::acl::{Access, Rule};
+use crate::mqtt::acl::{Access, EXACTLY, Rule};
 use crate::mqtt::options::{Limits, ListenerOptions, Options, Sync, TlsOptions, User};
 use crate::mqtt::password::{Secret, Storage};
 
@@ -74,6 +74,7 @@ pub(super) fn decode(
             Some(value) => value.parse(PERMISSION, permission)?,
             None => true,
         },
+        response_information: section.text("response-information")?,
         limits: limits(&mut section)?,
         persistence: section.boolean("persistence", true)?,
         sync: match section.take("persistence-sync") {
@@ -127,6 +128,20 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
         session_expiry: match section.take("session-expiry") {
             Some(value) => value.parse(DURATION, duration)?,
             None => absent.session_expiry,
+        },
+        keep_alive_max: match section.take("max-keep-alive") {
+            Some(value) => value.parse("a duration of up to 18 hours (5m, 90s)", |text| {
+                u16::try_from(duration(text)?).ok().filter(|&max| max > 0)
+            })?,
+            None => absent.keep_alive_max,
+        },
+        hide_rules: match section.take("acl-deny-reason") {
+            Some(value) => value.parse("not-authorized or unspecified", |text| match text {
+                "not-authorized" => Some(false),
+                "unspecified" => Some(true),
+                _ => None,
+            })?,
+            None => absent.hide_rules,
         },
     })
 }
@@ -231,7 +246,8 @@ fn rule(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Rule, ConfigError>
         },
         topics: section.list("topics", |item| {
             item.parse("a topic filter", |text| {
-                crate::mqtt::topic::is_filter(text).then(|| text.into())
+                let filter = text.strip_prefix(EXACTLY).unwrap_or(text);
+                crate::mqtt::topic::is_filter(filter).then(|| text.into())
             })
         })?,
     };

@@ -18,6 +18,9 @@ pub const ROWS_MAX: usize = 10_000;
 /// The login of rows that are for everyone.
 pub const EVERYONE: &str = "$all";
 
+/// Before a topic of a rule that speaks of this one topic or filter alone, whatever it would match.
+pub const EXACTLY: &str = "eq ";
+
 /// Decisions that a client's cache holds; the oldest makes room.
 const CACHED_MAX: usize = 32;
 
@@ -57,7 +60,8 @@ pub struct Rule {
     pub from: Option<Prefix>,
     /// Only this kind.
     pub access: Option<Access>,
-    /// Filters, with `%c` and `%u` for the client's own; empty: every topic.
+    /// Filters, with `%c` and `%u` for the client's own; behind [`EXACTLY`] only what is written just
+    /// so. Empty: every topic.
     pub topics: Vec<Box<str>>,
 }
 
@@ -200,7 +204,9 @@ impl Rule {
 
 /// Whether a rule on `pattern` speaks of a request.
 fn touches(pattern: &str, client: Client<'_>, access: Access, topic: &str, allow: bool) -> bool {
-    expand(pattern, client).is_some_and(|filter| match access {
+    let exact = pattern.strip_prefix(EXACTLY);
+    expand(exact.unwrap_or(pattern), client).is_some_and(|filter| match access {
+        _ if exact.is_some() => *filter == *topic,
         Access::Publish => topic::matches(&filter, topic),
         Access::Subscribe if allow => covers(&filter, topic),
         Access::Subscribe => overlaps(&filter, topic),
@@ -364,6 +370,28 @@ mod tests {
         assert!(acl.remove("ann", "a/%u") && !acl.remove("ann", "a/%u"));
         assert!(!may(&acl, "a/ann"));
         assert_eq!(acl.row_count(), 1);
+    }
+
+    #[test]
+    fn a_rule_on_exactly_a_filter_speaks_of_nothing_else() {
+        let acl = Acl::new(
+            vec![
+                rule(true, None, &["eq a/+", "eq u/%u"]),
+                rule(false, None, &["a/b", "eq #", "u/#"]),
+            ],
+            true,
+        );
+        for (wanted, allowed) in [
+            ("a/+", true),
+            ("a/b", false),
+            ("#", false),
+            ("a/#", false),
+            ("u/ann", true),
+            ("b/#", true),
+        ] {
+            let found = acl.allows(client(), Access::Subscribe, wanted);
+            assert_eq!(found, allowed, "{wanted}");
+        }
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub struct Driver {
     input: RefCell<Vec<u8>>,
     output: RefCell<Vec<u8>>,
     written: Notify,
-    pub(super) timers: Notify,
+    timers: Notify,
     began: std::time::Instant,
 }
 
@@ -123,7 +123,12 @@ impl Driver {
 
     /// Does what the broker asks for: writing is left to the writer, closing is done.
     fn settle(&self) {
-        let effects = std::mem::take(self.broker.borrow_mut().effects());
+        let mut broker = self.broker.borrow_mut();
+        let effects = std::mem::take(broker.effects());
+        if broker.take_sooner() {
+            self.timers.notify_one();
+        }
+        drop(broker);
         let closes = |effect: &Effect| matches!(effect, Effect::Close(..));
         if effects.iter().any(closes) {
             // What is said at last may be a promise.
@@ -379,7 +384,7 @@ pub async fn tick_forever(driver: Rc<Driver>) {
     loop {
         let (now, deadline) = (driver.now(), driver.broker.borrow().deadline());
         if deadline > now {
-            // A new client may have a nearer deadline.
+            // What comes meanwhile may have a nearer deadline.
             let wait = Duration::from_millis((deadline - now).min(60_000));
             let _woken = timeout(wait, driver.timers.notified()).await;
         }

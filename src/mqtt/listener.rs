@@ -28,6 +28,12 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// their length alone.
 const CONNECT_BYTES_MAX: usize = 8 * 1024;
 
+/// How long a client that was sent away may take to see it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What it may send meanwhile.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
 /// How long accepting pauses when the system is out of something.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -134,10 +140,33 @@ async fn serve(driver: Rc<Driver>, io: Box<dyn Io>, source: SocketAddr, listener
     };
     let presence = Presence { driver, link, id };
     // On the heap like the handshakes of the transport.
-    let Some((version, session, partial)) = Box::pin(begin(&presence)).await else {
-        return;
-    };
-    run(&presence, (version, session), partial).await;
+    if let Some((version, session, partial)) = Box::pin(begin(&presence)).await {
+        run(&presence, (version, session), partial).await;
+    }
+    let _over = timeout(LINGER, linger(&presence.link)).await;
+}
+
+/// Reads on and throws away, until the client closes too: a socket that is closed with something
+/// unread resets the connection, and the client would not see why.
+async fn linger(link: &Link) {
+    let mut left = LINGER_BYTES_MAX;
+    while left > 0 {
+        let mut chunk = [0; 512];
+        let mut buffer = ReadBuf::new(&mut chunk);
+        let read =
+            poll_fn(|context| Pin::new(&mut *link.io.borrow_mut()).poll_read(context, &mut buffer))
+                .await;
+        if read.is_err() || buffer.filled().is_empty() {
+            return;
+        }
+        left = left.saturating_sub(buffer.filled().len());
+    }
+}
+
+/// Whether a CONNECT that is refused began as one of 5.0, so that it can be told why.
+fn speaks_five(bytes: &[u8]) -> bool {
+    let start = bytes.get(..12).unwrap_or(bytes);
+    start.windows(7).any(|name| name == b"\0\x04MQTT\x05")
 }
 
 /// The connection's life after CONNECT.
@@ -184,7 +213,9 @@ async fn begin(presence: &Presence) -> Option<(Version, SessionId, Vec<u8>)> {
         Ok(length) => length,
         Err(why) => {
             log::debug!("mqtt: {}: {why}", link.address);
-            if matches!(why, Malformed::ProtocolLevel(_)) {
+            if speaks_five(&bytes) {
+                say(link, &refusal(Version::V5, why.reason()));
+            } else if matches!(why, Malformed::ProtocolLevel(_)) {
                 say(link, &refusal(Version::V4, why.reason()));
             }
             return None;
@@ -243,7 +274,6 @@ fn join(
     if let Some(Some(place)) = driver.links.borrow_mut().get_mut(id as usize) {
         place.1 = Some(session);
     }
-    driver.timers.notify_one();
     Ok(session)
 }
 

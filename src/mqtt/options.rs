@@ -23,6 +23,8 @@ pub struct Options {
     pub acl: Vec<Rule>,
     /// `acl-default`: what holds when no rule speaks.
     pub acl_default: bool,
+    /// `response-information` for clients of MQTT 5 that ask for it.
+    pub response_information: Option<Box<str>>,
     /// Bounds of what clients may hold.
     pub limits: Limits,
     /// `persistence`: what survives a restart is written to the daemon's directory.
@@ -103,6 +105,10 @@ pub struct Limits {
     pub sessions_max: usize,
     /// `max-subscriptions` of a client: further ones are refused.
     pub subscriptions_max: usize,
+    /// `max-keep-alive`, seconds; 0: none. Clients of MQTT 5 that want more are told this one.
+    pub keep_alive_max: u16,
+    /// `acl-deny-reason: unspecified`: a client of MQTT 5 is not told that it is a rule that refuses.
+    pub hide_rules: bool,
 }
 
 impl Default for Limits {
@@ -117,6 +123,8 @@ impl Default for Limits {
             session_expiry: 7200,
             sessions_max: 10_000,
             subscriptions_max: 100_000,
+            keep_alive_max: 0,
+            hide_rules: false,
         }
     }
 }

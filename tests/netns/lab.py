@@ -9,11 +9,13 @@ The router masquerades as a home router does. The Internet's servers say whom th
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -192,6 +194,20 @@ socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
         shutil.rmtree(self.resolver, ignore_errors=True)
 
     # What a device does.
+
+    def connect(self, where, address, port, seconds=10):
+        """A TCP connection of this process that begins in a namespace: a socket stays where it was made."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.names[where]}") as there:
+            if libc.setns(there.fileno(), 0) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+            try:
+                made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            finally:
+                assert libc.setns(home.fileno(), 0) == 0
+        made.settimeout(seconds)
+        made.connect((address, port))
+        return made
 
     def curl(self, where, url, *arguments, seconds=5):
         """The JSON that a server answered, or None."""

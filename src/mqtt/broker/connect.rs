@@ -92,6 +92,8 @@ impl Broker {
         let will = self.will(now, connect, client_id, &who)?;
         let (id, present) = self.session_for(now, connect.clean, client_id, &who)?;
         let limits = self.limits;
+        let wanted = connect.properties.number(property::REQUEST_RESPONSE) == Some(1);
+        let information = self.response_information.clone().filter(|_| wanted);
         let Some(session) = self.session(id) else {
             return Err(Reason::UNSPECIFIED);
         };
@@ -103,7 +105,12 @@ impl Broker {
         session.clean = connect.clean;
         session.version = connect.version;
         session.connected = now;
-        session.keep_alive = connect.keep_alive;
+        let asked = connect.keep_alive;
+        let imposed = match (connect.version, limits.keep_alive_max) {
+            (Version::V5, max) if max > 0 && (asked == 0 || asked > max) => Some(max),
+            _ => None,
+        };
+        session.keep_alive = imposed.unwrap_or(asked);
         session.heard = now;
         session.expiry = match connect.version {
             Version::V5 => connect
@@ -123,6 +130,12 @@ impl Broker {
         properties.u16(property::ALIAS_MAXIMUM, ALIASES_MAX);
         if let Ok(size) = u32::try_from(limits.packet_bytes_max) {
             properties.u32(property::MAXIMUM_PACKET, size);
+        }
+        if let Some(seconds) = imposed {
+            properties.u16(property::SERVER_KEEP_ALIVE, seconds);
+        }
+        if let Some(text) = &information {
+            properties.text(property::RESPONSE_INFORMATION, text);
         }
         let ack = ConnAck {
             // MQTT 3.1 has no such flag; there the bit is reserved.

@@ -69,6 +69,8 @@ impl Broker {
     /// Follows a configuration; sessions stay, as far as it allows them.
     pub fn reconfigure(&mut self, now: Time, options: &Options) {
         self.limits = options.limits;
+        self.response_information
+            .clone_from(&options.response_information);
         for listener in &mut self.listeners {
             listener.open = options.listeners.contains(&listener.options);
         }

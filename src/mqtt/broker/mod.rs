@@ -69,6 +69,7 @@ pub struct Broker {
     retained: Retained,
     timers: BinaryHeap<Reverse<(Time, SessionId)>>,
     swept: Time,
+    sooner: bool,
     effects: Vec<Effect>,
     /// The recipients of one message; kept for its room.
     targets: Vec<Target>,
@@ -81,6 +82,7 @@ pub struct Broker {
     numbered: u64,
     /// Milliseconds from 1970 to time zero.
     epoch: i64,
+    response_information: Option<Box<str>>,
     hook: Option<Box<dyn Hook>>,
     interest: Interest,
     watch: Watch,
@@ -105,6 +107,7 @@ impl Broker {
             retained: Retained::default(),
             timers: BinaryHeap::new(),
             swept: 0,
+            sooner: false,
             effects: Vec::new(),
             targets: Vec::new(),
             pressing: false,
@@ -114,6 +117,7 @@ impl Broker {
             named: 0,
             numbered: 0,
             epoch: 0,
+            response_information: None,
             hook: None,
             interest: Interest::default(),
             watch: Watch::default(),
@@ -201,7 +205,7 @@ impl Broker {
         }
         if let Some(session) = self.session(id) {
             session.sent.packets += 1;
-            encode(packet, session.version, &mut session.control);
+            session.say(packet);
         }
         self.wake(id);
     }
@@ -294,6 +298,15 @@ impl Broker {
         let cache = session.decisions.get_or_insert_default();
         Cache::put(cache, now, access, topic, allow);
         allow
+    }
+
+    /// What a client is told whom the rules refuse.
+    fn denial(&self) -> Reason {
+        if self.limits.hide_rules {
+            Reason::UNSPECIFIED
+        } else {
+            Reason::NOT_AUTHORIZED
+        }
     }
 
     /// Shows something to the hook, if it wants to see that, and publishes what it answers.

@@ -55,7 +55,7 @@ impl Broker {
                 }
             }
         }
-        let mut reason = Reason::NOT_AUTHORIZED;
+        let mut reason = self.denial();
         if topic.starts_with(OWN_TOPICS) || !self.allows(now, id, Access::Publish, topic) {
             self.metrics.add(Metric::PublishAuthError, 1);
         } else {

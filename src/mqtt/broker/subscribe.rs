@@ -17,12 +17,22 @@ const REPLAY_STEP: usize = 64;
 /// The failure of a SUBACK of MQTT 3.
 const FAILURE: u8 = 0x80;
 
+/// The bit of the subscription options.
+const NO_LOCAL: u8 = 4;
+
 impl Broker {
     pub(super) fn subscribe(&mut self, now: Time, id: SessionId, subscribe: &Subscribe<'_>) {
         let identifier = subscribe
             .properties
             .number(property::SUBSCRIPTION_ID)
             .unwrap_or(0);
+        // A share has no publisher of its own (3.8.3.1).
+        let absurd = |(text, options): (&str, u8)| {
+            options & NO_LOCAL != 0 && Wanted::parse(text).is_some_and(|one| one.group.is_some())
+        };
+        if filters(subscribe.list, true).any(absurd) {
+            return self.close(now, id, Reason::PROTOCOL_ERROR);
+        }
         let mut reasons = Vec::new();
         for (text, options) in filters(subscribe.list, true) {
             reasons.push(self.subscribe_one(now, id, text, options, identifier));
@@ -52,7 +62,7 @@ impl Broker {
         };
         if !self.allows(now, id, Access::Subscribe, wanted.filter) {
             self.metrics.add(Metric::SubscribeAuthError, 1);
-            return Reason::NOT_AUTHORIZED.0;
+            return self.denial().0;
         }
         self.add_subscription(now, id, wanted, options, identifier)
     }
@@ -66,16 +76,14 @@ impl Broker {
         options: u8,
         identifier: u32,
     ) -> u8 {
-        let subscriptions_max = self.limits.subscriptions_max;
+        let known = self.tree.find(wanted.filter);
+        let known = known.and_then(|node| self.tree.subscriber(node, wanted.group, id));
+        let (fresh, max) = (known.is_none(), self.limits.subscriptions_max);
         let Some(session) = self.session(id) else {
             return Reason::UNSPECIFIED.0;
         };
-        if session.subscription_count() >= subscriptions_max {
+        if fresh && session.subscription_count() >= max {
             return Reason::QUOTA_EXCEEDED.0;
-        }
-        let no_local = options & 4 != 0;
-        if no_local && wanted.group.is_some() {
-            return Reason::PROTOCOL_ERROR.0;
         }
         let qos = Qos::from_bits(options & 3).unwrap_or_default();
         // A bridge of MQTT 3 has no way to ask for what it needs against loops.
@@ -84,7 +92,7 @@ impl Broker {
             session: id,
             id: identifier,
             qos,
-            no_local: no_local || (old_bridge && wanted.group.is_none()),
+            no_local: options & NO_LOCAL != 0 || (old_bridge && wanted.group.is_none()),
             retain_as_published: options & 8 != 0 || old_bridge,
         };
         let (node, new) = self.tree.insert(wanted.filter, wanted.group, subscriber);
@@ -140,13 +148,12 @@ impl Broker {
     pub(super) fn unsubscribe(&mut self, now: Time, id: SessionId, unsubscribe: &Subscribe<'_>) {
         let mut reasons = Vec::new();
         for (text, _) in filters(unsubscribe.list, false) {
-            let removed =
-                Wanted::parse(text).is_some_and(|wanted| self.remove_subscription(now, id, wanted));
-            reasons.push(if removed {
-                Reason::SUCCESS.0
-            } else {
-                Reason::NO_SUBSCRIPTION.0
-            });
+            let reason = match Wanted::parse(text) {
+                None => Reason::FILTER_INVALID,
+                Some(wanted) if self.remove_subscription(now, id, wanted) => Reason::SUCCESS,
+                Some(_) => Reason::NO_SUBSCRIPTION,
+            };
+            reasons.push(reason.0);
         }
         self.suback(id, unsubscribe.packet_id, true, &reasons);
     }

@@ -52,6 +52,11 @@ impl Broker {
             .min(sweep)
     }
 
+    /// Whether [`Broker::deadline`] came nearer since this was asked last.
+    pub fn take_sooner(&mut self) -> bool {
+        std::mem::take(&mut self.sooner)
+    }
+
     /// Does what is due.
     pub fn tick(&mut self, now: Time) {
         if now >= self.swept + SWEEP_EVERY {
@@ -104,6 +109,8 @@ impl Broker {
             return;
         }
         session.timer = due;
+        let first = self.timers.peek();
+        self.sooner |= first.is_none_or(|Reverse((first, _))| due < *first);
         self.timers.push(Reverse((due, id)));
         if self.timers.len() > 2 * self.sessions.len() + STALE_MAX {
             let sessions = &self.sessions;

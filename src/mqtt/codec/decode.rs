@@ -1,6 +1,6 @@
 //! From a [`Frame`] to a [`Packet`].
 
-use super::property::{Properties, place};
+use super::property::{Properties, id, place};
 use super::{
     Ack, AckKind, BRIDGE, ConnAck, Connect, Frame, Malformed, Packet, Publish, Qos, Reason, SubAck,
     Subscribe, Version, Will, text,
@@ -100,6 +100,9 @@ fn connect<'a>(reader: &mut Reader<'a>) -> Result<Connect<'a>, Malformed> {
     }
     let keep_alive = reader.u16()?;
     let own = properties(reader, version, place::CONNECT)?;
+    if own.has(id::AUTH_DATA) && !own.has(id::AUTH_METHOD) {
+        return Err(Malformed::PropertyOutOfPlace(id::AUTH_DATA));
+    }
     let client_id = text(reader)?;
     let will = if has(2) {
         let properties = properties(reader, version, place::WILL)?;

@@ -250,7 +250,7 @@ pub enum Malformed {
     Truncated,
     /// Bytes after the last field.
     Trailing,
-    /// A variable byte integer ran past four bytes (1.5.5).
+    /// A variable byte integer ran past four bytes, or had more than it needs (1.5.5).
     VarintTooLong,
     /// The packet is larger than this side allows.
     TooLarge,
@@ -309,7 +309,7 @@ impl fmt::Display for Malformed {
         match self {
             Self::Truncated => f.write_str("a field runs past the end of its packet"),
             Self::Trailing => f.write_str("bytes after the last field"),
-            Self::VarintTooLong => f.write_str("length of more than four bytes"),
+            Self::VarintTooLong => f.write_str("variable byte integer of too many bytes"),
             Self::TooLarge => f.write_str("packet larger than allowed"),
             Self::Text => f.write_str("text is not UTF-8 or holds U+0000"),
             Self::PacketType(kind) => write!(f, "packet type {kind} out of place"),

@@ -176,6 +176,12 @@ impl<'a> Properties<'a> {
         Iter(Reader::new(self.0))
     }
 
+    /// Whether there is such a property.
+    #[must_use]
+    pub fn has(self, identifier: u8) -> bool {
+        self.iter().any(|(found, _, _)| found == identifier)
+    }
+
     /// The number of a property.
     #[must_use]
     pub fn number(self, identifier: u8) -> Option<u32> {
@@ -211,9 +217,14 @@ impl<'a> Iterator for Iter<'a> {
     }
 }
 
+/// A variable byte integer of the fewest bytes that hold it, as 5.0 demands (1.5.5); the length of a
+/// packet is taken however it is written, since MQTT 3 demands nothing there.
 fn read_varint(reader: &mut Reader<'_>) -> Result<u32, Malformed> {
     let (value, length) = varint(reader.rest())?.ok_or(Malformed::Truncated)?;
-    reader.take(length)?;
+    let bytes = reader.take(length)?;
+    if length > 1 && bytes.last() == Some(&0) {
+        return Err(Malformed::VarintTooLong);
+    }
     Ok(value)
 }
 
@@ -240,6 +251,12 @@ fn check_value(identifier: u8, kind: Kind, value: Value<'_>) -> Result<(), Malfo
         }
         (Kind::U16, Value::Number(0)) if identifier == id::TOPIC_ALIAS => {
             Err(Malformed::AliasInvalid)
+        }
+        // It is a topic's name (3.3.2.3.5).
+        (Kind::Text, Value::Text(topic))
+            if identifier == id::RESPONSE_TOPIC && topic.contains(['+', '#']) =>
+        {
+            Err(Malformed::PropertyValue(identifier))
         }
         _ => Ok(()),
     }

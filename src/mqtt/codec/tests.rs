@@ -129,6 +129,11 @@ fn properties_are_held_to_their_place_number_and_range() {
     check(&[0x01, 2], Malformed::PropertyValue(id::PAYLOAD_FORMAT));
     check(&[0x0b, 0], Malformed::PropertyValue(id::SUBSCRIPTION_ID));
     check(&[0x23, 0, 0], Malformed::AliasInvalid);
+    check(
+        &[0x08, 0, 1, b'#'],
+        Malformed::PropertyValue(id::RESPONSE_TOPIC),
+    );
+    check(&[0x0b, 0x81, 0], Malformed::VarintTooLong);
     let twice = publish(b"\x26\x00\x01k\x00\x01v\x26\x00\x01k\x00\x01w");
     let Ok(Packet::Publish(publish)) = parse(&twice, Version::V5) else {
         panic!("user properties may repeat");

@@ -117,7 +117,17 @@ impl Session {
             reason,
             properties,
         };
-        encode(&Packet::Ack(ack), self.version, &mut self.control);
+        self.say(&Packet::Ack(ack));
+    }
+
+    /// Queues a packet before the messages. One that is larger than the client takes is left out, as
+    /// if it had been sent (3.1.2.11.4).
+    pub fn say(&mut self, packet: &Packet<'_>) {
+        let before = self.control.len();
+        encode(packet, self.version, &mut self.control);
+        if self.control.len() - before > self.packet_bytes_max as usize {
+            self.control.truncate(before);
+        }
     }
 
     /// Writes what may be sent, until `out` has `budget` bytes or a large payload is to follow, which

@@ -1,5 +1,6 @@
 //! The machine without sockets: clients are links, packets go in as structures and out as bytes.
 
+mod conformance;
 mod journal;
 mod manage;
 
@@ -10,6 +11,7 @@ use crate::mqtt::codec::property::id as property;
 use crate::mqtt::codec::{
     Ack, AckKind, Connect, Framed, PropertyWriter, Publish, Qos, Subscribe, Will, decode, frame,
 };
+use crate::mqtt::session::ALIASES_MAX;
 
 fn open() -> Options {
     Options {
@@ -287,7 +289,9 @@ fn a_will_waits_for_its_delay_and_is_dropped_when_the_client_returns() {
         ..connect("d", Version::V5, true)
     };
     let gone = broker.connect(1, 1, &dying, anyone()).unwrap();
+    broker.take_sooner();
     broker.lost(1000, gone, "tcp_closed");
+    assert!(broker.take_sooner() && broker.deadline() < 7000);
     broker.tick(5999);
     let back = Connect {
         clean: false,
