@@ -115,6 +115,7 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
             65_535,
         )?),
         retained_max: count("max-retained", absent.retained_max, u32::MAX)?,
+        delayed_max: count("max-delayed", absent.delayed_max, 1_000_000)?,
         sessions_max: count("max-sessions", absent.sessions_max, u32::MAX)?,
         subscriptions_max: count("max-subscriptions", absent.subscriptions_max, u32::MAX)?,
         queue_bytes_max: match section.take("max-mqueue-bytes") {

@@ -107,6 +107,8 @@ pub enum Metric {
     MessagesForbidden,
     /// Not kept, because there were enough.
     RetainedRefused,
+    /// To `$delayed/…`, and not taken: too many, or no time and topic.
+    DelayedRefused,
     /// Not sent to their own publisher.
     DeliveryNoLocal,
     /// Larger than the client takes.
@@ -414,6 +416,8 @@ pub struct Stats {
     pub shared: Gauge,
     /// Retained messages.
     pub retained: Gauge,
+    /// Messages that wait for their time.
+    pub delayed: Gauge,
 }
 
 #[cfg(test)]

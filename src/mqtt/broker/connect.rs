@@ -203,8 +203,9 @@ impl Broker {
             username: who.username.as_deref(),
             address: who.address.ip(),
         };
-        let own = will.topic.starts_with("$SYS/");
-        let allowed = who.superuser || self.acl.allows(client, Access::Publish, will.topic);
+        let meant = super::delayed::meant(will.topic);
+        let own = meant.starts_with("$SYS/");
+        let allowed = who.superuser || self.acl.allows(client, Access::Publish, meant);
         if own || !allowed {
             return Err(Reason::NOT_AUTHORIZED);
         }
@@ -360,7 +361,9 @@ impl Broker {
                 // It counts from now, not from CONNECT (3.1.3.2.4).
                 message.expires += now.saturating_sub(session.connected);
             }
-            self.take_in(now, message, &publisher);
+            if let Err(message) = self.delay(now, message, &|_| Some(Rc::clone(&publisher))) {
+                self.take_in(now, message, &publisher);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::Broker;
 use crate::mqtt::codec::Properties;
+use crate::mqtt::hook::Publisher;
 use crate::mqtt::message::Message;
 use crate::mqtt::session::ledger::{Ledger, NextMessage, put, stored};
 use crate::mqtt::session::{Delivery, Session};
@@ -105,7 +106,8 @@ impl Broker {
     /// Whether something is due.
     #[must_use]
     pub fn has_journal(&self, now: Time) -> bool {
-        self.journal.as_ref().is_some_and(|one| one.is_due(now))
+        let journal = self.journal.as_ref();
+        journal.is_some_and(|one| one.is_due(now) || self.delayed.has_journal())
     }
 
     /// When values that can wait are due.
@@ -120,6 +122,14 @@ impl Broker {
     pub fn take_durable(&mut self) -> bool {
         let journal = self.journal.as_mut();
         journal.is_some_and(|one| std::mem::take(&mut one.durable))
+    }
+
+    /// What waits for its time has changed, and its publisher was promised. `false`: there is no log.
+    pub(super) fn note_delayed(&mut self) -> bool {
+        if let Some(journal) = &mut self.journal {
+            journal.durable = true;
+        }
+        self.journal.is_some()
     }
 
     /// A session has something to be written; `promised`: somebody is told that it is kept.
@@ -221,6 +231,7 @@ impl Broker {
             Extent::Due => out.len() + RETAINED_BYTES,
             Extent::All => usize::MAX,
         };
+        self.delayed.write(&unix, out);
         self.write_topics(&mut journal.urgent, &unix, end, out);
         if extent == Extent::All || now >= journal.later_due {
             self.write_topics(&mut journal.later, &unix, end, out);
@@ -295,6 +306,7 @@ impl Broker {
             }
         }
         let topics = self.retained.topics().map(Box::from).collect();
+        self.delayed.forget_log();
         if let Some(journal) = &mut self.journal {
             journal.gone.clear();
             journal.later.clear();
@@ -354,6 +366,7 @@ impl Broker {
         }
         self.retained.sweep(now);
         self.stats.retained.set(self.retained.len());
+        self.stats.delayed.set(self.delayed.len());
         valid
     }
 
@@ -433,6 +446,24 @@ impl Broker {
             }
             Record::Document { key, value } => self.apply_document(key, Some(value)),
             Record::DocumentGone(key) => self.apply_document(key, None),
+            Record::Delayed {
+                number,
+                due,
+                client_id,
+                username,
+                message,
+            } => {
+                if let Some(message) = self.message(now, &message) {
+                    let due = super::time_of(self.epoch, due);
+                    let publisher = Publisher {
+                        client_id: client_id.into(),
+                        username: username.map(Rc::from),
+                        address: None,
+                    };
+                    self.delayed.restore(due, number, message, publisher);
+                }
+            }
+            Record::DelayedGone(number) => self.delayed.restore_gone(number),
         }
     }
 

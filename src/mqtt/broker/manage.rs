@@ -229,7 +229,10 @@ impl Broker {
             username: None,
             address: None,
         });
-        Some(self.take_in(now, message, &publisher))
+        match self.delay(now, message, &|_| Some(Rc::clone(&publisher))) {
+            Ok(reason) => (!reason.is_failure()).then_some(0),
+            Err(message) => Some(self.take_in(now, message, &publisher)),
+        }
     }
 
     /// Subscribes a client, which is not asked; it gets retained messages as if it had.

@@ -7,6 +7,7 @@
 //! references to messages that others hold too.
 
 mod connect;
+mod delayed;
 mod journal;
 mod manage;
 mod publish;
@@ -67,6 +68,7 @@ pub struct Broker {
     by_client: HashMap<Rc<str>, SessionId>,
     tree: Tree,
     retained: Retained,
+    delayed: delayed::Delayed,
     timers: BinaryHeap<Reverse<(Time, SessionId)>>,
     swept: Time,
     sooner: bool,
@@ -105,6 +107,7 @@ impl Broker {
             by_client: HashMap::new(),
             tree: Tree::default(),
             retained: Retained::default(),
+            delayed: delayed::Delayed::default(),
             timers: BinaryHeap::new(),
             swept: 0,
             sooner: false,

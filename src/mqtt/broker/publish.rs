@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Broker, Target};
+use super::{Broker, Target, delayed};
 use crate::mqtt::Time;
 use crate::mqtt::acl::Access;
 use crate::mqtt::codec::property::id as property;
@@ -56,7 +56,8 @@ impl Broker {
             }
         }
         let mut reason = self.denial();
-        if topic.starts_with(OWN_TOPICS) || !self.allows(now, id, Access::Publish, topic) {
+        let meant = delayed::meant(topic);
+        if meant.starts_with(OWN_TOPICS) || !self.allows(now, id, Access::Publish, meant) {
             self.metrics.add(Metric::PublishAuthError, 1);
         } else {
             let flags = (publish.qos, publish.retain);
@@ -64,11 +65,7 @@ impl Broker {
             let Some(message) = message else {
                 return self.close(now, id, Reason::PACKET_TOO_LARGE);
             };
-            reason = if self.take_in_from(now, message, id) == 0 {
-                Reason::NO_MATCHING_SUBSCRIBERS
-            } else {
-                Reason::SUCCESS
-            };
+            reason = self.take_or_delay(now, message, id);
         }
         self.confirm(id, publish, reason);
     }
@@ -106,6 +103,17 @@ impl Broker {
             properties,
         };
         self.say(id, &Packet::Ack(ack));
+    }
+
+    fn take_or_delay(&mut self, now: Time, message: Message, id: SessionId) -> Reason {
+        let publisher = |broker: &mut Self| broker.session(id).map(Session::publisher);
+        match self.delay(now, message, &publisher) {
+            Ok(reason) => reason,
+            Err(message) => match self.take_in_from(now, message, id) {
+                0 => Reason::NO_MATCHING_SUBSCRIBERS,
+                _ => Reason::SUCCESS,
+            },
+        }
     }
 
     /// Takes a message of a client in: shows it, keeps it if it asks for that, queues it for everyone

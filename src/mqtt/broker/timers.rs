@@ -50,6 +50,7 @@ impl Broker {
         first
             .map_or(NEVER, |Reverse((due, _))| due + RESOLUTION)
             .min(sweep)
+            .min(self.delayed.due())
     }
 
     /// Whether [`Broker::deadline`] came nearer since this was asked last.
@@ -66,6 +67,7 @@ impl Broker {
             let time = self.unix_ms(now) / 1000;
             self.bans.sweep(time);
         }
+        self.publish_delayed(now);
         while let Some(&Reverse((due, id))) = self.timers.peek() {
             if due > now {
                 break;

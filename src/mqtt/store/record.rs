@@ -124,6 +124,21 @@ pub enum Record<'a> {
     },
     /// There is nothing by that key.
     DocumentGone(&'a str),
+    /// A message waits for its time.
+    Delayed {
+        /// Its number.
+        number: u32,
+        /// When it is published.
+        due: u64,
+        /// Who published it.
+        client_id: &'a str,
+        /// As who.
+        username: Option<&'a str>,
+        /// The message.
+        message: Stored<'a>,
+    },
+    /// It waits no more.
+    DelayedGone(u32),
 }
 
 /// The record is not one of this version, or cut off.
@@ -290,6 +305,25 @@ impl<'a> Record<'a> {
                 out.push(13);
                 put_bytes(out, key.as_bytes());
             }
+            Self::Delayed {
+                number,
+                due,
+                client_id,
+                username,
+                message,
+            } => {
+                out.push(14);
+                out.extend(number.to_be_bytes());
+                out.extend(due.to_be_bytes());
+                put_bytes(out, client_id.as_bytes());
+                out.push(username.is_some().into());
+                put_bytes(out, username.unwrap_or_default().as_bytes());
+                message.write(out);
+            }
+            Self::DelayedGone(number) => {
+                out.push(15);
+                out.extend(number.to_be_bytes());
+            }
         }
     }
 
@@ -346,6 +380,18 @@ impl<'a> Record<'a> {
                 value: bytes(from)?,
             },
             13 => Self::DocumentGone(text(from)?),
+            14 => {
+                let (number, due, client_id) = (from.u32()?, from.u64()?, text(from)?);
+                let (named, username) = (flag(from)?, text(from)?);
+                Self::Delayed {
+                    number,
+                    due,
+                    client_id,
+                    username: named.then_some(username),
+                    message: Stored::read(from)?,
+                }
+            }
+            15 => Self::DelayedGone(from.u32()?),
             _ => return Err(Unreadable),
         };
         if reader.is_empty() {
@@ -423,6 +469,10 @@ mod tests {
             returns(&Record::Document { key: &topic, value: &payload });
             returns(&Record::DocumentGone(&topic));
             returns(&Record::SessionGone(number));
+            returns(&Record::DelayedGone(number));
+            returns(&Record::Delayed {
+                number, due: expires, client_id: &topic, username: flag.then_some("u"), message,
+            });
             returns(&Record::Unsubscribed { number, filter: &topic });
             returns(&Record::RetainedGone(&topic));
             let (ids, numbers) = (vec![place; 3], vec![5; 2]);

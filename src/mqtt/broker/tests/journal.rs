@@ -259,3 +259,83 @@ proptest! {
         prop_assert_eq!(&found(kept), &appended);
     }
 }
+
+fn say_later(broker: &mut Broker, topic: &str, payload: &str) -> Vec<u8> {
+    let (from, _) = (back(broker, 9, "speaker"), ());
+    let message = publish(topic, payload, Qos::AtLeastOnce, 7);
+    broker.receive(1, from, &Packet::Publish(message));
+    sent(broker, 1, from)
+}
+
+#[test]
+fn a_message_that_waits_for_its_time_comes_then_also_after_a_restart() {
+    let mut kept = Kept::new(Vec::new());
+    let id = join(&mut kept.broker, 0, "c", false);
+    subscribe(&mut kept.broker, id, "#", 1);
+    sent(&mut kept.broker, 1, id);
+    say_later(&mut kept.broker, "$delayed/20/a", "later");
+    say_later(&mut kept.broker, "$delayed/10/a", "sooner");
+    say_later(&mut kept.broker, "$delayed/10/a", "and this");
+    say_later(&mut kept.broker, "$delayed/x/a", "never");
+    assert!(payloads(&mut kept.broker, 1, id).is_empty());
+    assert!(kept.broker.has_journal(1) && kept.write(1) > 0);
+    assert_eq!(kept.broker.deadline(), 10_001);
+    let mut kept = kept.restart().restart_rewritten();
+    assert_eq!(kept.broker.stats().delayed.count, 3);
+    let id = back(&mut kept.broker, 0, "c");
+    kept.broker.tick(10_000);
+    assert!(payloads(&mut kept.broker, 10_000, id).is_empty());
+    kept.broker.tick(10_001);
+    let got = messages(&mut kept.broker, 10_001, id);
+    let got: Vec<_> = got.iter().map(|one| (one.0, &*one.3)).collect();
+    assert_eq!(got, [(1, "sooner"), (2, "and this")]);
+    ack(&mut kept.broker, id, AckKind::PubAck, 1);
+    ack(&mut kept.broker, id, AckKind::PubAck, 2);
+    kept.write(10_001);
+    let mut kept = kept.restart();
+    assert_eq!(kept.broker.stats().delayed.count, 1);
+    let id = back(&mut kept.broker, 0, "c");
+    kept.broker.tick(20_001);
+    assert_eq!(payloads(&mut kept.broker, 20_001, id), ["later"]);
+}
+
+#[test]
+fn what_waits_is_bounded_obeys_the_rules_of_its_topic_and_expires() {
+    let mut options = open();
+    options.limits.delayed_max = 1;
+    options.acl = vec![crate::mqtt::acl::Rule {
+        allow: false,
+        username: None,
+        client_id: None,
+        from: None,
+        access: None,
+        topics: vec!["no".into()],
+    }];
+    let mut broker = Broker::new(&options);
+    let id = join(&mut broker, 0, "c", true);
+    subscribe(&mut broker, id, "a", 0);
+    sent(&mut broker, 1, id);
+    let from = connect("p", Version::V5, true);
+    let from = broker.connect(1, 1, &from, anyone()).unwrap();
+    sent(&mut broker, 1, from);
+    let mut expiry = PropertyWriter::default();
+    expiry.u32(property::MESSAGE_EXPIRY, 2);
+    let mut say = |topic, properties| {
+        let message = Publish {
+            properties,
+            ..publish(topic, "x", Qos::AtLeastOnce, 7)
+        };
+        broker.receive(1, from, &Packet::Publish(message));
+        sent(&mut broker, 1, from)
+    };
+    let none = Properties::default();
+    assert_eq!(say("$delayed/5/no", none), b"\x40\x04\x00\x07\x87\x00");
+    assert_eq!(say("$delayed/5/$SYS/x", none), b"\x40\x04\x00\x07\x87\x00");
+    assert_eq!(say("$delayed/soon/a", none), b"\x40\x04\x00\x07\x90\x00");
+    let short = expiry.finish();
+    assert_eq!(say("$delayed/5/a", short), b"\x40\x04\x00\x07\x10\x00");
+    assert_eq!(say("$delayed/5/a", none), b"\x40\x04\x00\x07\x97\x00");
+    broker.tick(6000);
+    assert!(payloads(&mut broker, 6000, id).is_empty(), "it expired");
+    assert_eq!(broker.stats().delayed.count, 0);
+}
