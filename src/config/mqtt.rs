@@ -6,8 +6,12 @@ use std::path::Path;
 use super::controller::socket_address;
 use super::decode::Cursor;
 use super::error::{ConfigError, Reason, Warnings};
+use super::proxies::tls;
 use super::section::Section;
+use crate::metadata::Endpoint;
 use crate::mqtt::acl::{Access, EXACTLY, Rule};
+use crate::mqtt::bridge::{BridgeOptions, BridgeTopic};
+use crate::mqtt::codec::{Qos, Version};
 use crate::mqtt::options::{Limits, ListenerOptions, Options, Sync, TlsOptions, User};
 use crate::mqtt::password::{Secret, Storage};
 
@@ -74,6 +78,7 @@ pub(super) fn decode(
             Some(value) => value.parse(PERMISSION, permission)?,
             None => true,
         },
+        bridges: section.list("bridges", |item| bridge(item, warnings))?,
         response_information: section.text("response-information")?,
         limits: limits(&mut section)?,
         persistence: section.boolean("persistence", true)?,
@@ -256,6 +261,86 @@ fn rule(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Rule, ConfigError>
     Ok(rule)
 }
 
+fn bridge(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<BridgeOptions, ConfigError> {
+    let mut section = item.section()?;
+    let bridge = BridgeOptions {
+        name: section
+            .require("name")?
+            .parse("a name of letters, digits, - and _", |text| {
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+                let good = !text.is_empty() && text.len() <= 64 && text.bytes().all(plain);
+                good.then(|| text.into())
+            })?,
+        server: section
+            .require("server")?
+            .parse("host:port of a broker", Endpoint::parse)?,
+        tls: tls(&mut section)?,
+        proxy: section.text("proxy")?,
+        version: match section.take("version") {
+            Some(value) => value.parse("5, 3.1.1 or 3.1", |text| {
+                Some(match text {
+                    "5" | "5.0" => Version::V5,
+                    "3.1.1" => Version::V4,
+                    "3.1" => Version::V3,
+                    _ => return None,
+                })
+            })?,
+            None => Version::V5,
+        },
+        client_id: section.text("client-id")?,
+        username: section.text("username")?,
+        password: section.text("password")?,
+        clean: section.boolean("clean", false)?,
+        keep_alive: match section.take("keep-alive") {
+            Some(value) => value.parse("a duration of up to 18 hours (5m, 90s)", |text| {
+                u16::try_from(duration(text)?).ok()
+            })?,
+            None => 60,
+        },
+        topics: section.list("topics", |item| bridge_topic(item, warnings))?,
+    };
+    section.finish(warnings);
+    Ok(bridge)
+}
+
+fn bridge_topic(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<BridgeTopic, ConfigError> {
+    let mut section = item.section()?;
+    let prefix = |section: &mut Section<'_>, key| {
+        let taken = section.take(key);
+        let prefix = taken.map(|value| {
+            value.parse("the beginning of a topic, without wildcards", |text| {
+                crate::mqtt::topic::is_name(text).then(|| Box::from(text))
+            })
+        });
+        prefix.transpose().map(Option::unwrap_or_default)
+    };
+    let (out, inward) = section
+        .require("direction")?
+        .parse("out, in or both", |text| {
+            Some(match text {
+                "out" => (true, false),
+                "in" => (false, true),
+                "both" => (true, true),
+                _ => return None,
+            })
+        })?;
+    let topic = BridgeTopic {
+        filter: section.require("filter")?.parse("a topic filter", |text| {
+            crate::mqtt::topic::is_filter(text).then(|| text.into())
+        })?,
+        out,
+        inward,
+        qos: match section.take("qos") {
+            Some(value) => value.parse("0, 1 or 2", |text| Qos::from_bits(text.parse().ok()?))?,
+            None => Qos::AtLeastOnce,
+        },
+        local_prefix: prefix(&mut section, "local-prefix")?,
+        remote_prefix: prefix(&mut section, "remote-prefix")?,
+    };
+    section.finish(warnings);
+    Ok(topic)
+}
+
 /// Bytes, with `KB` and `MB` as powers of 1024.
 fn size(text: &str) -> Option<usize> {
     let (digits, unit) = split_unit(text)?;
@@ -336,6 +421,16 @@ mod tests {
                 "mqtt.acl[0].topics[0]",
             ),
             ("users: [{username: a}]", "mqtt.users[0].password"),
+            ("max-keep-alive: 1d", "mqtt.max-keep-alive"),
+            (
+                "bridges: [{name: a/b, server: \"x:1\"}]",
+                "mqtt.bridges[0].name",
+            ),
+            ("bridges: [{name: a, server: x}]", "mqtt.bridges[0].server"),
+            (
+                "bridges: [{name: a, server: \"x:1\", topics: [{filter: \"#\"}]}]",
+                "mqtt.bridges[0].topics[0].direction",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{error}");

@@ -117,6 +117,11 @@ impl Providers {
         }
     }
 
+    /// The way of downloads, for others who reach servers.
+    pub fn way(&self) -> Arc<dyn Connect> {
+        Arc::clone(&self.way)
+    }
+
     /// The rule providers, in the order of the file.
     pub fn list(&self) -> Arc<[Arc<RuleProvider>]> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))

@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::Time;
+use super::bridge::Leg;
 use super::broker::Broker;
 use super::driver::{Driver, tick_forever, write_forever};
-use super::listener::{Service, accept_forever};
+use super::listener::{Service, accept_forever, attach};
 use super::options::{ListenerOptions, Options};
 use super::persistence::write_down_forever;
 use super::remote::Remote;
@@ -44,6 +45,7 @@ type Call = Box<dyn FnOnce(&mut Broker, Time) + Send>;
 pub(super) enum Command {
     Follow(Box<Options>, Vec<Bound>),
     Call(Call),
+    Attach(Box<Leg>),
     Stop,
 }
 
@@ -149,11 +151,17 @@ async fn run(driver: Rc<Driver>, mut commands: mpsc::Receiver<Command>) {
     tasks.spawn_local(write_forever(Rc::clone(&driver)));
     tasks.spawn_local(tick_forever(Rc::clone(&driver)));
     tasks.spawn_local(write_down_forever(Rc::clone(&driver)));
+    // The ends of bridges.
+    let mut legs = JoinSet::new();
     let mut serving: Vec<(ListenerOptions, JoinSet<()>)> = Vec::new();
     while let Some(command) = commands.recv().await {
         match command {
             Command::Stop => break,
             Command::Call(call) => driver.with(call),
+            Command::Attach(leg) => {
+                while legs.try_join_next().is_some() {}
+                legs.spawn_local(attach(Rc::clone(&driver), *leg));
+            }
             Command::Follow(options, fresh) => {
                 driver.with(|broker, now| broker.reconfigure(now, &options));
                 serving.retain(|(listener, _)| options.listeners.contains(listener));

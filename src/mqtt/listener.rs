@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -14,8 +14,12 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::auth::Login;
-use super::broker::{Admitted, refusal};
-use super::codec::{Connect, Framed, Malformed, Packet, Reason, Version, decode, frame};
+use super::bridge::Leg;
+use super::broker::{Admitted, NO_LISTENER, refusal};
+use super::codec::property::id as property;
+use super::codec::{
+    Connect, Framed, Malformed, Packet, PropertyWriter, Reason, Version, decode, frame,
+};
 use super::driver::{Driver, Ended, Link};
 use super::session::LinkId;
 use super::topic::tree::SessionId;
@@ -167,6 +171,44 @@ async fn linger(link: &Link) {
 fn speaks_five(bytes: &[u8]) -> bool {
     let start = bytes.get(..12).unwrap_or(bytes);
     start.windows(7).any(|name| name == b"\0\x04MQTT\x05")
+}
+
+/// Serves the broker's end of a bridge: a client that is let in as it is, and is not asked for signs of
+/// life.
+pub(super) async fn attach(driver: Rc<Driver>, leg: Leg) {
+    let link = Rc::new(Link {
+        io: RefCell::new(Box::new(leg.io)),
+        address: (Ipv4Addr::LOCALHOST, 0).into(),
+        listener: NO_LISTENER,
+        waker: RefCell::new(Waker::noop().clone()),
+        unsent: RefCell::default(),
+        closed: Cell::new(false),
+    });
+    let Some(id) = driver.add(Rc::clone(&link)) else {
+        return;
+    };
+    let presence = Presence { driver, link, id };
+    let Presence { driver, link, .. } = &presence;
+    let mut properties = PropertyWriter::default();
+    properties.u32(property::SESSION_EXPIRY, u32::MAX);
+    properties.u16(property::RECEIVE_MAXIMUM, leg.inflight_max.max(1));
+    properties.u32(property::MAXIMUM_PACKET, leg.packet_max.max(1));
+    let connect = Connect {
+        version: Version::V5,
+        bridge: true,
+        clean: false,
+        keep_alive: 0,
+        properties: properties.finish(),
+        client_id: &leg.client_id,
+        will: None,
+        username: None,
+        password: None,
+    };
+    driver.with(|broker, now| broker.adopt(now, &leg.client_id, &leg.filters, leg.forgotten));
+    match join(driver, link, id, &connect, true) {
+        Ok(session) => run(&presence, (Version::V5, session), Vec::new()).await,
+        Err(reason) => log::warn!("mqtt: {}: {:#04x}", leg.client_id, reason.0),
+    }
 }
 
 /// The connection's life after CONNECT.

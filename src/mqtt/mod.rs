@@ -7,6 +7,7 @@
 pub mod acl;
 pub mod auth;
 pub mod banned;
+pub mod bridge;
 pub mod broker;
 pub mod client;
 pub mod codec;

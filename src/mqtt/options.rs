@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::acl::Rule;
+use super::bridge::BridgeOptions;
 use super::password::{Secret, Storage};
 
 /// `mqtt:`
@@ -25,6 +26,8 @@ pub struct Options {
     pub acl_default: bool,
     /// `response-information` for clients of MQTT 5 that ask for it.
     pub response_information: Option<Box<str>>,
+    /// `bridges` to other brokers.
+    pub bridges: Vec<BridgeOptions>,
     /// Bounds of what clients may hold.
     pub limits: Limits,
     /// `persistence`: what survives a restart is written to the daemon's directory.

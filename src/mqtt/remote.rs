@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Time;
+use super::bridge::Leg;
 use super::broker::Broker;
 use super::handle::Command;
 
@@ -84,6 +85,16 @@ impl Remote {
             return false;
         };
         commands.try_send(Command::Call(Box::new(call))).is_ok()
+    }
+
+    /// Has the broker serve a bridge's end. `false`: it will not.
+    #[must_use]
+    pub(super) fn attach(&self, leg: Leg) -> bool {
+        let commands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(commands) = &*commands else {
+            return false;
+        };
+        commands.try_send(Command::Attach(Box::new(leg))).is_ok()
     }
 
     pub(super) fn set(&self, commands: Option<mpsc::Sender<Command>>) {

@@ -195,16 +195,20 @@ socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
 
     # What a device does.
 
-    def connect(self, where, address, port, seconds=10):
-        """A TCP connection of this process that begins in a namespace: a socket stays where it was made."""
+    def socket(self, where):
+        """A TCP socket of this process in a namespace: it stays where it was made."""
         libc = ctypes.CDLL(None, use_errno=True)
         with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.names[where]}") as there:
             if libc.setns(there.fileno(), 0) != 0:
                 raise OSError(ctypes.get_errno(), "setns")
             try:
-                made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+                return socket.socket()
             finally:
                 assert libc.setns(home.fileno(), 0) == 0
+
+    def connect(self, where, address, port, seconds=10):
+        """A connection of this process that begins in a namespace."""
+        made = self.socket(where)
         made.settimeout(seconds)
         made.connect((address, port))
         return made

@@ -146,6 +146,7 @@ struct Instance {
     checks: Checks,
     /// The broker, and what its rules do to the router.
     mqtt: Option<(mqtt::handle::Handle, Acts)>,
+    bridges: mqtt::bridge::Bridges,
     xray: Xray,
     _devices: Option<Arc<Neighbours>>,
 }
@@ -194,6 +195,7 @@ impl Instance {
             safe_paths: control::safe_paths(),
             debugged: config.general.log_level >= log::LevelFilter::Debug,
         });
+        let bridges = mqtt::bridge::Bridges::new(door.rules.broker(), providers.way());
         let mut instance = Self {
             config,
             listeners: Listeners::new(&workers, &tunnel, &dns, mark, &directory),
@@ -215,6 +217,7 @@ impl Instance {
             gate_options: controllers::options::Options::default(),
             checks: Checks::default(),
             mqtt: None,
+            bridges,
             xray: Xray::default(),
             _devices: devices,
         };
@@ -257,6 +260,7 @@ impl Instance {
             );
             let started = started.map_err(|(at, error)| format!("{at}: {error}"))?;
             self.mqtt = Some((started, self.install_rules()?));
+            self.bridges.follow(&self.config.mqtt);
         }
         self.serve_xray()?;
         if let Some(place) = place {
@@ -380,6 +384,7 @@ impl Instance {
         self.checks.stop();
         self.keep_last();
         self.gate = None;
+        self.bridges.stop();
         self.mqtt = None;
         self.xray.server = None;
         self.listeners

@@ -187,6 +187,11 @@ impl Instance {
         if let Err((at, error)) = done {
             log::error!("mqtt: {at}: {error}");
         }
+        if self.mqtt.is_some() {
+            self.bridges.follow(&self.config.mqtt);
+        } else {
+            self.bridges.stop();
+        }
     }
 }
 

@@ -4,9 +4,10 @@ use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::Broker;
+use super::{Broker, NO_LISTENER};
 use crate::mqtt::acl::{Access, Client};
 use crate::mqtt::auth::Login;
+use crate::mqtt::bridge::PREFIX;
 use crate::mqtt::codec::property::id as property;
 use crate::mqtt::codec::{
     ConnAck, Connect, Packet, Properties, PropertyWriter, Reason, Version, encode,
@@ -14,6 +15,7 @@ use crate::mqtt::codec::{
 use crate::mqtt::hook::{Event, Interest};
 use crate::mqtt::message::Message;
 use crate::mqtt::metrics::Metric;
+use crate::mqtt::options::Limits;
 use crate::mqtt::session::{ALIASES_MAX, LastWill, LinkId, Session};
 use crate::mqtt::topic;
 use crate::mqtt::topic::tree::SessionId;
@@ -49,6 +51,48 @@ pub fn refusal(version: Version, reason: Reason) -> Vec<u8> {
         encode(&Packet::ConnAck(ack), version, &mut bytes);
     }
     bytes
+}
+
+/// The keep-alive that a client is told to use in place of its own.
+fn imposed_keep_alive(connect: &Connect<'_>, max: u16) -> Option<u16> {
+    let asked = connect.keep_alive;
+    let too_long = max > 0 && (asked == 0 || asked > max);
+    (too_long && connect.version == Version::V5).then_some(max)
+}
+
+/// Seconds that a client's session is to outlive its connection.
+fn expiry(connect: &Connect<'_>, limits: &Limits) -> u32 {
+    let wanted = connect.properties.number(property::SESSION_EXPIRY);
+    match connect.version {
+        Version::V5 => wanted.unwrap_or(0),
+        Version::V3 | Version::V4 if connect.clean => 0,
+        Version::V3 | Version::V4 => limits.session_expiry,
+    }
+}
+
+/// What CONNACK says of the broker, and of what it makes of the client's wishes.
+fn greeting(
+    limits: &Limits,
+    assigned: Option<&str>,
+    keep_alive: Option<u16>,
+    information: Option<&str>,
+) -> PropertyWriter {
+    let mut properties = PropertyWriter::default();
+    if let Some(assigned) = assigned {
+        properties.text(property::ASSIGNED_CLIENT_ID, assigned);
+    }
+    properties.u16(property::RECEIVE_MAXIMUM, limits.awaiting_rel_max);
+    properties.u16(property::ALIAS_MAXIMUM, ALIASES_MAX);
+    if let Ok(size) = u32::try_from(limits.packet_bytes_max) {
+        properties.u32(property::MAXIMUM_PACKET, size);
+    }
+    if let Some(seconds) = keep_alive {
+        properties.u16(property::SERVER_KEEP_ALIVE, seconds);
+    }
+    if let Some(text) = information {
+        properties.text(property::RESPONSE_INFORMATION, text);
+    }
+    properties
 }
 
 impl Broker {
@@ -87,6 +131,9 @@ impl Broker {
         if connect.properties.text(property::AUTH_METHOD).is_some() {
             return Err(Reason::BAD_AUTH_METHOD);
         }
+        if connect.client_id.starts_with(PREFIX) && who.listener != NO_LISTENER {
+            return Err(Reason::BAD_CLIENT_ID);
+        }
         let assigned = self.assigned(connect)?;
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let will = self.will(now, connect, client_id, &who)?;
@@ -105,38 +152,18 @@ impl Broker {
         session.clean = connect.clean;
         session.version = connect.version;
         session.connected = now;
-        let asked = connect.keep_alive;
-        let imposed = match (connect.version, limits.keep_alive_max) {
-            (Version::V5, max) if max > 0 && (asked == 0 || asked > max) => Some(max),
-            _ => None,
-        };
-        session.keep_alive = imposed.unwrap_or(asked);
+        let imposed = imposed_keep_alive(connect, limits.keep_alive_max);
+        session.keep_alive = imposed.unwrap_or(connect.keep_alive);
         session.heard = now;
-        session.expiry = match connect.version {
-            Version::V5 => connect
-                .properties
-                .number(property::SESSION_EXPIRY)
-                .unwrap_or(0),
-            Version::V3 | Version::V4 if connect.clean => 0,
-            Version::V3 | Version::V4 => limits.session_expiry,
-        };
+        session.expiry = expiry(connect, &limits);
         session.will = will.map(Box::new);
         session.attach(link, connect.properties, &limits);
-        let mut properties = PropertyWriter::default();
-        if let Some(assigned) = &assigned {
-            properties.text(property::ASSIGNED_CLIENT_ID, assigned);
-        }
-        properties.u16(property::RECEIVE_MAXIMUM, limits.awaiting_rel_max);
-        properties.u16(property::ALIAS_MAXIMUM, ALIASES_MAX);
-        if let Ok(size) = u32::try_from(limits.packet_bytes_max) {
-            properties.u32(property::MAXIMUM_PACKET, size);
-        }
-        if let Some(seconds) = imposed {
-            properties.u16(property::SERVER_KEEP_ALIVE, seconds);
-        }
-        if let Some(text) = &information {
-            properties.text(property::RESPONSE_INFORMATION, text);
-        }
+        let properties = greeting(
+            &limits,
+            assigned.as_deref(),
+            imposed,
+            information.as_deref(),
+        );
         let ack = ConnAck {
             // MQTT 3.1 has no such flag; there the bit is reserved.
             session_present: present && connect.version != Version::V3,

@@ -6,6 +6,7 @@
 //! the sessions until [`Broker::transmit`] asks for it, so a slow socket holds no bytes, only
 //! references to messages that others hold too.
 
+mod bridge;
 mod connect;
 mod delayed;
 mod journal;
@@ -37,6 +38,9 @@ use super::{NEVER, Time};
 pub use connect::{Admitted, refusal};
 pub use journal::Extent;
 pub use manage::{Listener, NotSubscribed, Subscription};
+
+/// The listener of those who came by none.
+pub const NO_LISTENER: u16 = u16::MAX;
 
 /// What the driver is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +84,8 @@ pub struct Broker {
     stats: Stats,
     keys: RandomState,
     named: u64,
+    /// What it is called among other brokers, once somebody asked.
+    own_name: Option<Box<str>>,
     /// Messages so far.
     numbered: u64,
     /// Milliseconds from 1970 to time zero.
@@ -118,6 +124,7 @@ impl Broker {
             stats: Stats::default(),
             keys: RandomState::new(),
             named: 0,
+            own_name: None,
             numbered: 0,
             epoch: 0,
             response_information: None,

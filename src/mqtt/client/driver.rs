@@ -48,7 +48,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    fn after(self, failures: u32) -> Duration {
+    pub(in crate::mqtt) fn after(self, failures: u32) -> Duration {
         let whole = self
             .first
             .saturating_mul(1 << failures.min(16))
@@ -184,7 +184,10 @@ async fn converse(
 }
 
 /// Writes some of `bytes`; without any, has what was written leave. Either may be given up and begun anew.
-async fn write_or_flush(writer: &mut WriteHalf<Carrier>, bytes: &[u8]) -> io::Result<usize> {
+pub(in crate::mqtt) async fn write_or_flush(
+    writer: &mut WriteHalf<Carrier>,
+    bytes: &[u8],
+) -> io::Result<usize> {
     if bytes.is_empty() {
         return writer.flush().await.map(|()| 0);
     }

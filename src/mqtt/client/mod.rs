@@ -13,6 +13,7 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
+pub(super) use driver::write_or_flush;
 pub use driver::{Patience, Server, run};
 pub use machine::{Client, Ended, Event, LastWill, Options, Outgoing, Subscription};
 pub use outbox::{Outbox, Report};

@@ -321,6 +321,11 @@ impl PropertyWriter {
         }
     }
 
+    /// A property as it stood in another packet.
+    pub(in crate::mqtt) fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+
     /// What was written.
     #[must_use]
     pub fn finish(&self) -> Properties<'_> {

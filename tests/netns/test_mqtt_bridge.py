@@ -1,0 +1,239 @@
+"""Bridges to a real mosquitto on the Internet: both ways, cut and back, loops, TLS, a broker that does not read."""
+
+import socket
+import subprocess
+import threading
+import time
+
+from lab import DIRECT, ROUTER_LAN, Daemon, LabTest, run, wait_for
+
+CONFIG = """
+mode: direct
+log-level: info
+mqtt:
+  listeners: [{{name: tcp, type: tcp, listen: {router}:1883}}]
+  allow-anonymous: true
+  persistence-sync: strict
+  bridges:
+    - name: cloud
+      server: {server}
+      username: site
+      password: secret
+      {more}
+      topics:
+        - {{filter: "sensors/#", direction: out, qos: 2, remote-prefix: "site1/"}}
+        - {{filter: "orders/#", direction: in, qos: 2, local-prefix: "cloud/"}}
+        - {{filter: "shared/#", direction: both, qos: 1}}
+"""
+
+
+CUT = """
+table inet cut
+delete table inet cut
+table inet cut {
+    chain input { type filter hook input priority 0; tcp dport 1883 reject with tcp reset; }
+}
+"""
+
+
+class Bridge(LabTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        directory = cls.lab.directory
+        cls.passwords = directory / "passwords"
+        run("mosquitto_passwd", "-b", "-c", str(cls.passwords), "site", "secret")
+        cls.mosquitto_file = directory / "mosquitto.conf"
+        cls.mosquitto_file.write_text(f"""
+listener 1883 {DIRECT}
+listener 8883 {DIRECT}
+certfile {directory}/leaf.pem
+keyfile {directory}/key.pem
+password_file {cls.passwords}
+persistence true
+persistence_location {directory}/
+autosave_interval 1
+user root
+""")
+
+    def setUp(self):
+        self.mosquitto = None
+        self.addCleanup(self.stop_mosquitto)
+        self.start_mosquitto()
+
+    def start_mosquitto(self):
+        self.mosquitto = self.lab.spawn("wan", "mosquitto", "-c", str(self.mosquitto_file), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for("mosquitto", lambda: f"{DIRECT}:1883" in self.lab.ns("wan", "ss", "-lnt"))
+
+    def stop_mosquitto(self):
+        if self.mosquitto:
+            self.mosquitto.terminate()
+            self.mosquitto.wait()
+            self.mosquitto = None
+
+    def headgate(self, more="", server=f"{DIRECT}:1883"):
+        daemon = Daemon(self.lab, CONFIG.format(router=ROUTER_LAN, server=server, more=more)).start()
+        self.addCleanup(lambda: daemon.process and daemon.stop())
+        return daemon
+
+    def up(self, daemon):
+        wait_for("the bridge", lambda: daemon.said("mqtt bridge cloud: connected"), 20)
+
+    def client(self, side, program, *arguments, seconds=20):
+        """A program of mosquitto's at one end of the bridge."""
+        where, host = ("lan1", ROUTER_LAN) if side == "here" else ("wan", DIRECT)
+        login = [] if side == "here" else ["-u", "site", "-P", "secret"]
+        return self.lab.ns(where, program, "-h", host, *login, *arguments, check=False, timeout=seconds)
+
+    def subscribe(self, side, *arguments):
+        where, host = ("lan2", ROUTER_LAN) if side == "here" else ("wan", DIRECT)
+        login = [] if side == "here" else ["-u", "site", "-P", "secret"]
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.lab.names[where], "stdbuf", "-oL", "mosquitto_sub", "-d", "-h", host, *login, "-W", "30", *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        for line in process.stdout:
+            if line.startswith("Subscribed"):
+                return process
+        raise AssertionError("not subscribed")
+
+    @staticmethod
+    def lines(process):
+        return [line.rstrip("\n") for line in process.stdout if not line.startswith(("Client ", "Subscribed", "Connection", "Timed out"))]
+
+    def passes(self):
+        """Messages of every quality go out and come in, under their prefixes."""
+        there = self.subscribe("there", "-q", "2", "-t", "site1/#", "-C", "3", "-F", "%t %q %p")
+        here = self.subscribe("here", "-q", "2", "-t", "cloud/#", "-C", "3", "-F", "%t %q %p")
+        for qos in ("0", "1", "2"):
+            self.client("here", "mosquitto_pub", "-q", qos, "-t", f"sensors/{qos}", "-m", f"out {qos}")
+            self.client("there", "mosquitto_pub", "-q", qos, "-t", f"orders/{qos}", "-m", f"in {qos}")
+        self.assertEqual(self.lines(there), [f"site1/sensors/{qos} {qos} out {qos}" for qos in range(3)])
+        self.assertEqual(self.lines(here), [f"cloud/orders/{qos} {qos} in {qos}" for qos in range(3)])
+
+    def test_messages_go_both_ways_under_their_prefixes_in_every_version(self):
+        for version in ("5", "3.1.1", "3.1"):
+            with self.subTest(version):
+                daemon = self.headgate(f'version: "{version}"')
+                self.up(daemon)
+                self.passes()
+                state = self.client("here", "mosquitto_sub", "-t", "$SYS/broker/connection/cloud/state", "-C", "1", "-W", "5")
+                self.assertEqual(state.strip(), "1")
+                daemon.stop()
+
+    def test_over_tls_with_the_certificate_pinned(self):
+        pin = run("openssl", "x509", "-in", str(self.lab.directory / "leaf.pem"), "-noout", "-fingerprint", "-sha256").split("=")[1].strip()
+        daemon = self.headgate(f'tls: true\n      fingerprint: "{pin}"', f"{DIRECT}:8883")
+        self.up(daemon)
+        self.passes()
+        daemon.stop()
+        other = self.headgate('tls: true', f"{DIRECT}:8883")
+        wait_for("a refusal", lambda: other.said("mqtt bridge cloud:"), 20)
+        self.assertFalse(other.said("connected to"))
+
+    def test_what_goes_both_ways_does_not_go_round(self):
+        for version in ("5", "3.1.1"):
+            with self.subTest(version):
+                daemon = self.headgate(f'version: "{version}"')
+                self.up(daemon)
+                here = self.subscribe("here", "-t", "shared/#", "-F", "%p", "-W", "4")
+                there = self.subscribe("there", "-t", "shared/#", "-F", "%p", "-W", "4")
+                self.client("here", "mosquitto_pub", "-q", "1", "-t", "shared/a", "-m", "from here")
+                self.client("there", "mosquitto_pub", "-q", "1", "-t", "shared/a", "-m", "from there")
+                for process in (here, there):
+                    self.assertEqual(sorted(self.lines(process)), ["from here", "from there"])
+                daemon.stop()
+
+    def test_a_refused_login_is_said_once_and_tried_on(self):
+        daemon = Daemon(self.lab, CONFIG.format(router=ROUTER_LAN, server=f"{DIRECT}:1883", more="").replace("password: secret", "password: wrong")).start()
+        self.addCleanup(daemon.stop)
+        wait_for("the refusal", lambda: daemon.said("the broker says: not authorized") or daemon.said("refuses user or password"), 20)
+        time.sleep(3)
+        self.assertEqual(sum("mqtt bridge cloud" in line for line in daemon.lines), 1)
+
+    def test_a_broker_that_was_away_gets_what_waited_each_once_and_in_order(self):
+        """Cut four times while messages of QoS 2 go out; the router is killed once meanwhile."""
+        daemon = self.headgate()
+        self.up(daemon)
+        sub = ("-i", "archive", "-c", "-q", "2", "-t", "site1/#")
+        self.client("there", "mosquitto_sub", *sub, "-E")
+        sent = 0
+        for cut in range(4):
+            for _ in range(2):
+                payload = "".join(f"{number}\n" for number in range(sent, sent + 20))
+                done = subprocess.run(
+                    ["ip", "netns", "exec", self.lab.names["lan1"], "mosquitto_pub", "-h", ROUTER_LAN, "-q", "2", "-t", "sensors/n", "-l"],
+                    input=payload, text=True, timeout=20, check=False,
+                )
+                self.assertEqual(done.returncode, 0, "local clients are not held up")
+                sent += 20
+                # By its end, or by a wire that breaks: then it believes for a while that we are there.
+                if cut % 2:
+                    self.lab.ns("wan", "nft", "-f", "-", input=CUT)
+                else:
+                    self.stop_mosquitto()
+            if cut == 2:
+                daemon.kill()
+                daemon.start()
+            if cut % 2:
+                self.lab.ns("wan", "nft", "delete", "table", "inet", "cut")
+            else:
+                self.start_mosquitto()
+            began = time.monotonic()
+            wait_for("the bridge again", self.is_up, 20)
+            self.assertLess(time.monotonic() - began, 12)
+        got = self.client("there", "mosquitto_sub", *sub, "-W", "4").split()
+        self.assertEqual([int(number) for number in got], list(range(sent)))
+
+    def is_up(self):
+        state = self.client("here", "mosquitto_sub", "-t", "$SYS/broker/connection/cloud/state", "-C", "1", "-W", "2")
+        return state.strip() == "1"
+
+    def test_a_broker_that_does_not_read_delays_nobody_here(self):
+        server = self.listener("wan", DIRECT, 1999)
+
+        def stall():
+            connection, _ = server.accept()
+            connection.recv(1000)
+            connection.sendall(b"\x20\x03\x00\x00\x00")  # let in, and never read from again
+            self.stalled = connection
+
+        threading.Thread(target=stall, daemon=True).start()
+        daemon = self.headgate(server=f"{DIRECT}:1999")
+        self.up(daemon)
+        listener = self.subscribe("here", "-q", "1", "-t", "sensors/#", "-C", "700", "-F", "%p")
+        began = time.monotonic()
+        payload = "".join(f"{number:08}" + "x" * 4000 + "\n" for number in range(700))
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.lab.names["lan1"], "mosquitto_pub", "-h", ROUTER_LAN, "-q", "1", "-t", "sensors/n", "-l"],
+            input=payload, text=True, timeout=30, check=False,
+        )
+        self.assertEqual(done.returncode, 0)
+        got = [line[:8] for line in self.lines(listener)]
+        self.assertEqual(got, [f"{number:08}" for number in range(700)])
+        self.assertLess(time.monotonic() - began, 20)
+        self.stalled.close()
+        server.close()
+
+    def listener(self, where, address, port):
+        """A listening socket of this process in a namespace."""
+        made = self.lab.socket(where)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.bind((address, port))
+        made.listen(1)
+        return made
+
+    def test_a_bridge_that_is_taken_out_leaves_nothing(self):
+        daemon = self.headgate()
+        self.up(daemon)
+        text = daemon.file.read_text()
+        daemon.file.write_text(text[:text.index("  bridges:")])
+        daemon.signal(1)
+        wait_for("its end", lambda: self.client("here", "mosquitto_sub", "-t", "$SYS/broker/connection/cloud/state", "-C", "1", "-W", "1").strip() != "1", 10)
+        watcher = self.subscribe("there", "-t", "site1/#", "-F", "%p", "-W", "2")
+        self.client("here", "mosquitto_pub", "-q", "1", "-t", "sensors/x", "-m", "alone")
+        self.assertEqual(self.lines(watcher), [])
