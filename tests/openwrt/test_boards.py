@@ -1,4 +1,5 @@
-"""A router of 64 MB: QEMU's MIPS Malta board with a 24Kc (no FPU), Debian's kernel, our cross-built binary.
+"""Routers under QEMU with Debian's kernels and our cross-built binaries: a MIPS Malta board with a 24Kc (no
+FPU) and 64 MB, and an ARM one with a Cortex-A7.
 
     lan 10.77.1.2 ── eth0 10.77.1.1 router eth1 5.77.2.1 ── wan 5.77.2.2, 6.6.6.10
 
@@ -7,6 +8,7 @@ captured. There is no masquerading, so the server tells by the address that it s
 carried a connection (the router's) or the kernel forwarded it (the client's own).
 """
 
+import dataclasses
 import gzip
 import os
 import pathlib
@@ -24,13 +26,36 @@ from router import ROOT
 sys.path.insert(0, str(ROOT / "tests/netns"))
 from lab import run, wait_for  # noqa: E402
 
-BINARY = ROOT / "target/cross/mipsel/headgate"
-CACHE = ROOT / "target/malta"
 CLIENT, ROUTER_WAN, GATEWAY, SERVER = "10.77.1.2", "5.77.2.1", "5.77.2.2", "6.6.6.10"
 
 # The bars of the issue: resident memory with everything on, and the time from the interfaces' being up.
 RSS_KIB_MAX = 8 * 1024
 READY_SECONDS_MAX = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """A board: the cross target of its binary, Debian's architecture and kernel, QEMU's arguments."""
+
+    target: str
+    architecture: str
+    kernel: str
+    qemu: tuple
+    megabytes: int
+    console: str
+
+    @property
+    def binary(self):
+        return ROOT / "target/cross" / self.target / "headgate"
+
+    @property
+    def cache(self):
+        return ROOT / "target/boards" / self.target
+
+
+MALTA = Machine("mipsel", "mipsel", "linux-image-4kc-malta", ("qemu-system-mipsel", "-M", "malta", "-cpu", "24Kc", "-vga", "none"), 64, "ttyS0")
+# highmem=off: a kernel without LPAE sees the PCI bus.
+ARM = Machine("armv7", "armhf", "linux-image-armmp", ("qemu-system-arm", "-M", "virt,highmem=off", "-cpu", "cortex-a7"), 128, "ttyAMA0")
 
 MODULES = ["crc32c_generic", "nf_tables", "nft_tproxy", "nft_socket", "nft_ct", "nft_fib_inet", "nft_nat", "nft_chain_nat", "nft_redir", "nft_reject_inet",
            "virtio_pci", "virtio_net"]
@@ -64,18 +89,18 @@ while read -r command; do eval "$command"; done
 """
 
 
-def initramfs(folder):
+def initramfs(machine, folder):
     """The root as a compressed cpio; the modules in the order in which they load."""
-    root, tree = folder / "root", CACHE / "x"
+    root, tree = folder / "root", machine.cache / "x"
     for place in ("bin", "modules", "proc", "sys", "dev", "run", "state"):
         (root / place).mkdir(parents=True, exist_ok=True)
     shutil.copy(tree / "bin/busybox", root / "bin/busybox")
-    shutil.copy(BINARY, root / "headgate")
+    shutil.copy(machine.binary, root / "headgate")
     (root / "config.yaml").write_text(CONFIG)
     (root / "init").write_text(INIT)
     for program in ("init", "headgate"):
         (root / program).chmod(0o755)
-    kernel = tree / "lib/modules" / (CACHE / "kernel").read_text().strip()
+    kernel = tree / "lib/modules" / (machine.cache / "kernel").read_text().strip()
     needs = {}
     for line in (kernel / "modules.dep").read_text().splitlines():
         path, _, rest = line.partition(":")
@@ -92,17 +117,19 @@ def initramfs(folder):
     (folder / "initrd.gz").write_bytes(gzip.compress(cpio, 1))
 
 
-class Malta:
+class Board:
     """The board and the two networks on its sides."""
 
-    def __init__(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="headgate-malta-"))
-        self.names = {name: f"hgm{os.getpid()}-{name}" for name in ("q", "lan", "wan")}
+    def __init__(self, machine):
+        self.machine = machine
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="headgate-board-"))
+        self.names = {name: f"hgb{os.getpid()}-{name}" for name in ("q", "lan", "wan")}
         self.lines, self.board, self.seen = [], None, []
 
     def up(self):
-        run(str(pathlib.Path(__file__).with_name("malta-packages")), str(CACHE), timeout=300)
-        initramfs(self.folder)
+        machine = self.machine
+        run(str(pathlib.Path(__file__).with_name("board-packages")), str(machine.cache), machine.architecture, machine.kernel, timeout=300)
+        initramfs(machine, self.folder)
         q = self.names["q"]
         for name in self.names.values():
             run("ip", "netns", "add", name)
@@ -129,10 +156,11 @@ class Malta:
         for number in (0, 1):
             network += ["-netdev", f"tap,id=n{number},ifname=tap{number},script=no,downscript=no",
                         "-device", f"virtio-net-pci,netdev=n{number},mac=52:54:00:77:0{number + 1}:01,romfile="]
-        kernel = CACHE / "x/boot" / f"vmlinuz-{(CACHE / 'kernel').read_text().strip()}"
+        machine = self.machine
+        kernel = machine.cache / "x/boot" / f"vmlinuz-{(machine.cache / 'kernel').read_text().strip()}"
         self.board = subprocess.Popen(
-            ["ip", "netns", "exec", self.names["q"], "qemu-system-mipsel", "-M", "malta", "-cpu", "24Kc", "-m", "64", "-nographic", "-vga", "none", "-no-reboot",
-             "-kernel", kernel, "-initrd", self.folder / "initrd.gz", "-append", "console=ttyS0 rdinit=/init quiet", *network],
+            ["ip", "netns", "exec", self.names["q"], *machine.qemu, "-m", str(machine.megabytes), "-nographic", "-no-reboot",
+             "-kernel", kernel, "-initrd", self.folder / "initrd.gz", "-append", f"console={machine.console} rdinit=/init quiet", *network],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         threading.Thread(target=self.read, daemon=True).start()
 
@@ -179,51 +207,69 @@ server.serve_forever()
 """
 
 
-@unittest.skipUnless(BINARY.exists(), "cross/build mipsel did not run")
-@unittest.skipUnless(shutil.which("qemu-system-mipsel"), "there is no qemu-system-mipsel")
-class MaltaRouter(unittest.TestCase):
+class BoardTests:
+    """What every board has to show."""
+
+    MACHINE = None
+
     @classmethod
     def setUpClass(cls):
-        cls.malta = Malta()
-        cls.addClassCleanup(cls.malta.down)
-        cls.malta.up()
+        machine = cls.MACHINE
+        if not machine.binary.exists():
+            raise unittest.SkipTest(f"cross/build {machine.target} did not run")
+        if not shutil.which(machine.qemu[0]):
+            raise unittest.SkipTest(f"there is no {machine.qemu[0]}")
+        cls.board = Board(machine)
+        cls.addClassCleanup(cls.board.down)
+        cls.board.up()
         try:
-            wait_for("the daemon", lambda: cls.malta.said("headgate ready in|ENDED"), 90)
+            wait_for("the daemon", lambda: cls.board.said("headgate ready in|ENDED"), 90)
         except AssertionError as error:
-            raise AssertionError("\n".join(cls.malta.lines[-40:])) from error
+            raise AssertionError("\n".join(cls.board.lines[-40:])) from error
+
+    def figure(self, text):
+        print(f"{self.MACHINE.target} board, {self.MACHINE.megabytes} MB: {text}", file=sys.stderr)
 
     def test_1_it_is_ready_soon_after_the_interfaces(self):
-        up = float(self.malta.said(r"UP ([\d.]+)")[1])
-        ready = float(self.malta.said(r"^([\d.]+) .*headgate ready in")[1])
-        print(f"malta, 64 MB: interfaces up at {up} s, ready {ready - up:.1f} s later", file=sys.stderr)
+        up = float(self.board.said(r"UP ([\d.]+)")[1])
+        ready = float(self.board.said(r"^([\d.]+) .*headgate ready in")[1])
+        self.figure(f"interfaces up at {up} s, ready {ready - up:.1f} s later")
         self.assertLess(ready - up, READY_SECONDS_MAX)
 
     def test_2_lan_traffic_is_captured_by_that_kernel(self):
-        self.assertEqual(self.malta.curl(f"http://{SERVER}/"), ROUTER_WAN)
+        self.assertEqual(self.board.curl(f"http://{SERVER}/"), ROUTER_WAN)
         began = time.monotonic()
-        self.assertEqual(len(self.malta.curl(f"http://{SERVER}/8MB") or ""), 8 << 20)
-        print(f"malta: 8 MB relayed in {time.monotonic() - began:.1f} s", file=sys.stderr)
+        self.assertEqual(len(self.board.curl(f"http://{SERVER}/8MB") or ""), 8 << 20)
+        self.figure(f"8 MB relayed in {time.monotonic() - began:.1f} s")
 
     def test_3_names_get_fake_addresses_from_whatever_server_is_asked(self):
-        answer = run("ip", "netns", "exec", self.malta.names["lan"], "dig", "+short", "+time=5", "@192.0.2.53", "any.test", check=False).strip()
+        answer = run("ip", "netns", "exec", self.board.names["lan"], "dig", "+short", "+time=5", "@192.0.2.53", "any.test", check=False).strip()
         self.assertRegex(answer, r"^198\.18\.")
-        done = subprocess.run(["ip", "netns", "exec", self.malta.names["lan"], "dig", "+short", "+time=5", "@192.0.2.53", "site.test"], capture_output=True, text=True, check=False)
+        done = subprocess.run(["ip", "netns", "exec", self.board.names["lan"], "dig", "+short", "+time=5", "@192.0.2.53", "site.test"], capture_output=True, text=True, check=False)
         address = done.stdout.strip()
         self.assertTrue(address)
-        self.assertEqual(self.malta.curl(f"http://{address}/"), ROUTER_WAN)
+        self.assertEqual(self.board.curl(f"http://{address}/"), ROUTER_WAN)
 
     def test_4_it_keeps_its_memory(self):
-        self.malta.tell("echo RSS $(grep VmRSS /proc/$(pidof headgate)/status) FREE $(grep MemAvailable /proc/meminfo)")
-        wait_for("the figure", lambda: self.malta.said(r"RSS VmRSS: (\d+) kB"), 20)
-        resident = int(self.malta.said(r"RSS VmRSS: (\d+) kB")[1])
-        free = int(self.malta.said(r"FREE MemAvailable: (\d+) kB")[1])
-        print(f"malta, 64 MB, everything on: VmRSS {resident} KiB, {free} KiB still available", file=sys.stderr)
+        self.board.tell("echo RSS $(grep VmRSS /proc/$(pidof headgate)/status) FREE $(grep MemAvailable /proc/meminfo)")
+        wait_for("the figure", lambda: self.board.said(r"RSS VmRSS: (\d+) kB"), 20)
+        resident = int(self.board.said(r"RSS VmRSS: (\d+) kB")[1])
+        free = int(self.board.said(r"FREE MemAvailable: (\d+) kB")[1])
+        self.figure(f"everything on: VmRSS {resident} KiB, {free} KiB still available")
         self.assertLessEqual(resident, RSS_KIB_MAX)
 
     def test_5_killed_it_leaves_the_lan_online(self):
-        self.malta.tell("killall -9 headgate; echo KILLED")
-        wait_for("the kill", lambda: self.malta.said("^KILLED"), 20)
-        wait_for("direct traffic", lambda: self.malta.curl(f"http://{SERVER}/") == CLIENT, 10)
+        self.board.tell("killall -9 headgate; echo KILLED")
+        wait_for("the kill", lambda: self.board.said("^KILLED"), 20)
+        wait_for("direct traffic", lambda: self.board.curl(f"http://{SERVER}/") == CLIENT, 10)
+
+
+class MaltaRouter(BoardTests, unittest.TestCase):
+    MACHINE = MALTA
+
+
+class ArmRouter(BoardTests, unittest.TestCase):
+    MACHINE = ARM
 
 
 if __name__ == "__main__":
