@@ -63,10 +63,10 @@ pub fn page_classes() -> Vec<PageClass> {
     bins.into_iter().flatten().filter_map(class).collect()
 }
 
-/// Gives back what was needed once: free pages, and the program's own pages that start-up or a reload ran
+/// Gives back what was needed once: free pages, and the program's own pages, that start-up or a reload ran
 /// through. Most of those are not run again for days; the ones that are come back from the page cache by
-/// a soft fault. The kernel maps sixteen pages around each one touched, so that most of the program would
-/// stay mapped, and be the last to go when memory is short.
+/// a soft fault, some hundred in all. The kernel maps sixteen pages around each one touched, so that most
+/// of the program would stay mapped, and be the last to go when memory is short.
 pub fn settle() {
     collect();
     let (Ok(maps), Ok(program)) = (

@@ -101,7 +101,6 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         } else {
             eprintln!("{ready}");
         }
-        memory::settle();
         let end = instance.serve().await?;
         instance.stop().await;
         Ok::<_, Failure>(end)
@@ -286,7 +285,7 @@ impl Instance {
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
         );
-        // Not at once: nothing is new yet, and the free pages are those of the start.
+        // Not at once: nothing is new yet, and the pages to give back are those of the start.
         let mut persist = interval_at(Instant::now() + SETTLED, PERSIST_EVERY);
         let mut settle = interval_at(Instant::now() + SETTLE_EVERY, SETTLE_EVERY);
         loop {
@@ -365,7 +364,7 @@ impl Instance {
     }
 
     fn persist(&mut self) {
-        memory::collect();
+        memory::settle();
         self.keep();
         let Some(pool) = self.tables.fake_ip.clone() else {
             return;
