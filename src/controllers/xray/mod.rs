@@ -21,6 +21,8 @@ mod account;
 mod encrypting;
 pub mod framing;
 mod handler;
+#[cfg(test)]
+mod hostile;
 pub mod inbound;
 mod logger;
 mod observatory;
@@ -29,7 +31,7 @@ pub mod outbound;
 pub mod protobuf;
 mod reflection;
 mod routing;
-mod rule;
+pub mod rule;
 mod schema;
 pub mod server;
 mod stats;

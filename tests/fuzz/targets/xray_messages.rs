@@ -4,6 +4,7 @@
 
 use headgate::controllers::xray::framing::{MESSAGE_BYTES_MAX, Unframed};
 use headgate::controllers::xray::protobuf::{Fields, Message, Value};
+use headgate::controllers::xray::{inbound, outbound, rule};
 use headgate_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 
@@ -42,6 +43,13 @@ fuzz_target!(|data: &[u8]| {
         read(message);
     }
     read(&body);
+    // What handlers and rules are made of.
+    let _listener = inbound::listener(Fields::new(&body));
+    let _proxy = outbound::proxy(Fields::new(&body));
+    for field in Fields::new(&body).flatten() {
+        let _rule = rule::rule(&field);
+        let _balancer = rule::balancer(&field);
+    }
 });
 
 /// Fields that are read are written so that they read back.
