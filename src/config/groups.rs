@@ -18,9 +18,6 @@ use crate::outbound::registry::BUILT_IN;
 use crate::outbound::status_ranges::StatusRanges;
 use crate::provider::proxy::ProxyProviderOptions;
 
-/// Group types of mihomo's that are not served: what `relay` does, `dialer-proxy` does better.
-const OTHER_TYPES: &[&str] = &["relay"];
-
 /// Further keys that are not served yet.
 const OTHER_KEYS: &[&str] = &[
     "interface-name",
@@ -112,9 +109,7 @@ fn kind(section: &mut Section<'_>) -> Result<GroupKind, ConfigError> {
                 }
             },
         }),
-        other if OTHER_TYPES.contains(&other) => {
-            return Err(at.fail(Reason::NotImplemented(Excerpt::of(other))));
-        }
+        "relay" => GroupKind::Relay,
         other => return Err(at.fail(Reason::Unknown("group type", Excerpt::of(other)))),
     })
 }
@@ -140,7 +135,7 @@ fn test(section: &mut Section<'_>, kind: GroupKind) -> Result<TestOptions, Confi
     )?;
     let failures = number("max-failed-times", 0..=u32::MAX, "a number")?;
     let interval = match interval.unwrap_or(0) {
-        0 if kind == GroupKind::Select => Duration::ZERO,
+        0 if matches!(kind, GroupKind::Select | GroupKind::Relay) => Duration::ZERO,
         0 => INTERVAL,
         seconds => Duration::from_secs(seconds.into()),
     };

@@ -110,6 +110,38 @@ struct Via {
     target: LateOutbound,
 }
 
+/// What a node in a relay is dialled through; its own task's, for as long as it dials.
+struct Row {
+    before: Option<Arc<dyn Outbound>>,
+    depth: usize,
+}
+
+tokio::task_local! {
+    static ROW: Row;
+}
+
+/// Has what `dialling` connects to a server carried by `before`, whatever its `dialer-proxy` says; with `None`
+/// by that or a socket. The node knows nothing of the row that it stands in, and may stand in several.
+///
+/// # Errors
+/// [`DialError::DialerLoop`]: relays lead to each other by `dialer-proxy`.
+pub fn carried<F: Future>(
+    before: Option<Arc<dyn Outbound>>,
+    dialling: F,
+) -> io::Result<impl Future<Output = F::Output>> {
+    let depth = ROW.try_with(|row| row.depth + 1).unwrap_or(0);
+    if depth > 2 * DEPTH_MAX {
+        return Err(DialError::DialerLoop.into());
+    }
+    Ok(ROW.scope(Row { before, depth }, dialling))
+}
+
+/// What the node that is being dialled is carried by, as a part of a relay.
+#[must_use]
+pub fn present_row() -> Option<Arc<dyn Outbound>> {
+    ROW.try_with(|row| row.before.clone()).ok().flatten()
+}
+
 /// Opens connections for one outbound.
 pub struct Dialer {
     egress: Egress,
@@ -164,14 +196,23 @@ impl Dialer {
         self.via.as_ref()?.target.get()?.upgrade()
     }
 
+    /// What carries this dial: the relay that it is a part of, or `dialer-proxy`. None: a socket.
+    fn present_carrier(&self) -> io::Result<Option<Arc<dyn Outbound>>> {
+        match (present_row(), &self.via) {
+            (Some(before), _) => Ok(Some(before)),
+            (None, Some(via)) => via.outbound().map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
     /// Connects to a proxy's server.
     ///
     /// # Errors
     /// [`DialError`] or what the kernel or the resolver says.
     pub async fn connect(&self, server: &ServerAddress) -> io::Result<Carrier> {
-        if let Some(via) = &self.via {
+        if let Some(carrier) = self.present_carrier()? {
             let metadata = inner_metadata(Network::Tcp, server)?;
-            return match via.outbound()?.connect(&metadata).await? {
+            return match carrier.connect(&metadata).await? {
                 Stream::Tcp(stream) => Ok(Carrier::Tcp(stream)),
                 Stream::Boxed(stream) => Ok(Carrier::Boxed(stream)),
                 Stream::Closed | Stream::Silent => Err(DialError::DialerRejects.into()),
@@ -189,9 +230,9 @@ impl Dialer {
     /// # Errors
     /// As [`Dialer::connect`].
     pub async fn open_datagrams(&self, server: &ServerAddress) -> io::Result<PacketCarrier> {
-        if let Some(via) = &self.via {
+        if let Some(carrier) = self.present_carrier()? {
             let metadata = inner_metadata(Network::Udp, server)?;
-            let datagrams = via.outbound()?.associate(&metadata).await?;
+            let datagrams = carrier.associate(&metadata).await?;
             return Ok(PacketCarrier::Via(datagrams, metadata.destination()));
         }
         let resolving = self.addresses(&server.host, Purpose::ProxyServer);

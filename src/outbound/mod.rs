@@ -124,6 +124,8 @@ pub enum Kind {
     Fallback,
     /// A group that spreads flows over its members.
     LoadBalance,
+    /// A group whose members stand one behind the other.
+    Relay,
 }
 
 impl Kind {
@@ -146,15 +148,16 @@ impl Kind {
             Self::UrlTest => "URLTest",
             Self::Fallback => "Fallback",
             Self::LoadBalance => "LoadBalance",
+            Self::Relay => "Relay",
         }
     }
 
-    /// Whether it stands for one of its members.
+    /// Whether it has members.
     #[must_use]
     pub fn is_group(self) -> bool {
         matches!(
             self,
-            Self::Selector | Self::UrlTest | Self::Fallback | Self::LoadBalance
+            Self::Selector | Self::UrlTest | Self::Fallback | Self::LoadBalance | Self::Relay
         )
     }
 
@@ -220,6 +223,11 @@ pub trait Outbound: Send + Sync {
     /// choice alone where a person chooses. Empty for a node.
     fn candidates(&self) -> Vec<Arc<dyn Outbound>> {
         self.selected(None).into_iter().collect()
+    }
+
+    /// For a relay: the names of what a flow goes through, from here to the far end.
+    fn hops(&self, _metadata: &Metadata) -> Vec<Arc<str>> {
+        Vec::new()
     }
 
     /// For a group: whether no datagram may go through it (`disable-udp`).

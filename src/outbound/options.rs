@@ -448,6 +448,8 @@ pub enum GroupKind {
     Fallback,
     /// `load-balance`.
     LoadBalance(Strategy),
+    /// `relay`.
+    Relay,
 }
 
 impl GroupKind {
@@ -459,6 +461,7 @@ impl GroupKind {
             Self::UrlTest { .. } => Kind::UrlTest,
             Self::Fallback => Kind::Fallback,
             Self::LoadBalance(_) => Kind::LoadBalance,
+            Self::Relay => Kind::Relay,
         }
     }
 }

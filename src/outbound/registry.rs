@@ -433,6 +433,7 @@ pub fn resolve_leaf(
             break;
         }
     }
+    chain.extend(leaf.hops(metadata));
     chain.reverse();
     (leaf, chain)
 }

@@ -161,6 +161,7 @@ impl Routing {
             open &= metadata.network == Network::Tcp || !node.refuses_udp();
             chain.push(Arc::clone(node.name()));
         }
+        chain.extend(node.hops(metadata));
         chain.reverse();
         let carries = open && carries(&*node, metadata.network);
         Some((Decision { node, chain, rule }, carries))
@@ -354,11 +355,14 @@ mod tests {
             group("first", GroupKind::Fallback, &["DIRECT", "pick"]),
             group("turns", turns, &["DIRECT", "COMPATIBLE", "first"]),
             group("over", GroupKind::Select, &["fast"]),
+            group("row", GroupKind::Relay, &["DIRECT", "fast"]),
+            group("plain", GroupKind::Relay, &["DIRECT", "COMPATIBLE"]),
         ];
         let routing = routing(&groups, &[]);
         let direct = |name| routing.leads_direct(name);
         assert!(direct("pick") && direct("first") && direct("turns"));
         assert!(!direct("fast") && !direct("over") && !direct("nobody"));
+        assert!(!direct("row") && direct("plain"));
         assert!(routing.outbounds.get("pick").unwrap().select("REJECT"));
         assert!(!direct("pick") && !direct("first") && !direct("turns"));
     }

@@ -6,7 +6,7 @@ import subprocess
 import time
 import unittest
 
-from lab import PROXIED, SHADOWSOCKS, SOCKS5, SOCKSED, LabTest, config, wait_for
+from lab import PROXIED, REJECTED, SHADOWSOCKS, SOCKS5, SOCKSED, LabTest, config, wait_for
 
 CHECK = f"http://{PROXIED}/check"
 
@@ -16,9 +16,14 @@ GROUPS = f"""proxy-groups:
   - {{name: Fast, type: url-test, include-all: true, exclude-filter: mirror, url: 'http://{PROXIED}/fast', tolerance: 5000, interval: 600}}
   - {{name: Turns, type: load-balance, strategy: round-robin, proxies: [ss, socks], url: 'http://{PROXIED}/turns', interval: 600}}
   - {{name: Idle, type: url-test, proxies: [socks], url: 'http://{PROXIED}/idle', interval: 1}}
+  - {{name: Row, type: relay, proxies: [ss, Reserve, socks]}}
+  - {{name: Back, type: relay, proxies: [socks, DIRECT, ss]}}
   - {{name: Pick"""
 
 RULES = f"""
+  - AND,((IP-CIDR,{SOCKSED}/32,no-resolve),(DST-PORT,8080)),Row
+  - AND,((IP-CIDR,{SOCKSED}/32,no-resolve),(NETWORK,udp)),Row
+  - AND,((IP-CIDR,{REJECTED}/32,no-resolve),(DST-PORT,8080)),Back
   - AND,((IP-CIDR,{PROXIED}/32,no-resolve),(DST-PORT,8080)),Turns
   - IP-CIDR,{PROXIED}/32,First,no-resolve
   - IP-CIDR,{SOCKSED}/32,Reserve,no-resolve
@@ -76,6 +81,24 @@ class Groups(LabTest):
         seen = {self.seen(f"http://{PROXIED}:8080/") for _ in range(4)}
         self.assertEqual(seen, {SHADOWSOCKS, SOCKS5})
         self.assertNotIn("now", self.proxy("Turns"))
+
+    def test_a_relay_puts_its_members_one_behind_the_other(self):
+        for address, last in ((SOCKSED, SOCKS5), (REJECTED, SHADOWSOCKS)):
+            self.assertEqual(self.seen(f"http://{address}:8080/"), last)
+        answer = self.lab.echo("lan1", SOCKSED)
+        self.assertEqual((answer["payload"], answer["seen"]), ("ping", SOCKS5))
+        self.assertEqual(self.proxy("Row")["type"], "Relay")
+        self.assertEqual(self.proxy("Row")["all"], ["ss", "Reserve", "socks"])
+        self.assertNotIn("now", self.proxy("Row"))
+        flow = self.lab.spawn("lan1", "curl", "-sN", "-o", "/dev/null", f"http://{REJECTED}:8080/slow")
+        live = lambda: [c for c in self.daemon.connections() if c["metadata"]["destinationIP"] == REJECTED and c["metadata"]["network"] == "tcp"]
+        wait_for("the flow", live)
+        self.assertEqual(live()[0]["chains"], ["ss", "DIRECT", "socks", "Back"])
+        # The router speaks to the first one alone, and that one to the second.
+        peers = self.lab.ns("wan", "ss", "-Hnt", "state", "established", "( sport = :8388 )")
+        self.assertTrue(any(line.split()[-1].startswith(f"{SOCKS5}:") for line in peers.splitlines()), peers)
+        flow.terminate()
+        flow.wait()
 
     def test_delays_are_measured_through_the_node(self):
         status, answer = self.daemon.api("GET", f"/proxies/ss/delay?timeout=3000&url={CHECK}&expected=204")

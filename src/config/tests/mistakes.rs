@@ -321,10 +321,7 @@ fn group_mistakes() {
     good(&groups(
         "{name: GLOBAL, type: select, proxies: [g, DIRECT]}",
     ));
-    wrong(
-        &groups("{name: h, type: ^relay, proxies: [g]}"),
-        "proxy-groups[1].type: not implemented yet: relay",
-    );
+    good(&groups("{name: h, type: relay, proxies: [g, g]}"));
     wrong(
         &groups("{name: h, type: ^best, proxies: [g]}"),
         "proxy-groups[1].type: unknown group type `best`",

@@ -151,13 +151,14 @@ fn write_group(json: &mut Json, group: &dyn Outbound) {
     let (hidden, icon) = group.appearance();
     json.key("all").strings(group.members());
     json.key("hidden").plain(hidden).key("icon").string(icon);
-    if group.kind() != Kind::LoadBalance {
+    if !matches!(group.kind(), Kind::LoadBalance | Kind::Relay) {
         let chosen = group.selected(None);
         let chosen = chosen.as_ref().map_or("", |chosen| chosen.name());
         json.key("now").string(chosen);
     }
     let testing = group.testing();
-    if let Some(testing) = testing.filter(|_| group.kind() != Kind::Selector) {
+    let tested = !matches!(group.kind(), Kind::Selector | Kind::Relay);
+    if let Some(testing) = testing.filter(|_| tested) {
         json.key("testUrl").string(&testing.url);
         json.key("expectedStatus").string(&testing.expected);
         if group.kind() != Kind::LoadBalance {

@@ -8,6 +8,7 @@
 pub mod check;
 pub mod fallback;
 pub mod load_balance;
+pub mod relay;
 pub mod selector;
 pub mod url_test;
 
@@ -125,6 +126,7 @@ impl Group {
             GroupKind::UrlTest { tolerance } => Box::new(url_test::UrlTest::new(tolerance)),
             GroupKind::Fallback => Box::<fallback::Fallback>::default(),
             GroupKind::LoadBalance(strategy) => Box::new(load_balance::LoadBalance::new(strategy)),
+            GroupKind::Relay => Box::new(relay::Relay),
         };
         let group = Self {
             name: Arc::from(&*options.name),
@@ -197,6 +199,19 @@ impl Group {
         }
     }
 
+    fn is_relay(&self) -> bool {
+        self.kind() == Kind::Relay
+    }
+
+    /// What carries this flow: the choice, or the row of a relay.
+    fn carrier(&self, metadata: &Metadata) -> Option<Arc<dyn Outbound>> {
+        let chosen = || self.chosen(Some(metadata)).cloned();
+        match self.is_relay() {
+            true => relay::row(&self.members, metadata).or_else(chosen),
+            false => chosen(),
+        }
+    }
+
     fn chosen(&self, metadata: Option<&Metadata>) -> Option<&Arc<dyn Outbound>> {
         let index = self.way.choose(&self.field(), metadata);
         self.members.get(index).map(|member| &member.outbound)
@@ -215,7 +230,8 @@ impl Outbound for Group {
     fn udp(&self) -> bool {
         // Members of a balanced group take turns: what one cannot carry skips its rule then.
         let chosen = || self.chosen(None).is_some_and(|member| member.udp());
-        !self.options.disable_udp && chosen()
+        let all = || self.members.iter().all(|member| member.outbound.udp());
+        !self.options.disable_udp && if self.is_relay() { all() } else { chosen() }
     }
 
     fn refuses_udp(&self) -> bool {
@@ -224,8 +240,8 @@ impl Outbound for Group {
 
     fn connect<'a>(&'a self, metadata: &'a Metadata) -> BoxFuture<'a, io::Result<Stream>> {
         self.touch();
-        match self.chosen(Some(metadata)) {
-            Some(member) => member.connect(metadata),
+        match self.carrier(metadata) {
+            Some(node) => Box::pin(async move { node.connect(metadata).await }),
             None => Box::pin(std::future::ready(Err(DialError::NoDestination.into()))),
         }
     }
@@ -235,9 +251,9 @@ impl Outbound for Group {
         metadata: &'a Metadata,
     ) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>> {
         self.touch();
-        match self.chosen(Some(metadata)) {
-            Some(member) if !self.options.disable_udp => member.associate(metadata),
-            _ => Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into()))),
+        match self.carrier(metadata).filter(|_| !self.options.disable_udp) {
+            Some(node) => Box::pin(async move { node.associate(metadata).await }),
+            None => Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into()))),
         }
     }
 
@@ -245,7 +261,9 @@ impl Outbound for Group {
         if metadata.is_some() {
             self.touch();
         }
-        self.chosen(metadata).cloned()
+        // A relay is dialled itself: no member of it stands for it.
+        let chosen = self.chosen(metadata).filter(|_| !self.is_relay());
+        chosen.cloned()
     }
 
     fn candidates(&self) -> Vec<Arc<dyn Outbound>> {
@@ -254,6 +272,13 @@ impl Outbound for Group {
         }
         let members = self.members.iter();
         members.map(|member| Arc::clone(&member.outbound)).collect()
+    }
+
+    fn hops(&self, metadata: &Metadata) -> Vec<Arc<str>> {
+        match self.is_relay() {
+            true => relay::names(&self.members, metadata),
+            false => Vec::new(),
+        }
     }
 
     fn members(&self) -> Vec<Arc<str>> {
