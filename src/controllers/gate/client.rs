@@ -14,9 +14,7 @@ use crate::controllers::clash;
 use crate::controllers::http::access::{Door, Refusal};
 use crate::controllers::http::head::{self, Head};
 use crate::controllers::http::lockout::Lockout;
-use crate::controllers::http::route::{
-    Answer, Dialect, Feed, Found, Handler, Opener, Route, Waiter, dialect, find,
-};
+use crate::controllers::http::route::{Answer, Dialect, Feed, Found, Opener, Route, dialect, find};
 use crate::controllers::http::time::http_date;
 use crate::controllers::http::{Method, Query, Request, Response};
 use crate::outbound::ByteStream;
@@ -88,12 +86,11 @@ impl Client {
             Err(response) => return self.decline(&head, &response).await,
         };
         match route.answer {
-            Answer::Now(handler) => self.answer_now(&head, route, handler, parameters).await,
+            Answer::Now(_) | Answer::Later(_) => self.answer_here(&head, route, parameters).await,
             Answer::Feed(opener) => self.open_feed(&head, opener, parameters).await,
             Answer::OnceOrFeed(_, opener) if head.websocket => {
                 self.open_feed(&head, opener, parameters).await
             }
-            Answer::Later(waiter) => self.wait(&head, route, waiter, parameters).await,
             Answer::Once(_) | Answer::OnceOrFeed(..) => self.ask(&head, route).await,
         }
     }
@@ -164,12 +161,11 @@ impl Client {
         Ok(())
     }
 
-    /// Answers out of a snapshot.
-    async fn answer_now(
+    /// Answers on the runtime: out of a snapshot at once, or when a task's patience is rewarded.
+    async fn answer_here(
         &mut self,
         head: &Head<'_>,
         route: &Route,
-        handler: Handler,
         parameters: Vec<String>,
     ) -> io::Result<Next> {
         let shared = Arc::clone(&self.seat.shared);
@@ -182,7 +178,18 @@ impl Client {
             query: Query(head.query),
             body: &body,
         };
-        let response = handler(&self.seat.shared.context, &request);
+        let response = match route.answer {
+            Answer::Now(handler) => handler(&shared.context, &request),
+            Answer::Later(waiter) => match waiter(&shared.context, &request) {
+                Ok(answer) => answer.await,
+                Err(response) => response,
+            },
+            // These are answered elsewhere.
+            Answer::Once(_) | Answer::Feed(_) | Answer::OnceOrFeed(..) => Response::empty(500),
+        };
+        let Ok(_held) = hold(&shared.held, response.body.len()) else {
+            return self.decline(head, &Response::empty(503)).await;
+        };
         self.respond(head, &response, head.keep_alive).await
     }
 
@@ -250,34 +257,6 @@ impl Client {
         };
         let fields = self.fields(head, reply.status, &reply.content_type, reply.body.len());
         self.send(fields, head.keep_alive, &reply.body).await
-    }
-
-    /// Has the request answered by a task's patience instead of a thread's.
-    async fn wait(
-        &mut self,
-        head: &Head<'_>,
-        route: &Route,
-        waiter: Waiter,
-        parameters: Vec<String>,
-    ) -> io::Result<Next> {
-        let shared = Arc::clone(&self.seat.shared);
-        let (body, _held) = match self.take_body(head, route, &shared.held).await? {
-            Ok(taken) => taken,
-            Err(next) => return Ok(next),
-        };
-        let request = Request {
-            parameters,
-            query: Query(head.query),
-            body: &body,
-        };
-        let response = match waiter(&shared.context, &request) {
-            Ok(answer) => answer.await,
-            Err(response) => response,
-        };
-        let Ok(_held) = hold(&shared.held, response.body.len()) else {
-            return self.decline(head, &Response::empty(503)).await;
-        };
-        self.respond(head, &response, head.keep_alive).await
     }
 
     /// Answers with a file of the dashboard.
