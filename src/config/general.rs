@@ -33,6 +33,8 @@ pub struct General {
     pub find_process: FindProcess,
     /// `profile.store-selected`: choices in groups survive a restart.
     pub store_selected: bool,
+    /// `profile.store-history`: what devices, rules, nodes and domains have moved is kept for 30 days.
+    pub store_history: bool,
 }
 
 /// `find-process-mode`: when the process behind a connection of the router itself is looked for.
@@ -74,6 +76,7 @@ impl Default for General {
             keep_alive_interval: 0,
             find_process: FindProcess::Strict,
             store_selected: true,
+            store_history: true,
         }
     }
 }
@@ -85,7 +88,7 @@ pub(super) fn decode(
     warnings: &mut Warnings,
 ) -> Result<(General, bool), ConfigError> {
     let absent = General::default();
-    let (store_selected, store_fake_ip) = profile(section, warnings)?;
+    let profile = profile(section, warnings)?;
     let general = General {
         mode: match section.take("mode") {
             Some(mode) => mode.parse("rule, global or direct", |text| text.parse().ok())?,
@@ -104,23 +107,33 @@ pub(super) fn decode(
         keep_alive_idle: section.number("keep-alive-idle", absent.keep_alive_idle)?,
         keep_alive_interval: section.number("keep-alive-interval", absent.keep_alive_interval)?,
         find_process: find_process(section, warnings)?,
-        store_selected,
+        store_selected: profile.selected,
+        store_history: profile.history,
     };
-    Ok((general, store_fake_ip))
+    Ok((general, profile.fake_ip))
 }
 
-fn profile(
-    section: &mut Section<'_>,
-    warnings: &mut Warnings,
-) -> Result<(bool, bool), ConfigError> {
-    let Some(profile) = section.take("profile") else {
-        return Ok((true, false));
+/// `profile:`, what is kept over restarts.
+struct Profile {
+    selected: bool,
+    fake_ip: bool,
+    history: bool,
+}
+
+fn profile(section: &mut Section<'_>, warnings: &mut Warnings) -> Result<Profile, ConfigError> {
+    let mut kept = Profile {
+        selected: true,
+        fake_ip: false,
+        history: true,
     };
-    let mut section = profile.section()?;
-    let store_selected = section.boolean("store-selected", true)?;
-    let store_fake_ip = section.boolean("store-fake-ip", false)?;
-    section.finish(warnings);
-    Ok((store_selected, store_fake_ip))
+    if let Some(profile) = section.take("profile") {
+        let mut section = profile.section()?;
+        kept.selected = section.boolean("store-selected", kept.selected)?;
+        kept.fake_ip = section.boolean("store-fake-ip", kept.fake_ip)?;
+        kept.history = section.boolean("store-history", kept.history)?;
+        section.finish(warnings);
+    }
+    Ok(kept)
 }
 
 /// The level of a name, in mihomo's words.

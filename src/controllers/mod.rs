@@ -32,6 +32,7 @@ use crate::provider::proxy::ProxyProvider;
 use crate::provider::rule::RuleProvider;
 use crate::rule_engine::Desk;
 use crate::tunnel::Tunnel;
+use crate::tunnel::history::day::Day;
 use crate::tunnel::routing::Mode;
 
 /// A cause that is shown to the client as its text; the text holds no secret and no file content.
@@ -172,6 +173,12 @@ pub trait Control: Send + Sync {
 
     /// Empties the answer caches of all resolvers.
     fn flush_dns(&self);
+
+    /// What is kept of the days `from` to `to` (since 1970, local time), both included, newest first. For
+    /// yesterday and today ask the tunnel's history.
+    fn past_days(&self, _from: u32, _to: u32) -> Vec<Day> {
+        Vec::new()
+    }
 
     /// Directories beside the working directory in which the API may name a file (`SAFE_PATHS`).
     fn safe_paths(&self) -> &[PathBuf];

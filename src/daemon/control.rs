@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use super::Failure;
+use super::history::Keeper;
 use super::offload::Offload;
 use super::providers::Providers;
 use super::state::{self, Selected};
@@ -34,6 +35,7 @@ use crate::provider::proxy::ProxyProvider;
 use crate::provider::rule::RuleProvider;
 use crate::rule_engine::Desk;
 use crate::tunnel::Tunnel;
+use crate::tunnel::history::day::Day;
 
 /// How long a controller waits for the supervisor, and for a name.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,6 +73,7 @@ pub struct Door {
     pub dns: Arc<Current>,
     pub offload: Arc<Offload>,
     pub providers: Arc<Providers>,
+    pub history: Arc<Keeper>,
     pub rules: Arc<Desk>,
     pub requests: mpsc::Sender<Request>,
     pub runtime: tokio::runtime::Handle,
@@ -278,6 +281,10 @@ impl Control for Door {
 
     fn flush_dns(&self) {
         self.dns.server().flush_cache();
+    }
+
+    fn past_days(&self, from: u32, to: u32) -> Vec<Day> {
+        self.history.days(from, to)
     }
 
     fn safe_paths(&self) -> &[PathBuf] {

@@ -6,7 +6,7 @@
 //! and controllers reach it through `control`. `workers` are the loops that flows live on,
 //! `listeners` their sockets, `checks` the tests of groups, `providers` where rule sets come from,
 //! `geodata` where categories do, `kernel` the capture rules, `offload` what DNS tells the kernel,
-//! `state` what survives a restart, `storage` what dashboards keep with us, `restart` how the program
+//! `state` what survives a restart, `history` what was moved by whom, `storage` what dashboards keep with us, `restart` how the program
 //! runs itself anew.
 
 mod acts;
@@ -17,6 +17,7 @@ pub mod command;
 mod control;
 mod explain;
 mod geodata;
+mod history;
 mod kept;
 mod kernel;
 mod listeners;

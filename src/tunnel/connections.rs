@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use futures_util::task::AtomicWaker;
 use crate::metadata::Metadata;
 use crate::platform::counter::Counter;
 
+use super::history::{History, Moment};
 use super::ledger::{Counted, Direction, Ledger, Name};
 
 /// One live flow.
@@ -33,11 +34,23 @@ pub struct Connection {
     pub upload: Counter,
     /// Bytes to the client.
     pub download: Counter,
+    /// What of both is in the history.
+    entered: [Counter; 2],
     closed: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Connection {
+    /// What has moved since this was last asked. One at a time: under the lock of the table.
+    fn gained(&self) -> [u64; 2] {
+        let [up, down] = &self.entered;
+        let gained = |sum: &Counter, entered: &Counter| {
+            let sum = sum.get();
+            sum.saturating_sub(entered.replace(sum))
+        };
+        [gained(&self.upload, up), gained(&self.download, down)]
+    }
+
     /// Asks the flow to end; its task closes both ends.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
@@ -67,6 +80,7 @@ pub trait Observer: Send + Sync {
 #[derive(Default)]
 pub struct Connections {
     observer: OnceLock<Box<dyn Observer>>,
+    history: RwLock<Option<Arc<History>>>,
     live: Mutex<Table>,
     upload_total: Counter,
     download_total: Counter,
@@ -100,6 +114,7 @@ impl Connections {
             remote: OnceLock::new(),
             upload: Counter::default(),
             download: Counter::default(),
+            entered: Default::default(),
             closed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
@@ -132,8 +147,12 @@ impl Connections {
 
     /// Takes a flow that ended out of the table.
     pub fn remove(&self, id: u64) {
+        let history = self.history();
         let mut table = self.table();
         let ended = table.by_id.remove(&id);
+        if let (Some(connection), Some(history)) = (&ended, history) {
+            history.add(connection, connection.gained(), &Moment::now());
+        }
         if let (Some(connection), Some(ledger)) = (&ended, &mut table.ledger) {
             ledger.end(connection);
         }
@@ -145,6 +164,29 @@ impl Connections {
         if let (Some(connection), Some(observer)) = (ended, self.observer()) {
             observer.closed(&connection);
         }
+    }
+
+    /// Has what flows move from now on entered into `history`, or into none.
+    pub fn keep_history(&self, history: Option<Arc<History>>) {
+        *self.history.write().unwrap_or_else(PoisonError::into_inner) = history;
+    }
+
+    /// The history, where one is kept.
+    #[must_use]
+    pub fn history(&self) -> Option<Arc<History>> {
+        let history = self.history.read();
+        history.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Enters what the live flows have moved so far, and answers with the history, where one is kept.
+    pub fn settle(&self) -> Option<Arc<History>> {
+        let history = self.history()?;
+        let at = Moment::now();
+        for connection in self.table().by_id.values() {
+            history.add(connection, connection.gained(), &at);
+        }
+        history.measure(at.now);
+        Some(history)
     }
 
     /// The flows of this moment.

@@ -186,7 +186,8 @@ impl Tunnel {
     /// Looks up what rules ask of the device.
     pub(super) fn look_up_device(&self, routing: &Routing, metadata: &mut Metadata) {
         let (needs, address) = (routing.needs(), metadata.source.ip());
-        let wanted = needs.mac || self.connections.is_watched();
+        let connections = &self.connections;
+        let wanted = needs.mac || connections.is_watched() || connections.history().is_some();
         if wanted && metadata.source_mac.is_none() {
             metadata.source_mac = self.devices.mac_of(address);
         }

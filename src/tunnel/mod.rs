@@ -8,6 +8,7 @@ pub mod connections;
 pub mod dispatch;
 pub mod explain;
 pub mod flow;
+pub mod history;
 pub mod ledger;
 pub mod names;
 pub mod prefixed;
@@ -18,6 +19,7 @@ pub mod sniffer;
 pub mod tally;
 pub mod udp;
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use connections::Connections;
@@ -25,6 +27,8 @@ use names::{Devices, Names};
 use quota::Quotas;
 use routing::Routing;
 use udp::Sessions;
+
+use crate::metadata::Mac;
 
 /// What every flow needs, whichever inbound it came by. Holds no sockets.
 pub struct Tunnel {
@@ -81,6 +85,12 @@ impl Tunnel {
     #[must_use]
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
+    }
+
+    /// What a device calls itself.
+    #[must_use]
+    pub fn device_name(&self, address: IpAddr, mac: Option<Mac>) -> Option<Box<str>> {
+        self.devices.name_of(address, mac)
     }
 
     /// A handle for a task; `None` while the tunnel is being dropped.

@@ -70,6 +70,14 @@ DNS_ANSWER = {
     "Status": NUMBER, "Question": [{"Name": TEXT, "Qtype": NUMBER, "Qclass": 1}], "TC": FLAG, "RD": FLAG, "RA": FLAG, "AD": FLAG, "CD": FLAG,
     "Answer?": [RECORD], "Authority?": [RECORD], "Additional?": [RECORD],
 }
+MOVED = {"upload": NUMBER, "download": NUMBER}
+DEVICE = MOVED | {
+    "id": TEXT, "mac": TEXT, "name": TEXT, "addresses": [TEXT], "lastSeen": TEXT, "connections": NUMBER, "today": MOVED, "uploadRate": NUMBER, "downloadRate": NUMBER,
+}
+HISTORY = MOVED | {
+    "by": TEXT, "from": TEXT, "to": TEXT, "items": [MOVED | {"name": TEXT}], "other": MOVED,
+    "days": [MOVED | {"date": TEXT, "hours?": [MOVED | {"hour": NUMBER}]}],
+}
 OK = {"status": "ok"}
 TEST = f"url=http://{DIRECT}/"
 
@@ -210,6 +218,13 @@ CASES = [
     ("PUT", "/storage/board", '"' + "x" * (1 << 20) + '"', 413, message("payload exceeds 1MB limit")),
     ("DELETE", "/storage/board", None, 204, None),
     ("GET", "/storage/board", None, 200, None),
+    # headgate's own.
+    ("GET", "/devices", None, 200, {"days": 30, "devices": [DEVICE], "other": MOVED}),
+    ("POST", "/devices", None, 405, None),
+    ("GET", "/history", None, 200, HISTORY | {"by": "device"}),
+    ("GET", "/history?by=domain&from=2026-01-01&to=2026-01-31", None, 200, HISTORY | {"from": "2026-01-02", "to": "2026-01-31", "days": []}),
+    ("GET", "/history?by=colour", None, 400, INVALID),
+    ("GET", "/history?from=2026-02-30", None, 400, INVALID),
     ("POST", "/upgrade", {"path": "", "payload": ""}, 500, message(TEXT)),
     ("POST", "/upgrade/ui", None, 500, message(TEXT)),
     # Debug: the log level is debug.
@@ -393,7 +408,7 @@ print(count)
     def test_go_reads_the_heap_profile(self):
         for name, kind in (("heap", "inuse_space"), ("allocs", "alloc_space")):
             url = f"http://x:{SECRET}@{ROUTER_LAN}:9090/debug/pprof/{name}"
-            text = self.lab.ns("gw", "go", "tool", "pprof", "-top", url, env=os.environ | {"HOME": str(self.lab.directory)}, timeout=120)
+            text = self.lab.ns("gw", "go", "tool", "pprof", "-top", url, env=os.environ | {"HOME": str(self.lab.directory)}, timeout=400)
             self.assertIn(f"Type: {kind}", text)
             self.assertRegex(text, r"blocks of \d+ bytes")
 

@@ -58,6 +58,7 @@ fn an_empty_file_has_mihomos_defaults() {
     ] {
         let config = good(text);
         assert!(config.general.store_selected && config.general.ipv6);
+        assert!(config.general.store_history);
         assert!(!config.dns.enable && config.rules.is_empty());
         assert!(config.controller.listen.is_none());
     }

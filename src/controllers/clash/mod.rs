@@ -4,11 +4,13 @@ mod cache;
 mod configs;
 mod connections;
 mod delay;
+mod devices;
 mod dns;
 pub(super) mod doh;
 mod explain;
 mod geo;
 mod heap;
+mod history;
 mod logs;
 mod memory;
 mod metrics;
@@ -145,6 +147,8 @@ const ROUTES: &[Route] = &[
     Route::once(Put, "/storage/{}", Access::OPERATE, storage::put)
         .body_up_to(storage::VALUE_BYTES_MAX),
     Route::once(Delete, "/storage/{}", Access::OPERATE, storage::delete),
+    Route::once(Get, "/devices", Access::READ, devices::list),
+    Route::once(Get, "/history", Access::READ, history::show),
     Route::new(
         Post,
         "/upgrade/",

@@ -74,6 +74,25 @@ pub fn rfc3339(time: Duration, offset: i32) -> String {
     text
 }
 
+/// A day (since 1970) by ISO 8601.
+#[must_use]
+pub fn date(day: u32) -> String {
+    let civil = Civil::new(u64::from(day) * DAY_SECONDS);
+    format!("{:04}-{:02}-{:02}", civil.year, civil.month, civil.day)
+}
+
+/// The day (since 1970) of an ISO 8601 date; `None`: there is no such day, or it is none of this age.
+#[must_use]
+pub fn parse_date(text: &str) -> Option<u32> {
+    let year: u32 = text.get(..4)?.parse().ok()?;
+    if !(1970..2200).contains(&year) {
+        return None;
+    }
+    // Every day of that year is within two of its first by the mean length of years.
+    let first = (year - 1970) * 365 + (year - 1970) / 4;
+    (first.saturating_sub(2)..first + 368).find(|&day| date(day) == text)
+}
+
 /// `milliseconds` since 1970 as EMQX prints them: `2024-01-31 08:15:00` in a zone that is `offset` seconds
 /// ahead of UTC, without saying so.
 #[must_use]
@@ -143,6 +162,25 @@ mod tests {
             -12_600,
             "2100-02-28T20:30:00.000000001-03:30",
         );
+    }
+
+    #[test]
+    fn dates_read_back() {
+        for day in (0..80_000).step_by(97) {
+            assert_eq!(parse_date(&date(day)), Some(day));
+        }
+        assert_eq!(date(20_778), "2026-11-21");
+        for bad in [
+            "",
+            "2026",
+            "2026-02-29",
+            "2026-13-01",
+            "26-11-21",
+            "2026-11-21x",
+            "1969-12-31",
+        ] {
+            assert_eq!(parse_date(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::build::{self, DnsTables, DnsTies};
 use super::checks::Checks;
 use super::command::{self, Command, Loaded};
 use super::control::{self, Door, Request};
+use super::history::Keeper;
 use super::kernel::{self, Kernel};
 use super::listeners::Listeners;
 use super::offload::Offload;
@@ -57,6 +58,9 @@ const REQUESTS_MAX: usize = 8;
 
 /// How often the fake-ip file is put in order.
 const PERSIST_EVERY: Duration = Duration::from_secs(60);
+
+/// How many times that the history is written: a crash loses what came in between, five minutes at most.
+const HISTORY_EVERY: u32 = 4;
 
 /// When the memory that starting took is given back.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -137,6 +141,8 @@ struct Instance {
     listeners: Listeners,
     captured: Option<Captured>,
     providers: Arc<Providers>,
+    /// How often what changes all the time was written.
+    persisted: u32,
     door: Arc<Door>,
     requests: mpsc::Receiver<Request>,
     gate: Option<Gate>,
@@ -187,6 +193,7 @@ impl Instance {
             dns: Arc::clone(&dns),
             offload: Arc::clone(&offload),
             providers: Arc::clone(&providers),
+            history: Arc::new(Keeper::new(&directory)),
             requests: sender,
             runtime: tokio::runtime::Handle::current(),
             selected: Arc::new(Mutex::new((selected, config.general.store_selected))),
@@ -210,6 +217,7 @@ impl Instance {
             offload,
             captured: None,
             providers,
+            persisted: 0,
             door,
             requests,
             gate: None,
@@ -250,6 +258,9 @@ impl Instance {
         }
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
         self.listeners.serve_dns(listen)?;
+        self.door
+            .history
+            .follow(&self.tunnel, self.config.general.store_history);
         self.open_gate(self.config.controller.clone())?;
         if self.config.mqtt.enable {
             let started = mqtt::handle::Handle::start(
@@ -366,6 +377,11 @@ impl Instance {
     fn persist(&mut self) {
         memory::settle();
         self.keep();
+        self.persisted = self.persisted.wrapping_add(1);
+        if self.persisted.is_multiple_of(HISTORY_EVERY) {
+            let (history, tunnel) = (Arc::clone(&self.door.history), Arc::clone(&self.tunnel));
+            let _task = tokio::task::spawn_blocking(move || history.flush(&tunnel));
+        }
         let Some(pool) = self.tables.fake_ip.clone() else {
             return;
         };
@@ -391,6 +407,7 @@ impl Instance {
         if let Err(error) = self.listeners.serve_dns(None) {
             log::error!("{error}");
         }
+        self.door.history.flush(&self.tunnel);
         if let Some(pool) = &self.tables.fake_ip
             && let Err(error) = pool.persist()
         {

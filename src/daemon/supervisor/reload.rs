@@ -76,6 +76,9 @@ impl Instance {
         self.follow_groups();
         self.providers.replace(providers);
         self.logger.set_level(level(&self.config));
+        self.door
+            .history
+            .follow(&self.tunnel, self.config.general.store_history);
         self.follow_listeners();
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
         if let Err(error) = self.listeners.serve_dns(listen) {
