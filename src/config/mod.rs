@@ -25,6 +25,7 @@ mod nearest;
 mod plugin;
 mod proxies;
 mod proxy_providers;
+mod rule_engine;
 mod rule_providers;
 mod rules;
 mod scalar;
@@ -52,6 +53,7 @@ use crate::netfilter::options::Options as TransparentOptions;
 use crate::outbound::options::{GroupOptions, ProxyOptions};
 use crate::provider::options::{GeodataOptions, RuleProviderOptions};
 use crate::provider::proxy::ProxyProviderOptions;
+use crate::rule_engine::options::Options as RuleEngineOptions;
 use crate::rules::geo::Geodata;
 use crate::rules::{Library, RuleLine, Rules};
 use crate::sniff::Options as SnifferOptions;
@@ -124,6 +126,8 @@ pub struct Config {
     pub controller: ControllerOptions,
     /// `mqtt:`.
     pub mqtt: MqttOptions,
+    /// `rule-engine:`.
+    pub rule_engine: RuleEngineOptions,
     /// `xray-api:`; none: it is off.
     pub xray: Option<XrayOptions>,
 }
@@ -209,6 +213,7 @@ impl Config {
                 ..ControllerOptions::default()
             },
             mqtt: mqtt::builtin(),
+            rule_engine: RuleEngineOptions::default(),
             xray: Some(xray::builtin()),
         }
     }
@@ -240,6 +245,7 @@ impl Config {
         );
         let rules::Decoded { rules, lists } = rules::decode(section, library, &mut uses)?;
         let mqtt = mqtt::decode(section, warnings)?;
+        let rule_engine = rule_engine::decode(section, warnings)?;
         let config = Self {
             general,
             inbound,
@@ -259,6 +265,7 @@ impl Config {
                 ..controller::decode(section, warnings)?
             },
             mqtt,
+            rule_engine,
             xray: xray::decode(section, warnings)?,
             dns,
         };

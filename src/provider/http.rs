@@ -115,6 +115,8 @@ struct Head {
     etag: Option<Box<str>>,
     quota: Option<Box<str>>,
     location: Option<Box<str>>,
+    /// Whether the connection may serve another request.
+    stays: bool,
 }
 
 type Reader = BufReader<Carrier>;
@@ -196,6 +198,38 @@ pub async fn open_carrier(
     }
 }
 
+/// One connection for requests one after the other.
+pub struct Exchange(Reader);
+
+/// Bytes of an answer that nobody reads.
+const IGNORED_MAX: u64 = 256 * 1024;
+
+impl Exchange {
+    /// Over a stream that is open.
+    #[must_use]
+    pub fn new(carrier: Carrier) -> Self {
+        Self(BufReader::with_capacity(1024, carrier))
+    }
+
+    /// Sends a request and passes over the answer's body: the status, and whether the connection may
+    /// serve another request. Without a time-out of its own.
+    ///
+    /// # Errors
+    /// [`FetchError`]; the connection is of no use then.
+    pub async fn send(&mut self, head: &str, body: &[u8]) -> Result<(u16, bool), FetchError> {
+        let carrier = self.0.get_mut();
+        carrier.write_all(head.as_bytes()).await?;
+        carrier.write_all(body).await?;
+        carrier.flush().await?;
+        let head = read_head(&mut self.0).await?;
+        let bodiless = matches!(head.status, 204 | 304);
+        if head.stays && !bodiless {
+            read_body(&mut self.0, head.framing, IGNORED_MAX, &mut |_| Ok(())).await?;
+        }
+        Ok((head.status, head.stays))
+    }
+}
+
 async fn read_head(reader: &mut Reader) -> Result<Head, FetchError> {
     let mut bytes = Vec::new();
     loop {
@@ -239,6 +273,9 @@ fn parse_head(bytes: &[u8]) -> Result<Head, FetchError> {
         etag: value("etag").map(Into::into),
         quota: value("subscription-userinfo").map(Into::into),
         location: value("location").map(Into::into),
+        stays: response.version == Some(1)
+            && framing != Framing::Close
+            && !value("connection").is_some_and(|text| text.eq_ignore_ascii_case("close")),
     })
 }
 

@@ -75,6 +75,47 @@ impl Url {
         self.tls == other.tls && self.endpoint == other.endpoint
     }
 
+    /// The head of a request with a body of so many bytes, for what is at `path` below this address.
+    /// Bytes that a target may not have are escaped, so none of them ends the line. The fields are the
+    /// caller's to check.
+    #[must_use]
+    pub fn request_with_body(
+        &self,
+        method: &str,
+        path: &str,
+        fields: &[(Box<str>, Box<str>)],
+        length: usize,
+    ) -> String {
+        let mut text = format!("{method} ");
+        match path.strip_prefix('/').unwrap_or(path) {
+            "" => text.push_str(&self.target),
+            below => {
+                text.push_str(self.target.trim_end_matches('/'));
+                if !below.starts_with('?') {
+                    text.push('/');
+                }
+                for byte in below.bytes() {
+                    match byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte) {
+                        true => text.push(char::from(byte)),
+                        // Writing to a String cannot fail.
+                        false => {
+                            let _ = write!(text, "%{byte:02X}");
+                        }
+                    }
+                }
+            }
+        }
+        let _ = write!(text, " HTTP/1.1\r\nhost: {}\r\n", self.authority);
+        for (name, value) in fields {
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        if length > 0 || matches!(method, "POST" | "PUT") {
+            let _ = write!(text, "content-length: {length}\r\n");
+        }
+        text.push_str("\r\n");
+        text
+    }
+
     /// The request for it.
     #[must_use]
     pub fn request(
@@ -137,6 +178,27 @@ mod tests {
         ] {
             assert_eq!(Url::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn requests_with_bodies_stay_one_line_whatever_the_path() {
+        let url = Url::parse("http://a.org:81/hook/").unwrap();
+        let first = |path: &str| {
+            let head = url.request_with_body("POST", path, &[("x".into(), "y".into())], 3);
+            assert!(
+                head.ends_with(" HTTP/1.1\r\nhost: a.org:81\r\nx: y\r\ncontent-length: 3\r\n\r\n")
+            );
+            head.split(" HTTP/").next().unwrap().to_owned()
+        };
+        assert_eq!(first(""), "POST /hook/");
+        assert_eq!(first("/a/b?c=d"), "POST /hook/a/b?c=d");
+        assert_eq!(first("?c=%20"), "POST /hook?c=%20");
+        assert_eq!(
+            first("a b\r\nx: \u{e9}#"),
+            "POST /hook/a%20b%0D%0Ax:%20%C3%A9%23"
+        );
+        let get = url.request_with_body("GET", "", &[], 0);
+        assert_eq!(get, "GET /hook/ HTTP/1.1\r\nhost: a.org:81\r\n\r\n");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! What rules do with their rows.
 
+use std::sync::Arc;
+
 use serde_json::{Map as Json, Value as JsonValue};
 
 use super::definition::{ActionDefinition, BadRule};
-use super::{Act, RENDERED_MAX_BYTES, Router};
-use crate::mqtt::Time;
+use super::forward::{Forward, WebServer};
+use super::rule::Around;
+use super::{Act, RENDERED_MAX_BYTES};
 use crate::mqtt::codec::{PropertyWriter, Qos};
 use crate::mqtt::hook::Publication;
 use crate::mqtt::topic;
@@ -13,7 +16,7 @@ use crate::sql::{Map, Template, Value, write_json};
 use super::counters::Bucket;
 
 /// Bytes of a topic or a name that a template may make.
-const NAME_MAX_BYTES: usize = 1024;
+pub(super) const NAME_MAX_BYTES: usize = 1024;
 
 /// An action of a rule, ready to be done.
 pub struct Action {
@@ -37,6 +40,8 @@ enum Kind {
     CloseConnections { device: Template, host: Template },
     SelectProxy { group: Template, proxy: Template },
     SetMode(Template),
+    WebServer(WebServer),
+    Forward(Forward),
 }
 
 struct Republish {
@@ -55,11 +60,7 @@ enum Choice {
 
 /// What an action may use beside its row.
 pub(super) struct Doing<'a> {
-    pub now: Time,
-    /// Who published the message of the event, and with which quality.
-    pub publisher: &'a str,
-    pub qos: Qos,
-    pub router: &'a dyn Router,
+    pub around: &'a Around<'a>,
     pub publishing: &'a mut Bucket,
     pub acting: &'a mut Bucket,
     pub out: &'a mut Vec<Publication>,
@@ -89,6 +90,8 @@ pub(super) fn build(definition: &ActionDefinition) -> Result<Action, BadRule> {
             proxy: template("proxy"),
         },
         "set_mode" => Kind::SetMode(template("mode")),
+        "data_to_webserver" => Kind::WebServer(WebServer::new(params)?),
+        "data_to_mqtt_broker" => Kind::Forward(Forward::new(params)),
         _ => Kind::DoNothing,
     };
     let fallbacks = definition.fallbacks.iter().map(build);
@@ -172,12 +175,49 @@ impl Choice {
 }
 
 impl Action {
+    /// How often it was done, and how often not.
+    pub(super) fn ended(&self) -> (u64, u64) {
+        match &self.kind {
+            Kind::WebServer(server) => {
+                let tally = &server.tally;
+                (tally.success.get(), self.failed + tally.failed.get())
+            }
+            _ => (self.success, self.failed),
+        }
+    }
+
+    /// Takes counters over from the action that this one follows.
+    pub(super) fn inherit(&mut self, before: &Self) {
+        (self.taken, self.success, self.failed) = (before.taken, before.success, before.failed);
+        if let (Kind::WebServer(now), Kind::WebServer(before)) = (&mut self.kind, &before.kind) {
+            now.tally = Arc::clone(&before.tally);
+        }
+    }
+
+    /// Sets its counters and those of its fallbacks to zero.
+    pub(super) fn reset(&mut self) {
+        (self.taken, self.success, self.failed) = (0, 0, 0);
+        if let Kind::WebServer(server) = &mut self.kind {
+            server.tally = Arc::default();
+        }
+        self.fallbacks.iter_mut().for_each(Self::reset);
+    }
+
+    /// The action of an id, among this one and its fallbacks.
+    pub(super) fn find(&mut self, id: &str) -> Option<&mut Self> {
+        if *self.id == *id {
+            return Some(self);
+        }
+        self.fallbacks.iter_mut().find_map(|one| one.find(id))
+    }
+
     /// Does it, or its fallbacks; whether it was done itself.
     pub(super) fn perform(&mut self, row: &Map<'_>, doing: &mut Doing<'_>) -> bool {
         self.taken += 1;
         let done = self.try_it(row, doing).is_some();
         if done {
-            self.success += 1;
+            // A request is counted when it is answered.
+            self.success += u64::from(!matches!(self.kind, Kind::WebServer(_)));
         } else {
             self.failed += 1;
             for fallback in &mut self.fallbacks {
@@ -198,6 +238,10 @@ impl Action {
                 return Some(());
             }
             Kind::Republish(republish) => return self.republish(republish, row, doing),
+            Kind::WebServer(server) => {
+                return server.hand_over(row, doing, &self.id, !self.fallbacks.is_empty());
+            }
+            Kind::Forward(forward) => return forward.hand_over(row, doing),
             Kind::CloseConnections { device, host } => Act::CloseConnections {
                 device: optional(device, row)?,
                 host: optional(host, row)?,
@@ -213,16 +257,16 @@ impl Action {
         {
             return None;
         }
-        if !doing.acting.take(doing.now) {
+        if !doing.acting.take(doing.around.now) {
             *doing.cut = true;
             return None;
         }
-        doing.router.act(act).then_some(())
+        doing.around.router.act(act).then_some(())
     }
 
     fn republish(&self, republish: &Republish, row: &Map<'_>, doing: &mut Doing<'_>) -> Option<()> {
         // What this very action published does not go round.
-        if *doing.publisher == *self.id {
+        if *doing.around.publisher == *self.id {
             return None;
         }
         let topic = String::from_utf8(republish.topic.render(row, NAME_MAX_BYTES).ok()?).ok()?;
@@ -230,12 +274,12 @@ impl Action {
             return None;
         }
         let qos = match &republish.qos {
-            None => doing.qos,
+            None => doing.around.qos,
             Some(choice) => Qos::from_bits(choice.of(row)?)?,
         };
         let retain = republish.retain.of(row)? == 1;
         let payload = republish.payload.render(row, RENDERED_MAX_BYTES).ok()?;
-        if !doing.publishing.take(doing.now) {
+        if !doing.publishing.take(doing.around.now) {
             *doing.cut = true;
             return None;
         }

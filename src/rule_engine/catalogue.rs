@@ -17,6 +17,8 @@ pub struct Param {
     pub choices: &'static [&'static str],
     /// Whether it has lines.
     pub long: bool,
+    /// `url` where it is one.
+    pub format: Option<&'static str>,
     /// Its title.
     pub title: Words,
     /// Its description.
@@ -24,10 +26,15 @@ pub struct Param {
 }
 
 impl Param {
-    const fn text(name: &'static str, title: Words) -> Self {
+    pub(super) const fn text(name: &'static str, title: Words) -> Self {
+        Self::of(name, "string", title)
+    }
+
+    pub(super) const fn of(name: &'static str, kind: &'static str, title: Words) -> Self {
         Self {
             name,
-            kind: "string",
+            kind,
+            format: None,
             required: false,
             default: None,
             choices: &[],
@@ -37,13 +44,18 @@ impl Param {
         }
     }
 
-    const fn required(mut self) -> Self {
+    pub(super) const fn required(mut self) -> Self {
         self.required = true;
         self
     }
 
-    const fn or(mut self, default: &'static str) -> Self {
+    pub(super) const fn or(mut self, default: &'static str) -> Self {
         self.default = Some(default);
+        self
+    }
+
+    pub(super) const fn one_of(mut self, choices: &'static [&'static str]) -> Self {
+        self.choices = choices;
         self
     }
 }
@@ -56,6 +68,8 @@ pub struct ActionType {
     pub app: &'static str,
     /// `debug`, `data_forward` or `router`.
     pub category: &'static str,
+    /// The types of resources that it may use; empty: it uses none.
+    pub types: &'static [&'static str],
     /// Its parameters.
     pub params: &'static [Param],
     /// Its title.
@@ -63,6 +77,8 @@ pub struct ActionType {
     /// Its description.
     pub description: Words,
 }
+
+const RESOURCE: Param = Param::text("$resource", ("Resource ID", "资源 ID")).required();
 
 const QOS: Param = Param {
     kind: "number",
@@ -97,6 +113,7 @@ pub const ACTION_TYPES: &[ActionType] = &[
         name: "close_connections",
         app: "headgate",
         category: "router",
+        types: &[],
         params: &[
             Param::text("device", ("Address of the device", "设备地址")).or("\"\""),
             Param::text("host", ("Destination name or address", "目标域名或地址")).or("\"\""),
@@ -108,9 +125,48 @@ pub const ACTION_TYPES: &[ActionType] = &[
         ),
     },
     ActionType {
+        name: "data_to_mqtt_broker",
+        app: "emqx_bridge_mqtt",
+        category: "data_forward",
+        types: &["bridge_mqtt"],
+        params: &[
+            RESOURCE,
+            Param::text("forward_topic", ("Forward Topic", "转发消息主题")).or("\"\""),
+            Param {
+                default: Some("\"\""),
+                ..PAYLOAD
+            },
+        ],
+        title: ("Data bridge to MQTT Broker", "桥接数据到 MQTT Broker"),
+        description: ("Bridge Data to MQTT Broker", "桥接数据到 MQTT Broker"),
+    },
+    ActionType {
+        name: "data_to_webserver",
+        app: "emqx_web_hook",
+        category: "data_forward",
+        types: &["web_hook"],
+        params: &[
+            RESOURCE,
+            Param {
+                default: Some("\"\""),
+                ..PAYLOAD
+            },
+            Param::text("method", ("Method", "请求方法")).one_of(&["POST", "PUT", "GET", "DELETE"]),
+            Param::text("path", ("Path", "请求路径")).or("\"\""),
+            Param::of("headers", "object", ("Headers", "请求头")).or("{}"),
+            Param {
+                long: true,
+                ..Param::text("body", ("Body", "请求体")).or("\"\"")
+            },
+        ],
+        title: ("Data to Web Server", "发送数据到 Web 服务"),
+        description: ("Forward Messages to Web Server", "将数据转发给 Web 服务"),
+    },
+    ActionType {
         name: "do_nothing",
         app: "emqx_rule_engine",
         category: "debug",
+        types: &[],
         params: &[],
         title: ("Do Nothing (debug)", "空动作 (调试)"),
         description: (
@@ -122,6 +178,7 @@ pub const ACTION_TYPES: &[ActionType] = &[
         name: "inspect",
         app: "emqx_rule_engine",
         category: "debug",
+        types: &[],
         params: &[],
         title: ("Inspect (debug)", "检查 (调试)"),
         description: (
@@ -133,6 +190,7 @@ pub const ACTION_TYPES: &[ActionType] = &[
         name: "republish",
         app: "emqx_rule_engine",
         category: "data_forward",
+        types: &[],
         params: &[
             Param::text("target_topic", ("Target Topic", "目的主题"))
                 .required()
@@ -151,6 +209,7 @@ pub const ACTION_TYPES: &[ActionType] = &[
         name: "select_proxy",
         app: "headgate",
         category: "router",
+        types: &[],
         params: &[
             Param::text("group", ("Proxy group", "代理组")).required(),
             Param::text("proxy", ("Member to choose", "选择的成员")).required(),
@@ -162,6 +221,7 @@ pub const ACTION_TYPES: &[ActionType] = &[
         name: "set_mode",
         app: "headgate",
         category: "router",
+        types: &[],
         params: &[Param {
             choices: &["rule", "global", "direct"],
             ..Param::text("mode", ("Mode", "模式")).required()

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::action::{self, Action};
 use super::catalogue::{self, Param};
 use super::event::EventKind;
-use super::{ACTIONS_MAX, RULES_MAX};
+use super::{ACTIONS_MAX, RESOURCES_MAX, RULES_MAX};
 use crate::sql::{Program, SyntaxError};
 
 /// Why a rule is not made.
@@ -25,6 +25,14 @@ pub enum BadRule {
     Event(Box<str>),
     /// There is no such action.
     Action(Box<str>),
+    /// There is no such resource, or it has another type than the action takes.
+    Resource(Box<str>),
+    /// There is no such type of resources.
+    ResourceType(Box<str>),
+    /// Rules that are enabled use the resource.
+    InUse(Box<str>),
+    /// The resource does not answer, and why.
+    Dead(Box<str>),
     /// There is a rule of this id.
     Exists,
     /// There are as many rules or actions as there may be.
@@ -39,8 +47,15 @@ impl fmt::Display for BadRule {
             Self::Sql(error) => write!(f, "rawsql: {error}"),
             Self::Event(name) => write!(f, "there is no event {name}"),
             Self::Action(name) => write!(f, "Action {name} Not Found"),
+            Self::Resource(id) => write!(f, "Resource {id} Not Found"),
+            Self::ResourceType(name) => write!(f, "Resource Type {name} Not Found"),
+            Self::InUse(rules) => write!(f, "disable the rules that depend on it: {rules}"),
+            Self::Dead(why) => write!(f, "Test Creating Resource Failed: {why}"),
             Self::Exists => f.write_str("Already Exists"),
-            Self::TooMany => write!(f, "more than {RULES_MAX} rules or {ACTIONS_MAX} actions"),
+            Self::TooMany => write!(
+                f,
+                "more than {RULES_MAX} rules, {ACTIONS_MAX} actions or {RESOURCES_MAX} resources"
+            ),
         }
     }
 }
@@ -99,8 +114,10 @@ pub struct ActionDefinition {
     pub fallbacks: Vec<Self>,
 }
 
-/// Gives new things their ids.
+/// Gives new things their ids, and knows those that there are.
 pub trait Ids {
+    /// The type of a resource that there is.
+    fn resource_kind(&self, id: &str) -> Option<&'static str>;
     /// Eight hexadecimal digits.
     fn digits(&mut self) -> u32;
     /// A time in nanoseconds since 1970, never the same twice.
@@ -162,6 +179,19 @@ impl Definition {
             created_ms: created_ms.unwrap_or_else(|| ids.stamp() / 1_000_000),
             actions,
         })
+    }
+
+    /// Whether an action of it, or a fallback, has this resource.
+    #[must_use]
+    pub fn uses(&self, resource: &str) -> bool {
+        fn any(actions: &[ActionDefinition], resource: &str) -> bool {
+            let mut all = actions.iter();
+            all.any(|one| {
+                let own = one.params.get("$resource").and_then(Value::as_str);
+                own == Some(resource) || any(&one.fallbacks, resource)
+            })
+        }
+        any(&self.actions, resource)
     }
 
     /// As it is kept.
@@ -227,7 +257,15 @@ fn read_actions(
             Some(Value::Object(given)) => given.clone(),
             Some(_) => return Err(BadRule::Wrong("actions.params".into())),
         };
-        let params = fill_in(found.params, given)?;
+        let params = fill_in(found.params, given, "params")?;
+        if !found.types.is_empty() {
+            let id = params.get("$resource").and_then(Value::as_str);
+            let id = id.unwrap_or_default();
+            let kind = ids.resource_kind(id);
+            if !kind.is_some_and(|kind| found.types.contains(&kind)) {
+                return Err(BadRule::Resource(id.into()));
+            }
+        }
         let fallbacks = match item.get("fallbacks") {
             None => Vec::new(),
             Some(list) => read_actions(list, count, ids)?,
@@ -250,15 +288,20 @@ fn read_actions(
 }
 
 /// Given parameters with what is missing; unknown ones stay.
-fn fill_in(wanted: &[Param], mut given: Map<String, Value>) -> Result<Map<String, Value>, BadRule> {
+pub(super) fn fill_in(
+    wanted: &[Param],
+    mut given: Map<String, Value>,
+    member: &str,
+) -> Result<Map<String, Value>, BadRule> {
     for param in wanted {
-        let wrong = || BadRule::Wrong(format!("params.{}", param.name).into());
+        let wrong = || BadRule::Wrong(format!("{member}.{}", param.name).into());
         match given.get(param.name).filter(|value| !value.is_null()) {
             Some(value) => {
                 let choice = value.as_str().unwrap_or_default();
                 let templated = choice.contains("${");
                 let fits = match param.kind {
-                    "string" => value.is_string(),
+                    "string" | "password" => value.is_string(),
+                    "object" => value.is_object(),
                     "number" => value.is_number() || value.is_string(),
                     _ => value.is_boolean() || value.is_number() || value.is_string(),
                 };

@@ -2,13 +2,17 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Router;
+use super::definition::BadRule;
 use super::engine::Engine;
 use super::feed::Feed;
+use super::options::Options;
+use super::outside::Outside;
+use super::resource;
 use crate::mqtt::Time;
 use crate::mqtt::remote::{Remote, Unavailable};
 
@@ -46,6 +50,8 @@ pub struct Desk {
     remote: Remote,
     feed: Arc<Feed>,
     keep: Keep,
+    /// Where resources reach, once there is a broker.
+    outside: OnceLock<Arc<Outside>>,
     /// One keeps at a time, so that an older document never follows a newer.
     keeping: Mutex<()>,
 }
@@ -59,6 +65,7 @@ impl Desk {
             feed: Feed::new(remote.clone()),
             remote,
             keep,
+            outside: OnceLock::new(),
             keeping: Mutex::new(()),
         }
     }
@@ -79,14 +86,38 @@ impl Desk {
     ///
     /// # Errors
     /// [`DeskError`].
-    pub fn install(&self, kept: Value, router: Arc<dyn Router>) -> Result<(), DeskError> {
+    pub fn install(
+        &self,
+        kept: Value,
+        router: Arc<dyn Router>,
+        outside: &Arc<Outside>,
+    ) -> Result<(), DeskError> {
         let feed = Arc::clone(&self.feed);
+        let outside = Arc::clone(self.outside.get_or_init(|| Arc::clone(outside)));
         self.remote.ask(move |broker, _| {
             let mut engine = Engine::new(feed, router);
+            engine.reach(outside);
             engine.load(&kept);
             broker.set_hook(Box::new(engine));
         })?;
         Ok(())
+    }
+
+    /// Follows a new configuration.
+    pub fn follow(&self, options: &Options) {
+        if let Some(outside) = self.outside.get() {
+            outside.follow(options);
+        }
+    }
+
+    /// Tries a resource without keeping it. Blocks, for seconds.
+    ///
+    /// # Errors
+    /// [`BadRule`], or that no broker runs.
+    pub fn try_resource(&self, asked: &Map<String, Value>) -> Result<(), BadRule> {
+        let outside = self.outside.get();
+        let outside = outside.ok_or(BadRule::Dead("the broker does not run".into()))?;
+        resource::try_resource(asked, outside, &self.feed)
     }
 
     /// Asks. Blocks.

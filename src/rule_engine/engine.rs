@@ -10,6 +10,8 @@ use super::definition::{BadRule, Definition, Ids};
 use super::event::{EventKind, Occurrence};
 use super::feed::Feed;
 use super::message::BrokerEvent;
+use super::outside::Outside;
+use super::resource::{Resource, ResourceDefinition, ResourceReport, Resources};
 use super::rule::{Around, Rule};
 use super::world::World;
 use super::{NODE, RULES_MAX, Router};
@@ -18,7 +20,7 @@ use crate::mqtt::codec::{PropertyWriter, Qos};
 use crate::mqtt::hook::{Event, Hook, Interest, Publication};
 use crate::mqtt::topic::tree::{Match, Subscriber, Tree};
 use crate::platform::clock;
-use crate::sql::Columns;
+use crate::sql::{Columns, Value as SqlValue, parse_json};
 
 /// A rule as the API shows it.
 #[derive(Clone, Debug)]
@@ -65,6 +67,9 @@ pub struct Engine {
     world: World,
     feed: Arc<Feed>,
     router: Arc<dyn Router>,
+    resources: Resources,
+    /// Where resources reach; none in tests.
+    outside: Option<Arc<Outside>>,
     /// The numbers that match; kept for its room.
     matched: Vec<u32>,
     stamped: u64,
@@ -83,13 +88,28 @@ impl Engine {
             world: World::new(),
             feed,
             router,
+            resources: Resources::default(),
+            outside: None,
             matched: Vec::new(),
             stamped: 0,
         }
     }
 
+    /// Lets resources reach out from now on.
+    pub fn reach(&mut self, outside: Arc<Outside>) {
+        self.outside = Some(outside);
+    }
+
     /// Takes in what was kept; what no longer is a rule is logged and left out.
     pub fn load(&mut self, document: &Value) {
+        let resources = document.get("resources").and_then(Value::as_array);
+        for kept in resources.into_iter().flatten() {
+            let asked = kept.as_object().cloned().unwrap_or_default();
+            if let Err(error) = self.create_resource(&asked) {
+                let id = asked.get("id").and_then(Value::as_str);
+                log::error!("resource {} is left out: {error}", id.unwrap_or_default());
+            }
+        }
         let rules = document.get("rules").and_then(Value::as_array);
         for kept in rules.into_iter().flatten() {
             let asked = kept.as_object().cloned().unwrap_or_default();
@@ -105,7 +125,89 @@ impl Engine {
     pub fn document(&self) -> Value {
         let rules = self.rules.iter().flatten();
         let rules: Vec<Value> = rules.map(|rule| rule.definition.to_json()).collect();
-        json!({"rules": rules})
+        let resources = self.resources.all().map(|one| one.definition.to_json());
+        json!({"resources": resources.collect::<Vec<_>>(), "rules": rules})
+    }
+
+    /// Makes a resource.
+    ///
+    /// # Errors
+    /// [`BadRule`]; nothing is changed then.
+    pub fn create_resource(&mut self, asked: &Map<String, Value>) -> Result<Box<str>, BadRule> {
+        let definition = ResourceDefinition::read(asked, None, self)?;
+        let id = definition.id.clone();
+        if self.resources.find(&id).is_some() {
+            return Err(BadRule::Exists);
+        }
+        let resource = Resource::start(definition, self.outside.as_ref(), &self.feed)?;
+        self.resources.add(resource)?;
+        Ok(id)
+    }
+
+    /// Changes a resource, or without changes starts it anew.
+    ///
+    /// # Errors
+    /// [`BadRule`]; nothing is changed then.
+    pub fn update_resource(&mut self, id: &str, asked: &Map<String, Value>) -> Result<(), BadRule> {
+        let before = self.resources.find(id).map(|one| one.definition.clone());
+        let before = before.ok_or_else(|| BadRule::Resource(id.into()))?;
+        let definition = ResourceDefinition::read(asked, Some(&before), self)?;
+        let resource = Resource::start(definition, self.outside.as_ref(), &self.feed)?;
+        self.resources.replace(resource);
+        Ok(())
+    }
+
+    /// Removes a resource, if there is one.
+    ///
+    /// # Errors
+    /// [`BadRule::InUse`].
+    pub fn delete_resource(&mut self, id: &str) -> Result<(), BadRule> {
+        let rules = self.rules.iter().flatten();
+        let using = rules.filter(|rule| rule.definition.enabled && rule.definition.uses(id));
+        let using: Vec<&str> = using.map(|rule| &*rule.definition.id).collect();
+        if !using.is_empty() {
+            return Err(BadRule::InUse(using.join(", ").into()));
+        }
+        self.resources.remove(id);
+        Ok(())
+    }
+
+    /// The resources, or the one of an id.
+    #[must_use]
+    pub fn resources(&self, id: Option<&str>) -> Vec<ResourceReport> {
+        let wanted = self.resources.all();
+        let wanted = wanted.filter(|one| id.is_none_or(|id| *one.definition.id == *id));
+        wanted
+            .map(|one| ResourceReport {
+                definition: one.definition.clone(),
+                alive: one.is_alive(),
+            })
+            .collect()
+    }
+
+    /// Does the fallbacks of an action that was found to have failed when its event was gone.
+    pub(super) fn fall_back(
+        &mut self,
+        now: Time,
+        action: &str,
+        row: &[u8],
+        out: &mut Vec<Publication>,
+    ) {
+        let Ok(SqlValue::Map(row)) = parse_json(row) else {
+            return;
+        };
+        let around = Around {
+            now,
+            world: &self.world,
+            router: &*self.router,
+            publisher: "",
+            qos: Qos::AtMostOnce,
+            topic: "",
+            retain: false,
+            resources: &self.resources,
+        };
+        let mut rules = self.rules.iter_mut().flatten();
+        rules.any(|rule| rule.fall_back(action, &row, &around, out));
     }
 
     /// Makes a rule.
@@ -219,7 +321,7 @@ impl Engine {
     /// Shows what happened to the router to the rules that want it.
     pub fn occurred(&mut self, now: Time, what: &Occurrence, out: &mut Vec<Publication>) {
         self.listen(what.kind);
-        self.run_matched(now, what, "", Qos::AtMostOnce, out);
+        self.run_matched(now, what, &Sent::default(), out);
     }
 
     fn listen(&mut self, kind: EventKind) {
@@ -232,16 +334,18 @@ impl Engine {
         &mut self,
         now: Time,
         event: &dyn Columns,
-        publisher: &str,
-        qos: Qos,
+        sent: &Sent<'_>,
         out: &mut Vec<Publication>,
     ) {
         let around = Around {
             now,
             world: &self.world,
             router: &*self.router,
-            publisher,
-            qos,
+            publisher: sent.publisher,
+            qos: sent.qos,
+            topic: sent.topic,
+            retain: sent.retain,
+            resources: &self.resources,
         };
         for number in &self.matched {
             let rule = self.rules.get_mut(*number as usize);
@@ -253,6 +357,15 @@ impl Engine {
             }
         }
     }
+}
+
+/// How the message of an event was published; of other events nothing.
+#[derive(Default)]
+struct Sent<'a> {
+    publisher: &'a str,
+    topic: &'a str,
+    qos: Qos,
+    retain: bool,
 }
 
 /// `rule_loop`, as EMQX publishes alarms.
@@ -277,11 +390,14 @@ fn alarm(id: &str) -> Publication {
 
 fn report(rule: &mut Rule, now: Time) -> RuleReport {
     fn of(actions: &[Action]) -> Vec<ActionReport> {
-        let report = |action: &Action| ActionReport {
-            taken: action.taken,
-            success: action.success,
-            failed: action.failed,
-            fallbacks: of(&action.fallbacks),
+        let report = |action: &Action| {
+            let (success, failed) = action.ended();
+            ActionReport {
+                taken: action.taken,
+                success,
+                failed,
+                fallbacks: of(&action.fallbacks),
+            }
         };
         actions.iter().map(report).collect()
     }
@@ -298,6 +414,10 @@ fn report(rule: &mut Rule, now: Time) -> RuleReport {
 }
 
 impl Ids for Engine {
+    fn resource_kind(&self, id: &str) -> Option<&'static str> {
+        self.resources.find(id).map(|one| one.definition.kind)
+    }
+
     fn digits(&mut self) -> u32 {
         self.world.digits()
     }
@@ -320,14 +440,19 @@ impl Hook for Engine {
             Event::Published { publisher, .. } => &*publisher.client_id,
             _ => "",
         };
-        let (topic, qos) = match shown.message() {
-            Some((message, qos)) => (message.topic(), qos),
-            None => ("", Qos::AtMostOnce),
+        let sent = match shown.message() {
+            Some((message, qos)) => Sent {
+                publisher,
+                topic: message.topic(),
+                qos,
+                retain: message.retain,
+            },
+            None => Sent::default(),
         };
         if shown.kind == EventKind::Published {
             self.matched.clear();
             let matched = &mut self.matched;
-            self.topics.matching(topic, &mut |found| {
+            self.topics.matching(sent.topic, &mut |found| {
                 if let Match::Each(subscribers) = found {
                     matched.extend(subscribers.iter().map(|one| one.session));
                 }
@@ -338,7 +463,7 @@ impl Hook for Engine {
         } else {
             self.listen(shown.kind);
         }
-        self.run_matched(now, &shown, publisher, qos, out);
+        self.run_matched(now, &shown, &sent, out);
         if let Event::Disconnected { session, .. } = event {
             self.world.forget(&session.client_id);
         }

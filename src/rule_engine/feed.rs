@@ -80,6 +80,23 @@ impl Feed {
         }
     }
 
+    /// Has the fallbacks of an action done, for the row (JSON) with which it failed.
+    pub(super) fn fall_back(&self, action: Box<str>, row: Box<[u8]>) {
+        let told = self.remote.tell(move |broker, now| {
+            let publications = broker.with_hook(|engine: &mut Engine| {
+                let mut out = Vec::new();
+                engine.fall_back(now, &action, &row, &mut out);
+                out
+            });
+            for publication in publications.into_iter().flatten() {
+                broker.publish_for(now, &publication);
+            }
+        });
+        if !told {
+            log::warn!("the broker is too busy for the fallback of an action");
+        }
+    }
+
     fn push(self: &Arc<Self>, kind: EventKind, data: Vec<(&'static str, Datum)>) {
         let time_ms = i64::try_from(clock::unix_time().as_millis()).unwrap_or(i64::MAX);
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);

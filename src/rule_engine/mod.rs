@@ -4,7 +4,8 @@
 //! rules by a topic tree of their own, so a rule whose FROM does not match costs nothing. The router's
 //! events come from other threads through [`Feed`], which costs them one load of an atomic while no
 //! rule wants them. What acts on the router goes out through [`Router`], which must not wait.
-//! [`Desk`] is how controllers reach all this from their threads.
+//! [`Desk`] is how controllers reach all this from their threads. Rows leave for other servers through
+//! `resource`s, whose tasks run on the flows' runtimes.
 //!
 //! Rules that feed each other are cut twice: the broker counts hops, and each rule may publish and act
 //! only so often ([`PUBLISH_RATE`], [`ACT_RATE`]); what is cut counts as failed and raises an alarm.
@@ -17,11 +18,17 @@ mod desk;
 mod engine;
 mod event;
 mod feed;
+mod forward;
 mod message;
+pub mod options;
+mod outside;
+mod resource;
+pub mod resource_types;
 mod rule;
 mod sample;
 #[cfg(test)]
 mod tests;
+mod webhook;
 mod world;
 
 pub use counters::Speeds;
@@ -29,6 +36,8 @@ pub use desk::{Desk, DeskError};
 pub use engine::{ActionReport, Engine, RuleReport};
 pub use event::{EVENTS, EventKind, Occurrence};
 pub use feed::{Feed, Watch};
+pub use outside::Outside;
+pub use resource::ResourceReport;
 pub use sample::{NotSampled, run_sample};
 
 /// The one node's name, in events and in the API.
@@ -39,6 +48,14 @@ pub const RULES_MAX: usize = 256;
 
 /// Actions of a rule, its fallbacks among them.
 pub const ACTIONS_MAX: usize = 16;
+
+/// Resources at a time; further ones are refused.
+pub const RESOURCES_MAX: usize = 16;
+
+/// Messages that may wait for a foreign broker, and bytes of them; the oldest go when there are more.
+pub const FORWARD_WAITING_MAX: usize = 1000;
+/// See [`FORWARD_WAITING_MAX`].
+pub const FORWARD_WAITING_MAX_BYTES: usize = 512 * 1024;
 
 /// Messages a second that a rule may publish, and as many at once; further ones fail.
 pub const PUBLISH_RATE: u32 = 5000;

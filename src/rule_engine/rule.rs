@@ -3,12 +3,13 @@
 use super::action::{self, Action, Doing};
 use super::counters::{Bucket, Counters};
 use super::definition::{BadRule, Definition, OnFailure, check_sql};
+use super::resource::Resources;
 use super::world::World;
 use super::{ACT_RATE, PUBLISH_RATE, Router};
 use crate::mqtt::Time;
 use crate::mqtt::codec::Qos;
 use crate::mqtt::hook::Publication;
-use crate::sql::{Columns, Input, Program};
+use crate::sql::{Columns, Input, Map, Program};
 
 /// A rule and what became of it so far.
 pub(super) struct Rule {
@@ -22,13 +23,17 @@ pub(super) struct Rule {
     alarmed: Option<Time>,
 }
 
-/// What happened around the event.
+/// What there is around the event.
 pub(super) struct Around<'a> {
     pub now: Time,
     pub world: &'a World,
     pub router: &'a dyn Router,
+    /// Of the event's message: who published it, and how.
     pub publisher: &'a str,
     pub qos: Qos,
+    pub topic: &'a str,
+    pub retain: bool,
+    pub resources: &'a Resources,
 }
 
 /// Between two alarms of a rule.
@@ -53,20 +58,13 @@ impl Rule {
     pub(super) fn inherit(&mut self, before: &Self) {
         self.counters = before.counters.clone();
         for (action, before) in self.actions.iter_mut().zip(&before.actions) {
-            (action.taken, action.success, action.failed) =
-                (before.taken, before.success, before.failed);
+            action.inherit(before);
         }
     }
 
     pub(super) fn reset(&mut self) {
-        fn forget(actions: &mut [Action]) {
-            for action in actions {
-                (action.taken, action.success, action.failed) = (0, 0, 0);
-                forget(&mut action.fallbacks);
-            }
-        }
         self.counters = Counters::default();
-        forget(&mut self.actions);
+        self.actions.iter_mut().for_each(Action::reset);
     }
 
     /// Runs over an event; `true`: an alarm is to be raised.
@@ -97,10 +95,7 @@ impl Rule {
         self.counters.passed += 1;
         let mut cut = false;
         let mut doing = Doing {
-            now: around.now,
-            publisher: around.publisher,
-            qos: around.qos,
-            router: around.router,
+            around,
             publishing: &mut self.publishing,
             acting: &mut self.acting,
             out,
@@ -116,6 +111,32 @@ impl Rule {
             }
         }
         cut && self.alarm(around.now)
+    }
+
+    /// Does what follows the failure of an action that was found out later; whether it is of this rule.
+    pub(super) fn fall_back(
+        &mut self,
+        action: &str,
+        row: &Map<'_>,
+        around: &Around<'_>,
+        out: &mut Vec<Publication>,
+    ) -> bool {
+        let found = self.actions.iter_mut().find_map(|one| one.find(action));
+        let Some(found) = found else {
+            return false;
+        };
+        let mut cut = false;
+        let mut doing = Doing {
+            around,
+            publishing: &mut self.publishing,
+            acting: &mut self.acting,
+            out,
+            cut: &mut cut,
+        };
+        for fallback in &mut found.fallbacks {
+            fallback.perform(row, &mut doing);
+        }
+        true
     }
 
     fn alarm(&mut self, now: Time) -> bool {

@@ -15,6 +15,7 @@ mod node;
 mod page;
 mod pubsub;
 mod reply;
+mod resources;
 mod rules;
 mod subscriptions;
 mod types;
@@ -113,6 +114,16 @@ const ROUTES: &[Route] = &[
     route(Get, "/rule_events/", types::events),
     route(Get, "/actions/", types::actions),
     route(Get, "/actions/{}/", types::action),
+    route(Get, "/resource_types/", resources::types),
+    route(Get, "/resource_types/{}/", resources::one_type),
+    route(Get, "/resource_types/{}/resources/", resources::of_type),
+    route(Get, "/resources/", resources::list),
+    route(Post, "/resources/", resources::create).body_up_to(rules::BODY_BYTES_MAX),
+    route(Get, "/resources/{}/", resources::show),
+    route(Put, "/resources/{}/", resources::update).body_up_to(rules::BODY_BYTES_MAX),
+    route(Post, "/resources/{}/", resources::restart),
+    route(Delete, "/resources/{}/", resources::delete),
+    route(Get, "/resource_status/{}/", resources::status),
 ];
 
 /// What requests of this dialect share.

@@ -40,6 +40,8 @@ impl Failure {
     pub const BAD_TOPIC: u16 = 115;
     /// 116: no such quality of service.
     pub const BAD_QOS: u16 = 116;
+    /// 500, in JSON and as status.
+    pub const INTERNAL: u16 = 500;
     /// 404, in JSON and as status.
     pub const NOT_FOUND: u16 = 404;
 
@@ -60,7 +62,7 @@ impl Failure {
     fn status(&self) -> u16 {
         match self.code {
             Self::RPC => 503,
-            Self::UNKNOWN => 500,
+            Self::UNKNOWN | Self::INTERNAL => 500,
             Self::NO_USER | Self::NO_CLIENT | Self::NOT_FOUND => 404,
             _ => 400,
         }

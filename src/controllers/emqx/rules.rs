@@ -12,14 +12,14 @@ use crate::rule_engine::{ActionReport, Desk, DeskError, NotSampled, RuleReport, 
 pub(super) const BODY_BYTES_MAX: usize = 128 * 1024;
 
 /// EMQX's code of rules that cannot be made.
-const BAD: u16 = 400;
+pub(super) const BAD: u16 = 400;
 
-fn desk(context: &Context) -> Result<&Desk, Failure> {
+pub(super) fn desk(context: &Context) -> Result<&Desk, Failure> {
     let none = || Failure::new(Failure::RPC, "the broker does not run");
     context.control.rules().ok_or_else(none)
 }
 
-fn body(request: &Request<'_>) -> Result<Map<String, Value>, Failure> {
+pub(super) fn body(request: &Request<'_>) -> Result<Map<String, Value>, Failure> {
     match serde_json::from_slice(request.body) {
         Ok(Value::Object(members)) => Ok(members),
         _ => Err(Failure::new(
@@ -41,13 +41,19 @@ impl From<DeskError> for Failure {
 impl From<BadRule> for Failure {
     fn from(bad: BadRule) -> Self {
         match bad {
-            BadRule::Action(_) | BadRule::Exists => Self::new(BAD, bad.to_string()),
+            BadRule::Action(_)
+            | BadRule::Exists
+            | BadRule::Resource(_)
+            | BadRule::ResourceType(_)
+            | BadRule::InUse(_) => Self::new(BAD, bad.to_string()),
+            // EMQX's 500 in JSON; the status says that the request was not at fault.
+            BadRule::Dead(_) => Self::new(Self::INTERNAL, bad.to_string()),
             _ => Self::new(BAD, format!("Bad Arguments: {bad}")),
         }
     }
 }
 
-fn shown(value: &Value) -> Outcome {
+pub(super) fn shown(value: &Value) -> Outcome {
     Ok(data(|json| {
         json.plain(value);
     }))

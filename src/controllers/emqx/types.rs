@@ -52,7 +52,7 @@ pub(super) fn events(context: &Context, _: &Request<'_>) -> Response {
     )
 }
 
-fn words((en, zh): Words) -> Value {
+pub(super) fn words((en, zh): Words) -> Value {
     json!({"en": en, "zh": zh})
 }
 
@@ -61,7 +61,7 @@ fn view(action: &ActionType) -> Value {
         "name": action.name,
         "app": action.app,
         "for": "$any",
-        "types": [],
+        "types": action.types,
         "category": action.category,
         "params": params(action.params),
         "title": words(action.title),
@@ -69,7 +69,7 @@ fn view(action: &ActionType) -> Value {
     })
 }
 
-fn params(params: &[Param]) -> Value {
+pub(super) fn params(params: &[Param]) -> Value {
     let mut shown = Map::new();
     for (order, param) in (1..).zip(params) {
         let mut entry = json!({
@@ -88,6 +88,10 @@ fn params(params: &[Param]) -> Value {
                     .map(|value| ("default".to_owned(), value)),
             );
             entry.extend(choices.map(|value| ("enum".to_owned(), value)));
+            let format = param
+                .format
+                .map(|value| ("format".to_owned(), json!(value)));
+            entry.extend(format);
             entry.extend(param.long.then(|| ("input".to_owned(), json!("textarea"))));
         }
         shown.insert(param.name.to_owned(), entry);

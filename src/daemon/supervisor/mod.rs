@@ -46,7 +46,7 @@ use crate::platform::logger::{self, Level, Logger};
 use crate::platform::neighbours::Neighbours;
 use crate::platform::route::Network;
 use crate::platform::{clock, memory};
-use crate::rule_engine::{Desk, Watch};
+use crate::rule_engine::{Desk, Outside, Watch};
 use crate::tunnel::Tunnel;
 use crate::tunnel::names::{Devices, Lan};
 use capture::{Captured, watch_kernel};
@@ -285,7 +285,13 @@ impl Instance {
     fn install_rules(&self) -> Result<Acts, Failure> {
         let acts = Acts::start(&self.door);
         let kept = state::load_rules(&self.directory);
-        self.door.rules.install(kept, acts.router())?;
+        let way = self.providers.way();
+        let outside = Outside::new(
+            tokio::runtime::Handle::current(),
+            way,
+            &self.config.rule_engine,
+        );
+        self.door.rules.install(kept, acts.router(), &outside)?;
         Ok(acts)
     }
 

@@ -84,6 +84,7 @@ impl Instance {
         if let Err(error) = self.listeners.serve_dns(listen) {
             log::error!("{error}");
         }
+        self.door.rules.follow(&self.config.rule_engine);
         self.follow_mqtt();
         if let Err(error) = self.serve_xray() {
             log::error!("{error}");

@@ -1,0 +1,82 @@
+//! What resources need of the daemon: a runtime for their tasks, a way to servers, and where they may go.
+
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::runtime::Handle;
+
+use super::options::{Allowed, Options};
+use crate::metadata::Endpoint;
+use crate::outbound::Stream;
+use crate::outbound::carrier::Carrier;
+use crate::provider::http::Connect;
+
+/// The world beyond the broker's thread.
+pub struct Outside {
+    /// Where tasks run.
+    pub runtime: Handle,
+    /// How servers are reached.
+    pub way: Arc<dyn Connect>,
+    /// Snapshot: replaced by a reload.
+    allowed: RwLock<Arc<[Allowed]>>,
+}
+
+impl Outside {
+    /// A world in which web hooks go where `options` say.
+    #[must_use]
+    pub fn new(runtime: Handle, way: Arc<dyn Connect>, options: &Options) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            way,
+            allowed: RwLock::new(options.webhook_allow.as_slice().into()),
+        })
+    }
+
+    /// Follows a new configuration.
+    pub fn follow(&self, options: &Options) {
+        let mut allowed = self.allowed.write().unwrap_or_else(PoisonError::into_inner);
+        *allowed = options.webhook_allow.as_slice().into();
+    }
+
+    fn allowed(&self) -> Arc<[Allowed]> {
+        Arc::clone(&self.allowed.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether web hooks may go there (users.md S27).
+    #[must_use]
+    pub fn admits(&self, to: &Endpoint) -> bool {
+        self.allowed().iter().any(|one| one.names(to))
+    }
+
+    /// Opens a stream for a web hook. A name may lead anywhere by then: a connection to this machine or
+    /// its link is given up before a byte is said, unless the list has that very address.
+    ///
+    /// # Errors
+    /// `PermissionDenied` where the list does not lead; else what the way says.
+    pub async fn open_hook(&self, to: &Endpoint) -> io::Result<Carrier> {
+        let denied = || {
+            let why = format!("{to} is not in rule-engine.webhook-allow");
+            io::Error::new(io::ErrorKind::PermissionDenied, why)
+        };
+        if !self.admits(to) {
+            return Err(denied());
+        }
+        match self.way.connect(to, None).await? {
+            Stream::Tcp(stream) => {
+                let (peer, own) = (stream.peer_addr()?, stream.local_addr()?);
+                let ip = peer.ip().to_canonical();
+                let inside = ip == own.ip().to_canonical()
+                    || ip.is_loopback()
+                    || ip.is_unspecified()
+                    || matches!(ip, std::net::IpAddr::V4(ip) if ip.is_link_local());
+                let covered = || self.allowed().iter().any(|one| one.covers(ip, peer.port()));
+                match inside && !covered() {
+                    true => Err(denied()),
+                    false => Ok(Carrier::Tcp(stream)),
+                }
+            }
+            Stream::Boxed(stream) => Ok(Carrier::Boxed(stream)),
+            Stream::Closed | Stream::Silent => Err(io::ErrorKind::ConnectionRefused.into()),
+        }
+    }
+}
