@@ -126,7 +126,8 @@ def crash():
         client.loop_start()
     threading.Thread(target=lambda: (sys.stdin.readline(), over.set()), daemon=True).start()
     sent = 0
-    until(listener.is_connected)
+    until(lambda: listener.is_connected() and speaker.is_connected())
+    print("running", flush=True)
     while not over.is_set():
         if sent - len(confirmed) < 20:
             speaker.publish("crash/x", str(sent), 2)

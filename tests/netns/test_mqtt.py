@@ -216,6 +216,7 @@ mqtt:
 
     def test_nothing_of_quality_two_is_lost_or_doubled_however_often_it_is_killed(self):
         clients = self.lab.spawn("lan1", sys.executable, PAHO, "crash", ROUTER_LAN, "1883", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.assertEqual(clients.stdout.readline(), "running\n")
         for number in range(int(os.environ.get("ROUNDS", "12"))):
             time.sleep(0.25 + number % 7 * 0.05)  # the moment of the cut, another each time
             self.daemon.kill()
