@@ -201,8 +201,8 @@ impl Instance {
             safe_paths: control::safe_paths(),
             debugged: config.general.log_level >= log::LevelFilter::Debug,
         });
-        let bridges = mqtt::bridge::Bridges::new(door.rules.broker(), providers.way());
         let mut instance = Self {
+            bridges: mqtt::bridge::Bridges::new(door.rules.broker(), providers.way()),
             config,
             listeners: Listeners::new(&workers, &tunnel, &dns, mark, &directory),
             directory,
@@ -224,7 +224,6 @@ impl Instance {
             gate_options: controllers::options::Options::default(),
             checks: Checks::default(),
             mqtt: None,
-            bridges,
             xray: Xray::default(),
             _devices: devices,
         };
