@@ -1,4 +1,4 @@
-"""Clients of every kind and number: mqtt.js, five thousand at once, one that never reads."""
+"""Clients of every kind and number: mqtt.js, rumqttc, five thousand at once, one that never reads."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from lab import ROOT, ROUTER_LAN, LabTest
 
 HERE = pathlib.Path(__file__).parent
 MQTT_JS = pathlib.Path(os.environ.get("HEADGATE_MQTT_JS", ROOT / "target/npm/node_modules/mqtt"))
+RUMQTTC = pathlib.Path(os.environ.get("HEADGATE_RUMQTTC", ROOT / "target/rumqttc/debug/headgate-rumqttc"))
 
 
 class Clients(LabTest):
@@ -33,6 +34,11 @@ mqtt:
                     self.assertEqual(got["granted"], [2, 1])
                     self.assertEqual(got["orders"], [list(range(20))] * 3)
                     self.assertEqual((got["shared"], got["large"], got["late"]), (1, 300_000, "waited"))
+
+    @unittest.skipUnless(RUMQTTC.is_file(), "rumqttc is not built: cargo build --manifest-path tests/mqtt/rumqttc/Cargo.toml --target-dir target/rumqttc")
+    def test_rumqttc_speaks_both_versions_in_every_quality(self):
+        said = self.lab.ns("lan1", str(RUMQTTC), ROUTER_LAN, "1883", timeout=90)
+        self.assertEqual(said, "good\n")
 
     def memory(self):
         """Kilobytes of the daemon's own."""
