@@ -8,8 +8,9 @@ use crate::config::Config;
 use crate::controllers::options::{Application, Management};
 use crate::controllers::{Control, ReloadSource, xray};
 use crate::daemon::build::{self, DnsTies};
+use crate::daemon::command::{self, Loaded};
 use crate::daemon::providers::Providers;
-use crate::daemon::{Failure, command, state};
+use crate::daemon::{Failure, state};
 use crate::mqtt;
 use crate::netfilter::marks::own_mark;
 use crate::outbound::Resolve;
@@ -24,17 +25,7 @@ impl Instance {
         source: ReloadSource,
         force: bool,
     ) -> Result<(), Failure> {
-        let loaded = match source {
-            ReloadSource::Running if self.file.exists() => command::parse(
-                &command::read_config(&self.file)?,
-                self.file.display().to_string(),
-            )?,
-            ReloadSource::Running => {
-                return Err(format!("{}: there is no such file", self.file.display()).into());
-            }
-            ReloadSource::File { path, text } => command::parse(&text, path.display().to_string())?,
-            ReloadSource::Payload(text) => command::parse(&text, "payload".into())?,
-        };
+        let loaded = self.read_source(source)?;
         for warning in &loaded.warnings {
             log::warn!("{}:{warning}", loaded.origin);
         }
@@ -95,6 +86,20 @@ impl Instance {
         drop(old);
         memory::settle();
         Ok(())
+    }
+
+    fn read_source(&self, source: ReloadSource) -> Result<Loaded, Failure> {
+        Ok(match source {
+            ReloadSource::Running if self.file.exists() => command::parse(
+                &command::read_config(&self.file)?,
+                self.file.display().to_string(),
+            )?,
+            ReloadSource::Running => {
+                return Err(format!("{}: there is no such file", self.file.display()).into());
+            }
+            ReloadSource::File { path, text } => command::parse(&text, path.display().to_string())?,
+            ReloadSource::Payload(text) => command::parse(&text, "payload".into())?,
+        })
     }
 
     /// Builds proxies and groups anew, over the providers' nodes of the moment.
