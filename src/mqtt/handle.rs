@@ -4,6 +4,7 @@
 //! the thread. A reload replaces users and rules and keeps the listeners that stay, with their
 //! clients.
 
+use std::cell::Cell;
 use std::io;
 use std::net::TcpListener as Socket;
 use std::path::Path;
@@ -18,13 +19,15 @@ use tokio::task::{JoinSet, LocalSet};
 use super::Time;
 use super::bridge::Leg;
 use super::broker::Broker;
-use super::driver::{Driver, tick_forever, write_forever};
+use super::driver::{Driver, tick_forever};
 use super::listener::{Service, accept_forever, attach};
 use super::options::{ListenerOptions, Options};
 use super::persistence::write_down_forever;
 use super::remote::Remote;
 use super::store::file::Log;
 use super::transport::Transport;
+use super::turn::{read_forever, write_forever};
+use crate::platform::readiness::Readiness;
 
 /// Commands that may wait: one a reload, one a controller's thread.
 const COMMANDS_MAX: usize = 32;
@@ -87,8 +90,9 @@ impl Handle {
             None
         };
         let options = options.clone();
+        let readiness = Readiness::new().map_err(|error| ("mqtt".to_owned(), error))?;
         let run = move || {
-            let driver = Driver::new(Broker::new(&options));
+            let driver = Driver::new(Broker::new(&options), readiness);
             if let Some((log, frames)) = log {
                 driver.keep(log, &frames, &options);
             }
@@ -148,6 +152,7 @@ impl Drop for Handle {
 
 async fn run(driver: Rc<Driver>, mut commands: mpsc::Receiver<Command>) {
     let mut tasks = JoinSet::new();
+    tasks.spawn_local(read_forever(Rc::clone(&driver)));
     tasks.spawn_local(write_forever(Rc::clone(&driver)));
     tasks.spawn_local(tick_forever(Rc::clone(&driver)));
     tasks.spawn_local(write_down_forever(Rc::clone(&driver)));
@@ -184,6 +189,7 @@ fn serve(driver: &Rc<Driver>, bound: Bound) -> Option<(ListenerOptions, JoinSet<
                 transport: bound.transport,
                 connections_max: listener.connections_max,
                 number,
+                connections: Cell::new(0),
             };
             let mut task = JoinSet::new();
             task.spawn_local(accept_forever(Rc::clone(driver), socket, Rc::new(service)));

@@ -2,14 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
+use tokio::io::ReadBuf;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
@@ -20,10 +21,10 @@ use super::codec::property::id as property;
 use super::codec::{
     Connect, Framed, Malformed, Packet, PropertyWriter, Reason, Version, decode, frame,
 };
-use super::driver::{Driver, Ended, Link};
+use super::driver::{Driver, Ended};
+use super::link::{Link, say_last};
 use super::session::LinkId;
-use super::topic::tree::SessionId;
-use super::transport::{Io, Transport};
+use super::transport::{Io, Opened, Plain, Stream, Transport};
 
 /// How long a client may take to send CONNECT (users.md S22).
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -49,10 +50,50 @@ pub struct Service {
     pub connections_max: usize,
     /// The broker's number of the listener.
     pub number: u16,
+    /// How many there are.
+    pub connections: Cell<usize>,
+}
+
+/// A connection's place among those of its listener.
+pub struct Seat(Rc<Service>);
+
+impl Seat {
+    fn take(service: &Rc<Service>) -> Option<Self> {
+        let count = service.connections.get();
+        if count >= service.connections_max {
+            return None;
+        }
+        service.connections.set(count + 1);
+        Some(Self(Rc::clone(service)))
+    }
+
+    /// Whether it is one of these.
+    pub(super) fn is_of(&self, service: &Rc<Service>) -> bool {
+        Rc::ptr_eq(&self.0, service)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}
+
+/// Ends the connections that have no task with their listener.
+struct Listening {
+    driver: Rc<Driver>,
+    service: Rc<Service>,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.driver.end_all(&self.service);
+    }
 }
 
 /// Accepts connections until it is dropped; they end with it.
 pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, service: Rc<Service>) {
+    let listening = Listening { driver, service };
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -61,22 +102,54 @@ pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, service: Rc
         };
         match accepted {
             Ok((stream, source)) => {
-                if connections.len() >= service.connections_max {
+                let Some(seat) = Seat::take(&listening.service) else {
                     continue;
-                }
+                };
                 // The broker gathers what belongs together; the kernel need not wait for more.
                 let _slower = stream.set_nodelay(true);
-                let (driver, service) = (Rc::clone(&driver), Rc::clone(&service));
-                connections.spawn_local(async move {
-                    // On the heap for as long as it lasts: at rest nobody pays for it.
-                    let opening = Box::pin(service.transport.open(stream));
-                    if let Ok(Ok(io)) = timeout(CONNECT_TIME_MAX, opening).await {
-                        serve(driver, io, source, service.number).await;
-                    }
-                });
+                let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+                connections.spawn_local(serve(Rc::clone(&listening.driver), stream, source, seat));
             }
             Err(_) => sleep(PAUSE).await,
         }
+    }
+}
+
+/// A connection until its CONNECT is answered; one with a task of its own to its end.
+async fn serve(driver: Rc<Driver>, stream: TcpStream, source: SocketAddr, seat: Seat) {
+    // On the heap for as long as it lasts: at rest nobody pays for it.
+    let opening = Box::pin(seat.0.transport.open(stream));
+    let Ok(Ok(mut opened)) = timeout(CONNECT_TIME_MAX, opening).await else {
+        return;
+    };
+    let Some(greeting) = Box::pin(greet(&driver, opened.io(), source)).await else {
+        let mut read = |context: &mut Context<'_>, buffer: &mut ReadBuf<'_>| {
+            Pin::new(opened.io()).poll_read(context, buffer)
+        };
+        return linger(&mut read).await;
+    };
+    let (stream, waker) = match opened {
+        Opened::Plain(stream) => match Plain::new(stream) {
+            Ok(plain) => (Stream::Plain(plain), None),
+            Err(_) => return,
+        },
+        Opened::Layered(io) => {
+            let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+            (Stream::Layered(io), Some(waker))
+        }
+    };
+    let entered = enter(&driver, (stream, waker), &greeting, source, seat);
+    drop(greeting);
+    if let Some((id, link)) = entered
+        && link.waker.is_some()
+    {
+        let presence = Presence { driver, link, id };
+        run(&presence).await;
+        let stream = &presence.link.stream;
+        let mut read = |context: &mut Context<'_>, buffer: &mut ReadBuf<'_>| {
+            Pin::new(stream.borrow_mut().io()).poll_read(context, buffer)
+        };
+        linger(&mut read).await;
     }
 }
 
@@ -107,7 +180,7 @@ impl Driver {
     }
 }
 
-/// Takes a connection out of the driver, and tells the broker, however its task ends.
+/// A connection with a task, however that ends.
 struct Presence {
     driver: Rc<Driver>,
     link: Rc<Link>,
@@ -116,55 +189,36 @@ struct Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        let place = match self.driver.links.borrow_mut().get_mut(self.id as usize) {
-            Some(place) => place.take(),
-            None => None,
-        };
-        if let Some((_, Some(session))) = place
-            && !self.link.closed.get()
-        {
-            self.driver
-                .with(|broker, now| broker.lost(now, session, "tcp_closed"));
-        }
-        self.driver.free.borrow_mut().push(self.id);
+        self.driver.end(self.id, &self.link, &Ended::Lost);
     }
 }
 
-async fn serve(driver: Rc<Driver>, io: Box<dyn Io>, source: SocketAddr, listener: u16) {
-    let link = Rc::new(Link {
-        io: RefCell::new(io),
-        address: SocketAddr::new(source.ip().to_canonical(), source.port()),
-        listener,
-        waker: RefCell::new(Waker::noop().clone()),
-        unsent: RefCell::default(),
-        closed: Cell::new(false),
-    });
-    let Some(id) = driver.add(Rc::clone(&link)) else {
-        return;
-    };
-    let presence = Presence { driver, link, id };
-    // On the heap like the handshakes of the transport.
-    if let Some((version, session, partial)) = Box::pin(begin(&presence)).await {
-        run(&presence, (version, session), partial).await;
-    }
-    let _over = timeout(LINGER, linger(&presence.link)).await;
+/// The life of a connection with a task, after CONNECT.
+async fn run(presence: &Presence) {
+    let Presence { driver, link, id } = presence;
+    let ended = poll_fn(|context| driver.turn(link, *id, true, context)).await;
+    driver.end(*id, link, &ended);
 }
+
+/// A call that reads.
+type Read<'a> = dyn FnMut(&mut Context<'_>, &mut ReadBuf<'_>) -> Poll<io::Result<()>> + 'a;
 
 /// Reads on and throws away, until the client closes too: a socket that is closed with something
 /// unread resets the connection, and the client would not see why.
-async fn linger(link: &Link) {
-    let mut left = LINGER_BYTES_MAX;
-    while left > 0 {
-        let mut chunk = [0; 512];
-        let mut buffer = ReadBuf::new(&mut chunk);
-        let read =
-            poll_fn(|context| Pin::new(&mut *link.io.borrow_mut()).poll_read(context, &mut buffer))
-                .await;
-        if read.is_err() || buffer.filled().is_empty() {
-            return;
+async fn linger(read: &mut Read<'_>) {
+    let reading = async {
+        let mut left = LINGER_BYTES_MAX;
+        while left > 0 {
+            let mut chunk = [0; 512];
+            let mut buffer = ReadBuf::new(&mut chunk);
+            let read = poll_fn(|context| read(context, &mut buffer)).await;
+            if read.is_err() || buffer.filled().is_empty() {
+                return;
+            }
+            left = left.saturating_sub(buffer.filled().len());
         }
-        left = left.saturating_sub(buffer.filled().len());
-    }
+    };
+    let _over = timeout(LINGER, reading).await;
 }
 
 /// Whether a CONNECT that is refused began as one of 5.0, so that it can be told why.
@@ -176,15 +230,18 @@ fn speaks_five(bytes: &[u8]) -> bool {
 /// Serves the broker's end of a bridge: a client that is let in as it is, and is not asked for signs of
 /// life.
 pub(super) async fn attach(driver: Rc<Driver>, leg: Leg) {
+    let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
     let link = Rc::new(Link {
-        io: RefCell::new(Box::new(leg.io)),
-        address: (Ipv4Addr::LOCALHOST, 0).into(),
-        listener: NO_LISTENER,
-        waker: RefCell::new(Waker::noop().clone()),
-        unsent: RefCell::default(),
+        stream: RefCell::new(Stream::Layered(Box::new(leg.io))),
+        version: Version::V5,
+        session: Cell::new(None),
+        seat: None,
+        waker: Some(waker),
+        buffers: RefCell::default(),
+        more: Cell::new(false),
         closed: Cell::new(false),
     });
-    let Some(id) = driver.add(Rc::clone(&link)) else {
+    let Ok(id) = driver.add(&link) else {
         return;
     };
     let presence = Presence { driver, link, id };
@@ -204,123 +261,118 @@ pub(super) async fn attach(driver: Rc<Driver>, leg: Leg) {
         username: None,
         password: None,
     };
+    let who = Admitted {
+        username: None,
+        superuser: true,
+        address: (Ipv4Addr::LOCALHOST, 0).into(),
+        listener: NO_LISTENER,
+    };
     driver.with(|broker, now| broker.adopt(now, &leg.client_id, &leg.filters, leg.forgotten));
-    match join(driver, link, id, &connect, true) {
-        Ok(session) => run(&presence, (Version::V5, session), Vec::new()).await,
+    match driver.with(|broker, now| broker.connect(now, id, &connect, who)) {
+        Ok(session) => {
+            link.session.set(Some(session));
+            run(&presence).await;
+        }
         Err(reason) => log::warn!("mqtt: {}: {:#04x}", leg.client_id, reason.0),
     }
 }
 
-/// The connection's life after CONNECT.
-async fn run(presence: &Presence, session: (Version, SessionId), mut partial: Vec<u8>) {
-    let Presence { driver, link, .. } = presence;
-    let ended = poll_fn(|context| {
-        link.waker.borrow_mut().clone_from(context.waker());
-        if link.closed.get() || driver.write(link, session.1).is_err() {
-            return Poll::Ready(Ended::Lost);
-        }
-        // Who does not read is not read from.
-        if !link.unsent.borrow().is_empty() {
-            return Poll::Pending;
-        }
-        match driver.read(link, session, &mut partial, context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(ended)) => Poll::Ready(ended),
-            // There may be more, but it is the turn of others.
-            Poll::Ready(Ok(())) => match driver.read(link, session, &mut partial, context) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(ended)) => Poll::Ready(ended),
-                Poll::Ready(Ok(())) => {
-                    context.waker().wake_by_ref();
-                    Poll::Pending
-                }
-            },
-        }
-    })
-    .await;
-    if let Ended::Malformed(why) = ended {
-        driver.with(|broker, now| broker.close(now, session.1, why.reason()));
-        log::debug!("mqtt: {}: {why}", link.address);
+/// What a client said to begin with, and that it may come in.
+struct Greeting {
+    /// CONNECT and what came behind it.
+    bytes: Vec<u8>,
+    /// The length of CONNECT.
+    length: usize,
+    superuser: bool,
+}
+
+fn connect_of(bytes: &[u8]) -> Option<Connect<'_>> {
+    let Ok(Framed::Whole(whole)) = frame(bytes, CONNECT_BYTES_MAX) else {
+        return None;
+    };
+    match decode(whole, Version::V4) {
+        Ok(Packet::Connect(connect)) => Some(connect),
+        _ => None,
     }
 }
 
-/// Reads CONNECT, checks who it is, begins the session. Returns what came behind CONNECT too.
-async fn begin(presence: &Presence) -> Option<(Version, SessionId, Vec<u8>)> {
-    let Presence { driver, link, id } = presence;
+/// Reads CONNECT and checks who it is.
+async fn greet(driver: &Driver, io: &mut dyn Io, source: SocketAddr) -> Option<Greeting> {
     let mut bytes = Vec::new();
-    let first = timeout(CONNECT_TIME_MAX, first_packet(link, &mut bytes))
-        .await
-        .ok()?;
-    let length = match first {
+    let first = timeout(CONNECT_TIME_MAX, first_packet(io, &mut bytes)).await;
+    let length = match first.ok()? {
         Ok(length) => length,
         Err(why) => {
-            log::debug!("mqtt: {}: {why}", link.address);
+            log::debug!("mqtt: {source}: {why}");
             if speaks_five(&bytes) {
-                say(link, &refusal(Version::V5, why.reason()));
+                say_last(io, &refusal(Version::V5, why.reason()));
             } else if matches!(why, Malformed::ProtocolLevel(_)) {
-                say(link, &refusal(Version::V4, why.reason()));
+                say_last(io, &refusal(Version::V4, why.reason()));
             }
             return None;
         }
     };
-    let Ok(Framed::Whole(whole)) = frame(&bytes, CONNECT_BYTES_MAX) else {
-        return None;
-    };
-    let Ok(Packet::Connect(connect)) = decode(whole, Version::V4) else {
-        return None;
-    };
-    let session = match driver.admit(&connect, link.address).await {
-        Ok(superuser) => join(driver, link, *id, &connect, superuser),
-        Err(reason) => Err(reason),
-    };
-    match session {
-        Ok(session) => {
-            let version = connect.version;
-            bytes.drain(..length);
-            {
-                let used = driver.take(link, (version, session), &bytes, length + bytes.len());
-                match used {
-                    Ok(used) => drop(bytes.drain(..used)),
-                    Err(Ended::Malformed(why)) => {
-                        driver.with(|broker, now| broker.close(now, session, why.reason()));
-                    }
-                    Err(Ended::Lost) => return None,
-                }
-            }
-            bytes.shrink_to_fit();
-            Some((version, session, bytes))
-        }
+    let connect = connect_of(&bytes)?;
+    match driver.admit(&connect, source).await {
+        Ok(superuser) => Some(Greeting {
+            bytes,
+            length,
+            superuser,
+        }),
         Err(reason) => {
-            log::debug!("mqtt: {}: refused with {:#04x}", link.address, reason.0);
-            driver.with(|broker, _| broker.refused(reason));
-            say(link, &refusal(connect.version, reason));
+            say_last(io, &refused(driver, &connect, reason, source));
             None
         }
     }
 }
 
-fn join(
+/// What a client is told that is refused.
+fn refused(driver: &Driver, connect: &Connect<'_>, reason: Reason, source: SocketAddr) -> Vec<u8> {
+    log::debug!("mqtt: {source}: refused with {:#04x}", reason.0);
+    driver.with(|broker, _| broker.refused(reason));
+    refusal(connect.version, reason)
+}
+
+/// Begins the session, and lets the broker have what came behind CONNECT. `None`: it is gone already.
+fn enter(
     driver: &Driver,
-    link: &Link,
-    id: LinkId,
-    connect: &Connect<'_>,
-    superuser: bool,
-) -> Result<SessionId, Reason> {
+    (stream, waker): (Stream, Option<Waker>),
+    greeting: &Greeting,
+    source: SocketAddr,
+    seat: Seat,
+) -> Option<(LinkId, Rc<Link>)> {
+    let connect = connect_of(&greeting.bytes)?;
     let who = Admitted {
         username: connect.username.map(Box::from),
-        superuser,
-        address: link.address,
-        listener: link.listener,
+        superuser: greeting.superuser,
+        address: source,
+        listener: seat.0.number,
     };
-    let session = driver.with(|broker, now| broker.connect(now, id, connect, who))?;
-    if let Some(Some(place)) = driver.links.borrow_mut().get_mut(id as usize) {
-        place.1 = Some(session);
+    let link = Rc::new(Link {
+        stream: RefCell::new(stream),
+        version: connect.version,
+        session: Cell::new(None),
+        seat: Some(seat),
+        waker,
+        buffers: RefCell::default(),
+        more: Cell::new(false),
+        closed: Cell::new(false),
+    });
+    let id = driver.add(&link).ok()?;
+    match driver.with(|broker, now| broker.connect(now, id, &connect, who)) {
+        Ok(session) => {
+            link.session.set(Some(session));
+            if let Err(ended) = driver.begin(&link, &greeting.bytes, greeting.length) {
+                driver.end(id, &link, &ended);
+            }
+        }
+        Err(reason) => driver.close(id, &refused(driver, &connect, reason, source)),
     }
-    Ok(session)
+    Some((id, link))
 }
 
 /// Reads until the first packet is whole and a CONNECT. Its length.
-async fn first_packet(link: &Link, bytes: &mut Vec<u8>) -> Result<usize, Malformed> {
+async fn first_packet(io: &mut dyn Io, bytes: &mut Vec<u8>) -> Result<usize, Malformed> {
     loop {
         // Nothing is set aside for a length; only what came is held.
         if let Some(&kind) = bytes.first()
@@ -334,23 +386,10 @@ async fn first_packet(link: &Link, bytes: &mut Vec<u8>) -> Result<usize, Malform
         }
         let mut chunk = [0; 512];
         let mut buffer = ReadBuf::new(&mut chunk);
-        let read =
-            poll_fn(|context| Pin::new(&mut *link.io.borrow_mut()).poll_read(context, &mut buffer))
-                .await;
+        let read = poll_fn(|context| Pin::new(&mut *io).poll_read(context, &mut buffer)).await;
         if read.is_err() || buffer.filled().is_empty() {
             return Err(Malformed::Truncated);
         }
         bytes.extend_from_slice(buffer.filled());
     }
-}
-
-/// Sends a last word, if it goes at once.
-fn say(link: &Link, bytes: &[u8]) {
-    let mut context = Context::from_waker(Waker::noop());
-    let mut io = link.io.borrow_mut();
-    if !bytes.is_empty() {
-        let _untold = Pin::new(&mut *io).poll_write(&mut context, bytes);
-        let _untold = Pin::new(&mut *io).poll_flush(&mut context);
-    }
-    let _down = Pin::new(&mut *io).poll_shutdown(&mut context);
 }

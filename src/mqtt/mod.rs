@@ -14,6 +14,7 @@ pub mod codec;
 pub mod driver;
 pub mod handle;
 pub mod hook;
+mod link;
 pub mod listener;
 pub mod message;
 pub mod metrics;
@@ -26,6 +27,7 @@ pub mod session;
 pub mod store;
 pub mod topic;
 pub mod transport;
+mod turn;
 pub mod websocket;
 
 /// Milliseconds of the broker's own clock, which never goes back.

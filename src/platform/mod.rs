@@ -22,6 +22,7 @@ pub mod own_dials;
 pub mod pipe;
 pub mod process;
 pub mod raw_udp;
+pub mod readiness;
 pub mod route;
 pub mod socket;
 pub mod sysctl;

@@ -6,6 +6,7 @@
 //! takes hold at once, also of what was granted before it, and drops nobody whom it does not concern.
 
 use std::any::Any;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::Broker;
@@ -138,6 +139,12 @@ impl Broker {
     fn find_mut(&mut self, client_id: &str) -> Option<&mut Session> {
         let id = *self.by_client.get(client_id)?;
         self.session(id)
+    }
+
+    /// Where a session's client is.
+    #[must_use]
+    pub fn address(&self, id: SessionId) -> Option<SocketAddr> {
+        self.peek(id).map(|session| session.address)
     }
 
     /// What a session subscribes to.
