@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use headgate::dns::cache::{Cache, Key};
 use headgate::dns::message::record::{Answer, Records, patch_ttls};
 use headgate::dns::message::{build, text};
+use headgate::dns::replacement::Algorithm;
 use headgate_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 
@@ -46,7 +47,8 @@ fuzz_target!(|data: &[u8]| {
 
     static START: OnceLock<Instant> = OnceLock::new();
     let now = *START.get_or_init(Instant::now);
-    let cache = Cache::new(4, now);
+    let algorithm = [Algorithm::Lru, Algorithm::Arc][data.len() % 2];
+    let cache = Cache::new(algorithm, 4, now);
     let key = Key::new(0, &answer.question);
     cache.insert(&key, &normal, now);
     let mut out = Vec::new();
