@@ -85,9 +85,12 @@ fn sources() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// The part of a file before its tests.
+/// The part of a file before its tests; nothing of a file that is one.
 fn code(text: &str) -> &str {
-    text.split("\n#[cfg(test)]").next().unwrap()
+    let marks = ["\n#[cfg(test)]", "\n#![cfg(test)]"];
+    marks
+        .iter()
+        .fold(text, |rest, mark| rest.split(mark).next().unwrap())
 }
 
 fn module_of(path: &Path) -> String {

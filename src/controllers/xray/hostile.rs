@@ -1,5 +1,7 @@
 //! Messages that nobody meant to be read: every parser of this API, deep inside too, ends with an answer.
 
+#![cfg(test)]
+
 use proptest::prelude::*;
 
 use super::protobuf::{Fields, Message};

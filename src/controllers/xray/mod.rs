@@ -21,7 +21,6 @@ mod account;
 mod encrypting;
 pub mod framing;
 mod handler;
-#[cfg(test)]
 mod hostile;
 pub mod inbound;
 mod logger;
