@@ -357,7 +357,7 @@ fn size(text: &str) -> Option<usize> {
 }
 
 /// Seconds; a bare number is seconds too.
-fn duration(text: &str) -> Option<u32> {
+pub(super) fn duration(text: &str) -> Option<u32> {
     let (digits, unit) = split_unit(text)?;
     let unit = match unit {
         "" | "s" => 1,

@@ -31,6 +31,7 @@ use crate::provider::Provider as _;
 use crate::provider::proxy::ProxyProvider;
 use crate::provider::rule::RuleProvider;
 use crate::rule_engine::Desk;
+use crate::rule_engine::tables::Tables;
 use crate::tunnel::Tunnel;
 use crate::tunnel::history::day::Day;
 use crate::tunnel::routing::Mode;
@@ -52,6 +53,11 @@ pub trait Control: Send + Sync {
 
     /// The SQL rules.
     fn rules(&self) -> Option<&Desk> {
+        None
+    }
+
+    /// What queries read.
+    fn tables(&self) -> Option<&dyn Tables> {
         None
     }
 

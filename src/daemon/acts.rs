@@ -3,15 +3,23 @@
 //! At most [`WAITING_MAX`] wait; further ones fail at once, and the rule counts that.
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 
 use super::control::Door;
+use super::observe::observe;
+use super::state_topics::publish_forever;
 use crate::controllers::{Cause, Control, Patch};
+use crate::platform::neighbours::Neighbours;
+use crate::platform::{clock, wake_on_lan};
+use crate::rule_engine::options::StateOptions;
 use crate::rule_engine::{Act, Router};
+use crate::tunnel::blocked::Device;
 use crate::tunnel::connections::Connection;
 
 /// Acts that may wait.
@@ -19,6 +27,8 @@ const WAITING_MAX: usize = 32;
 
 /// The task that does them. Dropping it ends it.
 pub struct Acts {
+    devices: Option<Arc<Neighbours>>,
+    state: (Option<StateOptions>, JoinSet<()>),
     sender: Sender<Act>,
     _task: JoinSet<()>,
 }
@@ -33,13 +43,33 @@ impl Router for Queue {
 
 impl Acts {
     /// Starts the task; must be called on the runtime.
-    pub fn start(door: &Arc<Door>) -> Self {
+    pub fn start(door: &Arc<Door>, devices: Option<Arc<Neighbours>>) -> Self {
         let (sender, receiver) = channel(WAITING_MAX);
         let mut task = JoinSet::new();
         task.spawn(follow(Arc::clone(door), receiver));
+        task.spawn(observe(Arc::clone(door), devices.clone()));
         Self {
+            devices,
+            state: (None, JoinSet::new()),
             sender,
             _task: task,
+        }
+    }
+
+    /// Publishes the router's state as `options` say from now on.
+    pub fn publish(&mut self, door: &Arc<Door>, options: Option<StateOptions>) {
+        let (before, task) = &mut self.state;
+        if *before == options {
+            return;
+        }
+        *before = options;
+        task.abort_all();
+        if let Some(options) = options {
+            task.spawn(publish_forever(
+                Arc::clone(door),
+                self.devices.clone(),
+                options,
+            ));
         }
     }
 
@@ -71,6 +101,8 @@ enum NotDone {
     Member(String),
     Mode(String),
     Address(String),
+    Mac(String),
+    Io(io::Error),
     Refused(Cause),
 }
 
@@ -81,6 +113,8 @@ impl fmt::Display for NotDone {
             Self::Member(name) => write!(f, "{name:?} cannot be chosen"),
             Self::Mode(name) => write!(f, "there is no mode {name:?}"),
             Self::Address(text) => write!(f, "{text:?} is no address"),
+            Self::Mac(text) => write!(f, "{text:?} is no Ethernet address"),
+            Self::Io(error) => error.fmt(f),
             Self::Refused(cause) => cause.fmt(f),
         }
     }
@@ -109,6 +143,26 @@ fn perform(door: &Door, act: Act) -> Result<(), NotDone> {
             };
             door.patch(patch).map_err(NotDone::Refused)
         }
+        Act::BlockDevice { device, duration } => {
+            let found = device.parse();
+            let found = found.map_err(|()| NotDone::Address(device))?;
+            block(door, found, duration);
+            Ok(())
+        }
+        Act::WakeOnLan(text) => {
+            let mac = text.parse();
+            let mac = mac.map_err(|_| NotDone::Mac(text))?;
+            wake_on_lan::wake(mac).map(drop).map_err(NotDone::Io)
+        }
+        Act::RunHealthcheck(name) => {
+            let routing = door.tunnel.routing();
+            let Some(group) = routing.outbounds.group(&name).map(Arc::clone) else {
+                return Err(NotDone::Group(name));
+            };
+            let unified = door.general().unified_delay;
+            door.runtime.spawn(async move { group.test(unified).await });
+            Ok(())
+        }
         Act::CloseConnections { device, host } => {
             let address: Option<IpAddr> = match device.as_str() {
                 "" => None,
@@ -124,6 +178,40 @@ fn perform(door: &Door, act: Act) -> Result<(), NotDone> {
             }
             Ok(())
         }
+    }
+}
+
+/// Refuses the device's new flows, closes those that it has, and has the kernel drop what it would take
+/// past us; and brings the kernel up to date when the time is over.
+fn block(door: &Door, named: Device, duration: Duration) {
+    let now = clock::now();
+    // By its Ethernet address where that is known: it keeps it when it takes another address.
+    let device = match named {
+        Device::Address(ip) => door.tunnel.devices().mac_of(ip).map_or(named, Device::Mac),
+        Device::Mac(_) => named,
+    };
+    let blocked = door.tunnel.blocked();
+    if device != named {
+        blocked.block(named, now, now);
+    }
+    blocked.block(device, now + duration, now);
+    for connection in door.tunnel.connections().snapshot() {
+        let source = connection.metadata.source.ip();
+        let mac = || {
+            let known = connection.metadata.source_mac;
+            known.or_else(|| door.tunnel.devices().mac_of(source))
+        };
+        if blocked.covers(source, mac, clock::now) {
+            connection.close();
+        }
+    }
+    let providers = Arc::clone(&door.providers);
+    providers.tell_changed();
+    if !duration.is_zero() {
+        door.runtime.spawn(async move {
+            tokio::time::sleep(duration).await;
+            providers.tell_changed();
+        });
     }
 }
 

@@ -22,6 +22,7 @@ use crate::outbound::reach::Reach;
 use crate::outbound::registry::Registry;
 use crate::outbound::{Outbound, Resolve};
 use crate::platform::socket::Egress;
+use crate::rule_engine::{DnsWatch, Feed};
 use crate::rules::Rules;
 use crate::sniff;
 use crate::tunnel::Tunnel;
@@ -49,6 +50,8 @@ pub struct DnsTies<'a> {
     pub tunnel: &'a Arc<OnceLock<Weak<Tunnel>>>,
     /// The daemon's say.
     pub offload: &'a Arc<Offload>,
+    /// Who wants to know of answers.
+    pub feed: &'a Arc<Feed>,
 }
 
 /// Proxies and rules of the moment, for nameservers that are reached by them.
@@ -111,6 +114,7 @@ pub fn dns_server(
             .transparent
             .enable
             .then(|| Arc::clone(ties.offload) as Arc<dyn Policy>),
+        watch: Some(Arc::new(DnsWatch(Arc::clone(ties.feed)))),
     };
     Ok(Arc::new(Server::new(options, parts)?))
 }

@@ -34,6 +34,7 @@ use crate::platform::memory;
 use crate::provider::proxy::ProxyProvider;
 use crate::provider::rule::RuleProvider;
 use crate::rule_engine::Desk;
+use crate::rule_engine::tables::Tables;
 use crate::tunnel::Tunnel;
 use crate::tunnel::history::day::Day;
 
@@ -318,6 +319,10 @@ impl Control for Door {
 
     fn rules(&self) -> Option<&Desk> {
         Some(&self.rules)
+    }
+
+    fn tables(&self) -> Option<&dyn Tables> {
+        Some(self)
     }
 
     fn broker(&self) -> &Remote {

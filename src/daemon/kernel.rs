@@ -169,6 +169,7 @@ pub fn facts(config: &Config, routing: Option<&Routing>, network: &Network) -> F
         fake_ip,
         connected: network.connected.clone(),
         direct,
+        blocked: Vec::new(),
     }
 }
 

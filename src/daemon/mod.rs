@@ -3,10 +3,11 @@
 //!
 //! `command` reads the command line. `build` turns a configuration into parts, without opening
 //! anything. `supervisor` is the life of a running instance: one task owns everything that changes,
-//! and controllers reach it through `control`. `workers` are the loops that flows live on,
+//! and controllers reach it through `control`. `observe` looks for what SQL rules want to know. `workers` are the loops that flows live on,
 //! `listeners` their sockets, `checks` the tests of groups, `providers` where rule sets come from,
 //! `geodata` where categories do, `kernel` the capture rules, `offload` what DNS tells the kernel,
-//! `state` what survives a restart, `history` what was moved by whom, `storage` what dashboards keep with us, `restart` how the program
+//! `state` what survives a restart, `history` what was moved by whom, `state_topics` what our own broker tells
+//! of the router, `tables` what queries read, `storage` what dashboards keep with us, `restart` how the program
 //! runs itself anew.
 
 mod acts;
@@ -21,13 +22,16 @@ mod history;
 mod kept;
 mod kernel;
 mod listeners;
+mod observe;
 mod offload;
 mod overlay;
 mod providers;
 mod restart;
 mod state;
+mod state_topics;
 mod storage;
 mod supervisor;
+mod tables;
 mod workers;
 
 use std::error::Error;

@@ -49,6 +49,15 @@ pub trait Policy: Send + Sync {
     );
 }
 
+/// Who looks on while devices are answered. Called on the path of every answer: it must not wait.
+pub trait Watch: Send + Sync {
+    /// Whether it wants to know of answers at all just now.
+    fn watches(&self) -> bool;
+
+    /// `client` gets `answer`, a whole message.
+    fn answered(&self, client: IpAddr, answer: &[u8]);
+}
+
 /// What the daemon says of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
@@ -70,6 +79,8 @@ pub struct Parts {
     pub mapping: Arc<ReverseMapping>,
     /// The daemon's say, if it offloads.
     pub policy: Option<Arc<dyn Policy>>,
+    /// Who looks on.
+    pub watch: Option<Arc<dyn Watch>>,
 }
 
 /// What became of a query at once.
@@ -192,7 +203,15 @@ impl Server {
             }
         }
         build::finish(&parsed, transport, out);
+        self.show(client, out);
         Now::Replied
+    }
+
+    fn show(&self, client: SocketAddr, answer: &[u8]) {
+        let watch = self.parts.watch.as_ref();
+        if let Some(watch) = watch.filter(|watch| watch.watches()) {
+            watch.answered(client.ip(), answer);
+        }
     }
 
     /// Block lists are policies of this kind: their names cost no task.
@@ -236,6 +255,7 @@ impl Server {
             }
         }
         build::finish(&parsed, transport, &mut out);
+        self.show(client, &out);
         Some(out)
     }
 

@@ -501,6 +501,7 @@ async fn server(mode: EnhancedMode, behaviour: Behaviour) -> (Arc<Server>, Arc<N
         fake_ip: Some(Arc::new(FakeIp::new(options.fake_ip_range, None).unwrap())),
         mapping: Arc::new(ReverseMapping::default()),
         policy: Some(Arc::clone(&noted) as Arc<dyn Policy>),
+        watch: None,
     };
     (Arc::new(Server::new(&options, parts).unwrap()), noted)
 }

@@ -12,6 +12,7 @@ use super::apply::{Capture, CaptureError, cleanup, has_tproxy, hold, release};
 use super::options::{Fail, Mode, Options};
 use super::routing::{self, Keeper};
 use super::ruleset::{Facts, Ports, Ruleset};
+use crate::metadata::Mac;
 use crate::platform::neighbours::Neighbours;
 use crate::platform::netlink::{Batch, Socket};
 use crate::platform::sysctl;
@@ -113,6 +114,7 @@ fn facts() -> Facts {
             "2001:db8:1::/64".parse().unwrap(),
         ],
         direct: vec!["1.0.1.0/24".parse().unwrap(), "1.0.2.0/23".parse().unwrap()],
+        blocked: vec![Mac([2, 0, 0, 0, 0, 9])],
     }
 }
 

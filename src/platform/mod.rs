@@ -27,3 +27,4 @@ pub mod route;
 pub mod socket;
 pub mod sysctl;
 pub mod transparent;
+pub mod wake_on_lan;

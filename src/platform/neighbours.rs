@@ -10,7 +10,9 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::MulticastGroup;
 use tokio::task::JoinHandle;
 
@@ -32,6 +34,8 @@ struct Table {
 struct Seen {
     mac: Mac,
     turn: u64,
+    /// Whether the kernel has it and does not know better.
+    present: bool,
 }
 
 impl Table {
@@ -48,8 +52,29 @@ impl Table {
             Seen {
                 mac,
                 turn: self.turn,
+                present: true,
             },
         );
+    }
+
+    /// The kernel asked in vain, or has forgotten it.
+    fn lose(&mut self, address: IpAddr) {
+        if let Some(seen) = self.devices.get_mut(&address) {
+            seen.present = false;
+        }
+    }
+
+    fn present(&self) -> HashMap<Mac, Box<[IpAddr]>> {
+        let mut by_device: HashMap<Mac, Vec<IpAddr>> = HashMap::new();
+        for (address, seen) in self.devices.iter().filter(|(_, seen)| seen.present) {
+            by_device.entry(seen.mac).or_default().push(*address);
+        }
+        let sorted = by_device.into_iter().map(|(mac, mut list)| {
+            // IPv4 first: what people know a device by.
+            list.sort_unstable();
+            (mac, list.into())
+        });
+        sorted.collect()
     }
 
     fn ask(&mut self, address: IpAddr) -> Option<Mac> {
@@ -103,6 +128,13 @@ impl Neighbours {
         })
     }
 
+    /// The devices that are there, with their addresses, as far as the kernel knows.
+    #[must_use]
+    pub fn present(&self) -> HashMap<Mac, Box<[IpAddr]>> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.present()
+    }
+
     /// The device that has this address in one of the router's own networks.
     #[must_use]
     pub fn mac_of(&self, address: IpAddr) -> Option<Mac> {
@@ -111,29 +143,42 @@ impl Neighbours {
     }
 }
 
+fn address_of(message: &NeighbourMessage) -> Option<IpAddr> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+            _ => None,
+        })
+}
+
+fn lose(table: &Mutex<Table>, message: &NeighbourMessage) {
+    if let Some(address) = address_of(message) {
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.lose(address);
+    }
+}
+
 fn learn(table: &Mutex<Table>, entry: &Subject) {
     let Subject::Neighbour(message) = entry else {
         return;
     };
-    let mut address = None;
-    let mut mac = None;
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
-                address = Some(IpAddr::V4(*v4));
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
-                address = Some(IpAddr::V6(*v6));
-            }
-            NeighbourAttribute::LinkLayerAddress(bytes) => {
-                mac = <[u8; 6]>::try_from(bytes.as_slice())
-                    .ok()
-                    .filter(|mac| *mac != [0; 6]);
-            }
-            _ => {}
-        }
+    // One that the kernel has forgotten comes as failed too.
+    if message.header.state == NeighbourState::Failed {
+        return lose(table, message);
     }
-    if let (Some(address), Some(mac)) = (address, mac) {
+    let mac = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => <[u8; 6]>::try_from(bytes.as_slice())
+                .ok()
+                .filter(|mac| *mac != [0; 6]),
+            _ => None,
+        });
+    if let (Some(address), Some(mac)) = (address_of(message), mac) {
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
         table.learn(address, Mac(mac));
     }
@@ -142,6 +187,22 @@ fn learn(table: &Mutex<Table>, entry: &Subject) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_there_while_one_of_its_addresses_is() {
+        let mut table = Table::default();
+        let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        let mac = Mac([2; 6]);
+        table.learn(v6, mac);
+        table.learn(v4, mac);
+        assert_eq!(table.present(), HashMap::from([(mac, [v4, v6].into())]));
+        table.lose(v4);
+        assert_eq!(table.present(), HashMap::from([(mac, [v6].into())]));
+        table.lose(v6);
+        assert!(table.present().is_empty());
+        // Who it was stays known.
+        assert_eq!(table.ask(v4), Some(mac));
+    }
 
     #[test]
     fn the_table_is_bounded_and_forgets_what_nobody_asked_for() {

@@ -1,13 +1,15 @@
 //! What rules do with their rows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map as Json, Value as JsonValue};
 
 use super::definition::{ActionDefinition, BadRule};
 use super::forward::{Forward, WebServer};
+use super::resource::duration;
 use super::rule::Around;
-use super::{Act, RENDERED_MAX_BYTES};
+use super::{Act, BLOCK_MAX, RENDERED_MAX_BYTES};
 use crate::mqtt::codec::{PropertyWriter, Qos};
 use crate::mqtt::hook::Publication;
 use crate::mqtt::topic;
@@ -37,9 +39,21 @@ enum Kind {
     Inspect,
     DoNothing,
     Republish(Republish),
-    CloseConnections { device: Template, host: Template },
-    SelectProxy { group: Template, proxy: Template },
+    CloseConnections {
+        device: Template,
+        host: Template,
+    },
+    SelectProxy {
+        group: Template,
+        proxy: Template,
+    },
     SetMode(Template),
+    BlockDevice {
+        device: Template,
+        duration: Template,
+    },
+    WakeOnLan(Template),
+    RunHealthcheck(Template),
     WebServer(WebServer),
     Forward(Forward),
 }
@@ -90,6 +104,12 @@ pub(super) fn build(definition: &ActionDefinition) -> Result<Action, BadRule> {
             proxy: template("proxy"),
         },
         "set_mode" => Kind::SetMode(template("mode")),
+        "block_device" => Kind::BlockDevice {
+            device: template("device"),
+            duration: template("duration"),
+        },
+        "wake_on_lan" => Kind::WakeOnLan(template("mac")),
+        "run_healthcheck" => Kind::RunHealthcheck(template("group")),
         "data_to_webserver" => Kind::WebServer(WebServer::new(params)?),
         "data_to_mqtt_broker" => Kind::Forward(Forward::new(params)),
         _ => Kind::DoNothing,
@@ -251,6 +271,12 @@ impl Action {
                 proxy: name(proxy, row)?,
             },
             Kind::SetMode(mode) => Act::SetMode(name(mode, row)?),
+            Kind::BlockDevice { device, duration } => Act::BlockDevice {
+                device: name(device, row)?,
+                duration: block_time(&name(duration, row)?)?,
+            },
+            Kind::WakeOnLan(mac) => Act::WakeOnLan(name(mac, row)?),
+            Kind::RunHealthcheck(group) => Act::RunHealthcheck(name(group, row)?),
         };
         // Nothing named would mean every connection.
         if matches!(&act, Act::CloseConnections { device, host } if device.is_empty() && host.is_empty())
@@ -293,6 +319,14 @@ impl Action {
         });
         Some(())
     }
+}
+
+/// `30m`, `2h`, or seconds without a unit.
+fn block_time(text: &str) -> Option<Duration> {
+    let seconds = || text.parse().ok().map(Duration::from_secs);
+    duration(text)
+        .or_else(seconds)
+        .filter(|time| *time <= BLOCK_MAX)
 }
 
 /// Bytes of an inspected row in the log.

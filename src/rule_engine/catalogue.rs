@@ -110,6 +110,23 @@ const RETAIN: Param = Param {
 /// Every type, sorted by English title.
 pub const ACTION_TYPES: &[ActionType] = &[
     ActionType {
+        name: "block_device",
+        app: "headgate",
+        category: "router",
+        types: &[],
+        params: &[
+            Param::text("device", ("Address or MAC of the device", "设备地址或 MAC")).required(),
+            Param::text("duration", ("For how long", "时长"))
+                .required()
+                .or("\"30m\""),
+        ],
+        title: ("Block Device", "封禁设备"),
+        description: (
+            "Let a device reach nothing for a while (30m, 2h); 0s frees it",
+            "在一段时间内禁止设备联网 (30m、2h)；0s 表示解除",
+        ),
+    },
+    ActionType {
         name: "close_connections",
         app: "headgate",
         category: "router",
@@ -206,6 +223,18 @@ pub const ACTION_TYPES: &[ActionType] = &[
         ),
     },
     ActionType {
+        name: "run_healthcheck",
+        app: "headgate",
+        category: "router",
+        types: &[],
+        params: &[Param::text("group", ("Proxy group", "代理组")).required()],
+        title: ("Run Health Check", "执行健康检查"),
+        description: (
+            "Test the members of a proxy group now",
+            "立即测试代理组的成员",
+        ),
+    },
+    ActionType {
         name: "select_proxy",
         app: "headgate",
         category: "router",
@@ -230,6 +259,18 @@ pub const ACTION_TYPES: &[ActionType] = &[
         description: (
             "Change the mode of the router: rule, global or direct",
             "切换路由模式",
+        ),
+    },
+    ActionType {
+        name: "wake_on_lan",
+        app: "headgate",
+        category: "router",
+        types: &[],
+        params: &[Param::text("mac", ("MAC of the device", "设备 MAC")).required()],
+        title: ("Wake on LAN", "网络唤醒"),
+        description: (
+            "Send the magic packet that wakes a device",
+            "发送唤醒设备的魔术包",
         ),
     },
 ];

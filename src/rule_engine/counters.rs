@@ -90,6 +90,45 @@ fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
+/// What all rules together have done, and how many there are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Events that FROM matched, those that gave rows, those that did not.
+    pub rules: [u64; 3],
+    /// Actions tried, done, and not done.
+    pub actions: [u64; 3],
+    /// Rules, actions and resources: how many there are, and the most since the start.
+    pub held: [[usize; 2]; 3],
+}
+
+impl Totals {
+    /// The counters by EMQX's names.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        let [matched, passed, failed] = self.rules;
+        let [taken, success, not_done] = self.actions;
+        [
+            ("rules.matched", matched),
+            ("rules.passed", passed),
+            ("rules.failed", failed),
+            ("actions.taken", taken),
+            ("actions.success", success),
+            ("actions.failed", not_done),
+        ]
+    }
+
+    /// What is held, by EMQX's names.
+    #[must_use]
+    pub fn gauges(&self) -> [(&'static str, [usize; 2]); 3] {
+        let [rules, actions, resources] = self.held;
+        [
+            ("rules", rules),
+            ("actions", actions),
+            ("resources", resources),
+        ]
+    }
+}
+
 /// So many at once, and so many a second.
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {

@@ -59,10 +59,10 @@ pub struct Desk {
 impl Desk {
     /// A desk for a broker that is to come.
     #[must_use]
-    pub fn new(keep: Keep) -> Self {
+    pub fn new(keep: Keep, node: &str) -> Self {
         let remote = Remote::default();
         Self {
-            feed: Feed::new(remote.clone()),
+            feed: Feed::new(remote.clone(), node),
             remote,
             keep,
             outside: OnceLock::new(),
@@ -107,6 +107,13 @@ impl Desk {
     pub fn follow(&self, options: &Options) {
         if let Some(outside) = self.outside.get() {
             outside.follow(options);
+        }
+        let obeys = options.state.is_some_and(|state| state.commands);
+        let told = self.remote.tell(move |broker, _| {
+            broker.with_hook(|engine: &mut Engine| engine.obey(obeys));
+        });
+        if !told && obeys {
+            log::warn!("commands by topic are not heard: the broker is too busy, or does not run");
         }
     }
 

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::action::Action;
-use super::counters::Speeds;
+use super::counters::{Bucket, Speeds, Totals};
 use super::definition::{BadRule, Definition, Ids};
-use super::event::{EventKind, Occurrence};
+use super::event::{EventKind, Occurrence, Shown};
 use super::feed::Feed;
 use super::message::BrokerEvent;
 use super::outside::Outside;
 use super::resource::{Resource, ResourceDefinition, ResourceReport, Resources};
 use super::rule::{Around, Rule};
 use super::world::World;
-use super::{NODE, RULES_MAX, Router};
+use super::{ACT_RATE, RULES_MAX, Router, state};
 use crate::mqtt::Time;
 use crate::mqtt::codec::{PropertyWriter, Qos};
 use crate::mqtt::hook::{Event, Hook, Interest, Publication};
@@ -73,6 +73,10 @@ pub struct Engine {
     /// The numbers that match; kept for its room.
     matched: Vec<u32>,
     stamped: u64,
+    /// How many commands by topic are still obeyed; none: none is.
+    commands: Option<Bucket>,
+    /// The most rules, actions and resources so far, as far as somebody looked.
+    peaks: [usize; 3],
 }
 
 impl Engine {
@@ -92,6 +96,26 @@ impl Engine {
             outside: None,
             matched: Vec::new(),
             stamped: 0,
+            commands: None,
+            peaks: [0; 3],
+        }
+    }
+
+    /// Whether messages to `headgate/…/set` act on the router from now on.
+    pub fn obey(&mut self, commands: bool) {
+        self.commands = commands.then(|| Bucket::new(ACT_RATE, 5 * ACT_RATE));
+        self.index();
+    }
+
+    /// Does what a message commands.
+    fn command(&mut self, now: Time, topic: &str, payload: &[u8]) {
+        let Some(bucket) = &mut self.commands else {
+            return;
+        };
+        if let Some(act) = state::command(topic, payload)
+            && !(bucket.take(now) && self.router.act(act))
+        {
+            log::warn!("{topic}: too many commands at once");
         }
     }
 
@@ -170,6 +194,37 @@ impl Engine {
         }
         self.resources.remove(id);
         Ok(())
+    }
+
+    /// What all rules together have done since they were made.
+    pub fn totals(&mut self) -> Totals {
+        fn add(actions: &[Action], totals: &mut Totals) {
+            for action in actions {
+                let [taken, success, failed] = &mut totals.actions;
+                let (done, not_done) = action.ended();
+                *taken += action.taken;
+                *success += done;
+                *failed += not_done;
+                totals.held[1][0] += 1;
+                add(&action.fallbacks, totals);
+            }
+        }
+        let mut totals = Totals::default();
+        for rule in self.rules.iter().flatten() {
+            let counters = &rule.counters;
+            let [matched, passed, failed] = &mut totals.rules;
+            *matched += counters.matched;
+            *passed += counters.passed;
+            *failed += counters.no_result + counters.exception;
+            totals.held[0][0] += 1;
+            add(&rule.actions, &mut totals);
+        }
+        totals.held[2][0] = self.resources.all().count();
+        for ([count, max], peak) in totals.held.iter_mut().zip(&mut self.peaks) {
+            *peak = (*peak).max(*count);
+            *max = *peak;
+        }
+        totals
     }
 
     /// The resources, or the one of an id.
@@ -292,7 +347,10 @@ impl Engine {
     fn index(&mut self) {
         self.topics = Tree::default();
         self.listeners.clear();
-        self.interest = Interest::NOTHING;
+        self.interest = match &self.commands {
+            Some(_) => Interest::PUBLISHED,
+            None => Interest::NOTHING,
+        };
         let mut wanted = 0;
         for (number, rule) in (0..).zip(&self.rules) {
             let Some(rule) = rule.as_ref().filter(|rule| rule.definition.enabled) else {
@@ -321,7 +379,9 @@ impl Engine {
     /// Shows what happened to the router to the rules that want it.
     pub fn occurred(&mut self, now: Time, what: &Occurrence, out: &mut Vec<Publication>) {
         self.listen(what.kind);
-        self.run_matched(now, what, &Sent::default(), out);
+        let feed = Arc::clone(&self.feed);
+        let node = feed.node();
+        self.run_matched(now, &Shown { what, node }, &Sent::default(), out);
     }
 
     fn listen(&mut self, kind: EventKind) {
@@ -353,7 +413,8 @@ impl Engine {
                 continue;
             };
             if rule.run(event, &around, out) {
-                self.feed.publish(alarm(&rule.definition.id));
+                self.feed
+                    .publish(alarm(&rule.definition.id, self.feed.node()));
             }
         }
     }
@@ -369,7 +430,7 @@ struct Sent<'a> {
 }
 
 /// `rule_loop`, as EMQX publishes alarms.
-fn alarm(id: &str) -> Publication {
+fn alarm(id: &str, node: &str) -> Publication {
     let message = "a rule acts too often and is cut";
     let at = clock::unix_time().as_micros();
     let payload = json!({
@@ -379,7 +440,7 @@ fn alarm(id: &str) -> Publication {
         "activate_at": u64::try_from(at).unwrap_or(u64::MAX),
     });
     Publication {
-        topic: format!("$SYS/brokers/{NODE}/alarms/activate").into(),
+        topic: format!("$SYS/brokers/{node}/alarms/activate").into(),
         payload: payload.to_string().into_bytes().into(),
         properties: PropertyWriter::default(),
         qos: Qos::AtMostOnce,
@@ -435,7 +496,8 @@ impl Hook for Engine {
     }
 
     fn event(&mut self, now: Time, event: &Event<'_>, out: &mut Vec<Publication>) {
-        let shown = BrokerEvent::new(event, now);
+        let feed = Arc::clone(&self.feed);
+        let shown = BrokerEvent::new(event, now, feed.node());
         let publisher = match event {
             Event::Published { publisher, .. } => &*publisher.client_id,
             _ => "",
@@ -449,7 +511,8 @@ impl Hook for Engine {
             },
             None => Sent::default(),
         };
-        if shown.kind == EventKind::Published {
+        if let Event::Published { message, .. } = event {
+            self.command(now, message.topic(), message.payload());
             self.matched.clear();
             let matched = &mut self.matched;
             self.topics.matching(sent.topic, &mut |found| {

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use super::NODE;
 use crate::mqtt::hook::Interest;
 use crate::sql::{Columns, Value};
 
@@ -33,6 +32,20 @@ pub enum EventKind {
     ConnectionClosed,
     /// Somebody, or a rule, chose in a group.
     ProxySwitched,
+    /// A device asked for a name and was answered.
+    DnsQuery,
+    /// A device came into a network of the router's.
+    DeviceJoined,
+    /// A device is no longer there.
+    DeviceLeft,
+    /// A proxy was tested.
+    ProxyDelay,
+    /// A set of rules or proxies was loaded anew.
+    ProviderUpdated,
+    /// What a device has moved in ten seconds.
+    Traffic,
+    /// The router's addresses towards the Internet are others.
+    WanChanged,
 }
 
 /// What there is to know of a kind.
@@ -55,6 +68,55 @@ const PUBLISHED: &EventType = match EVENTS.first() {
     Some(first) => first,
     None => panic!("the table is empty"),
 };
+
+/// Of a message on its way to a client, and of its confirmation.
+const DELIVERY: &[&str] = &[
+    "event",
+    "id",
+    "from_clientid",
+    "from_username",
+    "clientid",
+    "username",
+    "payload",
+    "peerhost",
+    "topic",
+    "qos",
+    "flags",
+    "headers",
+    "pub_props",
+    "publish_received_at",
+    "timestamp",
+    "node",
+];
+
+/// Of a device.
+const DEVICE: &[&str] = &[
+    "event",
+    "device",
+    "device_mac",
+    "device_name",
+    "addresses",
+    "timestamp",
+    "node",
+];
+
+/// An event of the router's own.
+const fn of_router(
+    kind: EventKind,
+    topic: &'static str,
+    name: &'static str,
+    title: (&'static str, &'static str),
+    columns: &'static [&'static str],
+) -> EventType {
+    EventType {
+        kind,
+        topic,
+        name,
+        title,
+        columns,
+        interest: Interest::NOTHING,
+    }
+}
 
 /// Every kind.
 pub const EVENTS: &[EventType] = &[
@@ -163,24 +225,7 @@ pub const EVENTS: &[EventType] = &[
         topic: "$events/message_delivered",
         name: "message.delivered",
         title: ("message delivered", "消息投递"),
-        columns: &[
-            "event",
-            "id",
-            "from_clientid",
-            "from_username",
-            "clientid",
-            "username",
-            "payload",
-            "peerhost",
-            "topic",
-            "qos",
-            "flags",
-            "headers",
-            "pub_props",
-            "publish_received_at",
-            "timestamp",
-            "node",
-        ],
+        columns: DELIVERY,
         interest: Interest::DELIVERED,
     },
     EventType {
@@ -188,24 +233,7 @@ pub const EVENTS: &[EventType] = &[
         topic: "$events/message_acked",
         name: "message.acked",
         title: ("message acked", "消息应答"),
-        columns: &[
-            "event",
-            "id",
-            "from_clientid",
-            "from_username",
-            "clientid",
-            "username",
-            "payload",
-            "peerhost",
-            "topic",
-            "qos",
-            "flags",
-            "headers",
-            "pub_props",
-            "publish_received_at",
-            "timestamp",
-            "node",
-        ],
+        columns: DELIVERY,
         interest: Interest::ACKED,
     },
     EventType {
@@ -311,14 +339,88 @@ pub const EVENTS: &[EventType] = &[
         ],
         interest: Interest::NOTHING,
     },
-    EventType {
-        kind: EventKind::ProxySwitched,
-        topic: "$events/proxy_switched",
-        name: "proxy.switched",
-        title: ("proxy switched", "代理切换"),
-        columns: &["event", "group", "proxy", "timestamp", "node"],
-        interest: Interest::NOTHING,
-    },
+    of_router(
+        EventKind::ProxySwitched,
+        "$events/proxy_switched",
+        "proxy.switched",
+        ("proxy switched", "代理切换"),
+        &["event", "group", "proxy", "timestamp", "node"],
+    ),
+    of_router(
+        EventKind::DnsQuery,
+        "$events/dns_query",
+        "dns.query",
+        ("DNS query", "DNS 查询"),
+        &[
+            "event",
+            "device",
+            "name",
+            "type",
+            "rcode",
+            "answers",
+            "timestamp",
+            "node",
+        ],
+    ),
+    of_router(
+        EventKind::DeviceJoined,
+        "$events/device_joined",
+        "device.joined",
+        ("device joined", "设备上线"),
+        DEVICE,
+    ),
+    of_router(
+        EventKind::DeviceLeft,
+        "$events/device_left",
+        "device.left",
+        ("device left", "设备离线"),
+        DEVICE,
+    ),
+    of_router(
+        EventKind::ProxyDelay,
+        "$events/proxy_delay",
+        "proxy.delay",
+        ("proxy delay", "代理延迟"),
+        &[
+            "event",
+            "proxy",
+            "url",
+            "delay",
+            "alive",
+            "timestamp",
+            "node",
+        ],
+    ),
+    of_router(
+        EventKind::ProviderUpdated,
+        "$events/provider_updated",
+        "provider.updated",
+        ("provider updated", "订阅更新"),
+        &["event", "provider", "type", "timestamp", "node"],
+    ),
+    of_router(
+        EventKind::Traffic,
+        "$events/traffic",
+        "traffic",
+        ("traffic of a device", "设备流量"),
+        &[
+            "event",
+            "device",
+            "device_mac",
+            "upload",
+            "download",
+            "interval",
+            "timestamp",
+            "node",
+        ],
+    ),
+    of_router(
+        EventKind::WanChanged,
+        "$events/wan_changed",
+        "wan.changed",
+        ("WAN changed", "外网变化"),
+        &["event", "up", "addresses", "timestamp", "node"],
+    ),
 ];
 
 impl EventKind {
@@ -355,10 +457,27 @@ pub enum Datum {
     Text(Box<str>),
     /// A number.
     Int(i64),
+    /// Yes or no.
+    Bool(bool),
     /// An address, printed when asked for.
     Address(IpAddr),
     /// Names.
     Names(Vec<Box<str>>),
+}
+
+impl Datum {
+    pub(super) fn value(&self) -> Value<'_> {
+        match self {
+            Self::Text(text) => Value::text(text),
+            Self::Int(value) => Value::Int(*value),
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Address(address) => Value::Text(address.to_string().into_bytes().into()),
+            Self::Names(names) => {
+                let names = names.iter().map(|name| Value::text(name)).collect();
+                Value::list(names).unwrap_or_default()
+            }
+        }
+    }
 }
 
 /// Something that happened to the router, on its way to the rules.
@@ -372,27 +491,26 @@ pub struct Occurrence {
     pub data: Vec<(&'static str, Datum)>,
 }
 
-impl Columns for Occurrence {
+/// An occurrence as rules see it.
+pub(super) struct Shown<'a> {
+    pub what: &'a Occurrence,
+    pub node: &'a str,
+}
+
+impl Columns for Shown<'_> {
     fn column<'e>(&'e self, name: &str) -> Option<Value<'e>> {
         match name {
-            "event" => return Some(Value::text(self.kind.about().name)),
-            "timestamp" => return Some(Value::Int(self.time_ms)),
-            "node" => return Some(Value::text(NODE)),
+            "event" => return Some(Value::text(self.what.kind.about().name)),
+            "timestamp" => return Some(Value::Int(self.what.time_ms)),
+            "node" => return Some(Value::text(self.node)),
             _ => {}
         }
-        let (_, datum) = self.data.iter().find(|(column, _)| *column == name)?;
-        Some(match datum {
-            Datum::Text(text) => Value::text(text),
-            Datum::Int(value) => Value::Int(*value),
-            Datum::Address(address) => Value::Text(address.to_string().into_bytes().into()),
-            Datum::Names(names) => {
-                let names = names.iter().map(|name| Value::text(name)).collect();
-                Value::list(names).unwrap_or_default()
-            }
-        })
+        let mut data = self.what.data.iter();
+        let (_, datum) = data.find(|(column, _)| *column == name)?;
+        Some(datum.value())
     }
 
     fn names(&self) -> &[&'static str] {
-        self.kind.about().columns
+        self.what.kind.about().columns
     }
 }

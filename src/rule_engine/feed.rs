@@ -4,19 +4,27 @@
 //! wants the event; if so it is put into a bounded queue ([`QUEUE_MAX`]; when full, the new event is
 //! dropped and counted) which the broker's thread empties.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use super::engine::Engine;
 use super::event::{Datum, EventKind, Occurrence};
+use super::history::{FLOWS_MAX_BYTES, NAMES_MAX_BYTES, Record, Ring};
+use crate::dns::message::NAME_BYTES_MAX;
+use crate::dns::message::record::{Answer, Section};
+use crate::dns::message::text;
+use crate::dns::server;
 use crate::metadata::{Mac, Network};
 use crate::mqtt::Time;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::hook::Publication;
 use crate::mqtt::remote::Remote;
 use crate::platform::clock;
-use crate::tunnel::connections::{Connection, Observer};
+use crate::tunnel::connections::{Connection, Connections, Observer};
 
 /// Events that may wait for the broker's thread.
 const QUEUE_MAX: usize = 512;
@@ -36,21 +44,201 @@ pub struct Feed {
     wanted: AtomicU32,
     queue: Mutex<Queue>,
     remote: Remote,
+    /// This node's name, in events.
+    node: Box<str>,
+    /// Told when other kinds are wanted.
+    otherwise: Notify,
+    /// Table: what devices have moved, while a rule wants to know.
+    traffic: Mutex<Option<Traffic>>,
+    /// Whether `history` is there.
+    remembers: AtomicBool,
+    /// Table: what queries may ask later.
+    history: Mutex<Option<Box<History>>>,
+}
+
+/// What was there lately.
+struct History {
+    flows: Ring,
+    names: Ring,
+}
+
+/// By device.
+type Traffic = HashMap<IpAddr, Moved>;
+
+/// Devices whose traffic is summed; that of further ones is not.
+const DEVICES_MAX: usize = 1024;
+
+/// Bytes up and down.
+#[derive(Default)]
+struct Moved {
+    mac: Option<Mac>,
+    /// By connections that have ended since a rule wants to know.
+    ended: [u64; 2],
+    /// Told so far.
+    told: [u64; 2],
 }
 
 impl Feed {
     /// A feed that leads to the broker behind `remote`.
     #[must_use]
-    pub fn new(remote: Remote) -> Arc<Self> {
+    pub fn new(remote: Remote, node: &str) -> Arc<Self> {
         Arc::new(Self {
             wanted: AtomicU32::new(0),
             queue: Mutex::default(),
             remote,
+            node: node.into(),
+            otherwise: Notify::new(),
+            traffic: Mutex::default(),
+            remembers: AtomicBool::new(false),
+            history: Mutex::default(),
         })
     }
 
+    /// This node's name.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     pub(super) fn want(&self, kinds: u32) {
-        self.wanted.store(kinds, Ordering::Relaxed);
+        if self.wanted.swap(kinds, Ordering::Relaxed) != kinds {
+            self.otherwise.notify_one();
+        }
+    }
+
+    /// Waits until other kinds are wanted than before; for one task at a time.
+    pub async fn wanted_otherwise(&self) {
+        self.otherwise.notified().await;
+    }
+
+    /// Keeps what ends from now on, for queries.
+    pub fn remember(&self) {
+        if !self.remembers.swap(true, Ordering::Relaxed) {
+            *self.history() = Some(Box::new(History {
+                flows: Ring::new(FLOWS_MAX_BYTES),
+                names: Ring::new(NAMES_MAX_BYTES),
+            }));
+        }
+    }
+
+    fn remembers(&self) -> bool {
+        self.remembers.load(Ordering::Relaxed)
+    }
+
+    fn history(&self) -> MutexGuard<'_, Option<Box<History>>> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the flows that have ended.
+    pub fn flows_ended(&self, show: &mut dyn FnMut(&Record)) {
+        if let Some(history) = &*self.history() {
+            history.flows.iter().for_each(show);
+        }
+    }
+
+    /// Shows the names that devices were told.
+    pub fn names_told(&self, show: &mut dyn FnMut(&Record)) {
+        if let Some(history) = &*self.history() {
+            history.names.iter().for_each(show);
+        }
+    }
+
+    /// Tells what each device has moved since the last call. The first one after a rule began to want
+    /// that only looks.
+    pub fn sum_traffic(self: &Arc<Self>, connections: &Connections) {
+        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.wants(EventKind::Traffic) {
+            *traffic = None;
+            return;
+        }
+        let first = traffic.is_none();
+        let table = traffic.get_or_insert_default();
+        let mut live: HashMap<IpAddr, [u64; 2]> = HashMap::new();
+        for connection in connections.snapshot() {
+            let device = device_of(&connection);
+            let sums = live.entry(device).or_default();
+            *sums = added(*sums, moved(&connection));
+            if table.len() < DEVICES_MAX || table.contains_key(&device) {
+                let entry = table.entry(device).or_default();
+                entry.mac = connection.metadata.source_mac.or(entry.mac);
+            }
+        }
+        let mut told = Vec::new();
+        for (device, entry) in table.iter_mut() {
+            let now = added(live.get(device).copied().unwrap_or_default(), entry.ended);
+            let ([up, down], [told_up, told_down]) = (now, entry.told);
+            let fresh = [up.saturating_sub(told_up), down.saturating_sub(told_down)];
+            entry.told = now;
+            if !first && fresh != [0, 0] {
+                told.push((*device, entry.mac, fresh));
+            }
+        }
+        // Who has no connections any more begins anew.
+        table.retain(|device, _| live.contains_key(device));
+        drop(traffic);
+        for (device, mac, [up, down]) in told {
+            let mut data = vec![
+                ("device", Datum::Address(device)),
+                ("upload", count(up)),
+                ("download", count(down)),
+                ("interval", Datum::Int(TRAFFIC_SECONDS)),
+            ];
+            data.extend(mac.map(|mac| ("device_mac", Datum::Text(mac.to_string().into()))));
+            self.push(EventKind::Traffic, data);
+        }
+    }
+
+    /// Whether there is something that the next sum is compared with.
+    #[must_use]
+    pub fn sums_traffic(&self) -> bool {
+        let traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        traffic.is_some()
+    }
+
+    /// Keeps what a connection has moved that ends between two sums.
+    fn note_end(&self, connection: &Connection) {
+        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        let device = device_of(connection);
+        if let Some(table) = &mut *traffic
+            && (table.len() < DEVICES_MAX || table.contains_key(&device))
+        {
+            let entry = table.entry(device).or_default();
+            entry.ended = added(entry.ended, moved(connection));
+            entry.mac = connection.metadata.source_mac.or(entry.mac);
+        }
+    }
+
+    /// A name that a device asked for, with the answer that it gets.
+    fn asked(self: &Arc<Self>, client: IpAddr, answer: &[u8]) -> Option<()> {
+        let parsed = Answer::parse(answer).ok()?;
+        let mut buffer = [0; NAME_BYTES_MAX];
+        let question = &parsed.question;
+        let name = question.name.text(&mut buffer)?;
+        let records = text::records(&parsed).unwrap_or_default();
+        let answers = records
+            .into_iter()
+            .filter(|record| record.section == Section::Answer);
+        let data = vec![
+            ("device", Datum::Address(client.to_canonical())),
+            ("name", Datum::Text(name.into())),
+            ("type", Datum::Int(question.qtype.into())),
+            ("rcode", Datum::Int(parsed.rcode().into())),
+            (
+                "answers",
+                Datum::Names(answers.map(|record| record.data.into()).collect()),
+            ),
+        ];
+        if self.remembers()
+            && let Some(history) = &mut *self.history()
+        {
+            let mut row = data.clone();
+            row.push(("time", Datum::Int(unix_ms())));
+            history.names.push(row.into());
+        }
+        if self.wants(EventKind::DnsQuery) {
+            self.push(EventKind::DnsQuery, data);
+        }
+        Some(())
     }
 
     /// Whether some rule wants events of this kind.
@@ -97,8 +285,9 @@ impl Feed {
         }
     }
 
-    fn push(self: &Arc<Self>, kind: EventKind, data: Vec<(&'static str, Datum)>) {
-        let time_ms = i64::try_from(clock::unix_time().as_millis()).unwrap_or(i64::MAX);
+    /// Something happened that [`Feed::wants`] asked for.
+    pub fn push(self: &Arc<Self>, kind: EventKind, data: Vec<(&'static str, Datum)>) {
+        let time_ms = unix_ms();
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.waiting.len() >= QUEUE_MAX {
             queue.dropped += 1;
@@ -141,12 +330,20 @@ impl Feed {
     }
 }
 
+/// The observer of the DNS server's answers.
+pub struct DnsWatch(pub Arc<Feed>);
+
 /// The observer of the tunnel's connections.
 pub struct Watch(pub Arc<Feed>);
 
 impl Observer for Watch {
     fn watches(&self) -> bool {
-        self.0.wants(EventKind::ConnectionOpened) || self.0.wants(EventKind::ConnectionClosed)
+        let kinds = [
+            EventKind::ConnectionOpened,
+            EventKind::ConnectionClosed,
+            EventKind::Traffic,
+        ];
+        self.0.remembers() || kinds.iter().any(|kind| self.0.wants(*kind))
     }
 
     fn opened(&self, connection: &Connection) {
@@ -157,9 +354,16 @@ impl Observer for Watch {
     }
 
     fn closed(&self, connection: &Connection) {
+        if self.0.remembers()
+            && let Some(history) = &mut *self.0.history()
+        {
+            history.flows.push(flow_row(connection, false).into());
+        }
+        if self.0.wants(EventKind::Traffic) {
+            self.0.note_end(connection);
+        }
         if self.0.wants(EventKind::ConnectionClosed) {
             let mut data = data_of(connection);
-            let count = |bytes: u64| Datum::Int(i64::try_from(bytes).unwrap_or(i64::MAX));
             let lasted = clock::unix_time()
                 .saturating_sub(connection.start)
                 .as_millis();
@@ -170,6 +374,64 @@ impl Observer for Watch {
         }
     }
 }
+
+impl server::Watch for DnsWatch {
+    fn watches(&self) -> bool {
+        self.0.remembers() || self.0.wants(EventKind::DnsQuery)
+    }
+
+    fn answered(&self, client: IpAddr, answer: &[u8]) {
+        let _malformed = self.0.asked(client, answer);
+    }
+}
+
+fn unix_ms() -> i64 {
+    i64::try_from(clock::unix_time().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A flow as the table `flows` has it.
+#[must_use]
+pub fn flow_row(connection: &Connection, live: bool) -> Vec<(&'static str, Datum)> {
+    let mut row = data_of(connection);
+    for (name, _) in &mut row {
+        if *name == "rule" {
+            *name = "rule_type";
+        }
+    }
+    // What people call a rule by: where it sends its flows.
+    if let (Some(_), Some(target)) = (&connection.rule, connection.chain.last()) {
+        row.push(("rule", Datum::Text((&**target).into())));
+    }
+    let [up, down] = moved(connection);
+    let start = i64::try_from(connection.start.as_millis()).unwrap_or(i64::MAX);
+    row.extend([
+        ("live", Datum::Bool(live)),
+        ("up", count(up)),
+        ("down", count(down)),
+        ("start", Datum::Int(start)),
+        ("duration", Datum::Int(unix_ms().saturating_sub(start))),
+    ]);
+    row
+}
+
+fn count(bytes: u64) -> Datum {
+    Datum::Int(i64::try_from(bytes).unwrap_or(i64::MAX))
+}
+
+fn device_of(connection: &Connection) -> IpAddr {
+    connection.metadata.source.ip().to_canonical()
+}
+
+fn moved(connection: &Connection) -> [u64; 2] {
+    [connection.upload.get(), connection.download.get()]
+}
+
+fn added([up, down]: [u64; 2], [more_up, more_down]: [u64; 2]) -> [u64; 2] {
+    [up.saturating_add(more_up), down.saturating_add(more_down)]
+}
+
+/// Seconds between two sums of traffic.
+pub const TRAFFIC_SECONDS: i64 = 10;
 
 fn data_of(connection: &Connection) -> Vec<(&'static str, Datum)> {
     let metadata = &connection.metadata;

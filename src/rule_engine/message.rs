@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use super::NODE;
 use super::event::EventKind;
 use crate::mqtt::Time;
 use crate::mqtt::codec::property::{Value as Property, id};
@@ -19,6 +18,7 @@ pub(super) struct BrokerEvent<'a> {
     pub kind: EventKind,
     /// The broker's time of the event.
     pub now: Time,
+    pub node: &'a str,
 }
 
 /// The message of an event, and what is known of its publication.
@@ -30,7 +30,7 @@ struct Carried<'a> {
 }
 
 impl<'a> BrokerEvent<'a> {
-    pub(super) fn new(event: &'a Event<'a>, now: Time) -> Self {
+    pub(super) fn new(event: &'a Event<'a>, now: Time, node: &'a str) -> Self {
         let kind = match event {
             Event::Published { .. } => EventKind::Published,
             Event::Delivered { .. } => EventKind::MessageDelivered,
@@ -42,7 +42,12 @@ impl<'a> BrokerEvent<'a> {
             Event::Subscribed { .. } => EventKind::SessionSubscribed,
             Event::Unsubscribed { .. } => EventKind::SessionUnsubscribed,
         };
-        Self { event, kind, now }
+        Self {
+            event,
+            kind,
+            now,
+            node,
+        }
     }
 
     /// The message that it carries, with the QoS that it is delivered with.
@@ -170,7 +175,7 @@ impl Columns for BrokerEvent<'_> {
         Some(match (name, self.event) {
             ("event", _) => Value::text(self.kind.about().name),
             ("timestamp", _) => Value::Int(self.unix_ms(self.now)),
-            ("node", _) => Value::text(NODE),
+            ("node", _) => Value::text(self.node),
             (
                 "reason",
                 Event::Dropped { reason, .. }

@@ -10,6 +10,8 @@
 //! Rules that feed each other are cut twice: the broker counts hops, and each rule may publish and act
 //! only so often ([`PUBLISH_RATE`], [`ACT_RATE`]); what is cut counts as failed and raises an alarm.
 
+use std::time::Duration;
+
 pub mod action;
 pub mod catalogue;
 mod counters;
@@ -19,6 +21,7 @@ mod engine;
 mod event;
 mod feed;
 mod forward;
+pub mod history;
 mod message;
 pub mod options;
 mod outside;
@@ -26,22 +29,21 @@ mod resource;
 pub mod resource_types;
 mod rule;
 mod sample;
+pub mod state;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 mod webhook;
 mod world;
 
-pub use counters::Speeds;
+pub use counters::{Speeds, Totals};
 pub use desk::{Desk, DeskError};
 pub use engine::{ActionReport, Engine, RuleReport};
-pub use event::{EVENTS, EventKind, Occurrence};
-pub use feed::{Feed, Watch};
+pub use event::{Datum, EVENTS, EventKind, Occurrence};
+pub use feed::{DnsWatch, Feed, Watch, flow_row};
 pub use outside::Outside;
 pub use resource::ResourceReport;
 pub use sample::{NotSampled, run_sample};
-
-/// The one node's name, in events and in the API.
-pub const NODE: &str = "emqx@127.0.0.1";
 
 /// Rules at a time; further ones are refused.
 pub const RULES_MAX: usize = 256;
@@ -66,6 +68,9 @@ pub const ACT_RATE: u32 = 2;
 /// Bytes of a payload that a template may make.
 pub const RENDERED_MAX_BYTES: usize = 1024 * 1024;
 
+/// For how long a device may be blocked at most.
+pub const BLOCK_MAX: Duration = Duration::from_secs(30 * 86_400);
+
 /// What a rule does to the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
@@ -78,6 +83,17 @@ pub enum Act {
     },
     /// Change the mode: rule, global, direct.
     SetMode(String),
+    /// Let a device reach nothing for a while.
+    BlockDevice {
+        /// Its address or Ethernet address.
+        device: String,
+        /// For how long; zero frees it.
+        duration: Duration,
+    },
+    /// Send the magic packet to an Ethernet address.
+    WakeOnLan(String),
+    /// Test the members of a group.
+    RunHealthcheck(String),
     /// Close the connections of a device (an address), or to a host; of both when both are named.
     CloseConnections {
         /// The device's address; empty: any.

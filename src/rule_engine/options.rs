@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::metadata::{Endpoint, Host};
 use crate::prefix::Prefix;
@@ -11,6 +12,19 @@ use crate::prefix::Prefix;
 pub struct Options {
     /// `webhook-allow`: where web hooks may go; nowhere else.
     pub webhook_allow: Vec<Allowed>,
+    /// `state`: the router's state as MQTT topics; none: it is not published.
+    pub state: Option<StateOptions>,
+}
+
+/// `rule-engine.state:`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateOptions {
+    /// `interval`.
+    pub interval: Duration,
+    /// `home-assistant`: discovery messages too.
+    pub home_assistant: bool,
+    /// `commands`: whether messages to `headgate/…/set` act on the router.
+    pub commands: bool,
 }
 
 /// One entry of `webhook-allow`: `hooks.example.org`, `*.example.org`, `192.0.2.0/24`, `127.0.0.1`, each

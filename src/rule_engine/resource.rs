@@ -14,7 +14,7 @@ use super::feed::Feed;
 use super::outside::Outside;
 use super::resource_types::resource_type;
 use super::webhook::{Hook, Target};
-use super::{FORWARD_WAITING_MAX, FORWARD_WAITING_MAX_BYTES, NODE, RESOURCES_MAX};
+use super::{FORWARD_WAITING_MAX, FORWARD_WAITING_MAX_BYTES, RESOURCES_MAX};
 use crate::metadata::{Endpoint, Host};
 use crate::mqtt::client::{self, Options, Outbox, Patience, Server};
 use crate::mqtt::codec::Version;
@@ -84,7 +84,7 @@ impl ResourceDefinition {
             description: description.unwrap_or_default().into(),
         };
         // What can never work is refused now.
-        definition.plan()?;
+        definition.plan("node")?;
         Ok(definition)
     }
 
@@ -128,10 +128,12 @@ impl ResourceDefinition {
     }
 
     /// The servers and how they are spoken to, as the configuration says.
-    fn plan(&self) -> Result<Plan, BadRule> {
+    fn plan(&self, node: &str) -> Result<Plan, BadRule> {
         match self.kind {
             "web_hook" => self.web_hook().map(|target| Plan::Hook(Box::new(target))),
-            _ => self.bridge().map(|bridge| Plan::Bridge(Box::new(bridge))),
+            _ => self
+                .bridge(node)
+                .map(|bridge| Plan::Bridge(Box::new(bridge))),
         }
     }
 
@@ -148,7 +150,7 @@ impl ResourceDefinition {
         })
     }
 
-    fn bridge(&self) -> Result<Bridge, BadRule> {
+    fn bridge(&self, node: &str) -> Result<Bridge, BadRule> {
         let wrong = |name: &str| BadRule::Wrong(format!("config.{name}").into());
         let address = self.text("address");
         let endpoint = match Endpoint::parse(address) {
@@ -158,11 +160,11 @@ impl ResourceDefinition {
                 port: if self.flag("ssl") { 8883 } else { 1883 },
             },
         };
-        let mountpoint = self.text("mountpoint").replace("${node}", NODE);
+        let mountpoint = self.text("mountpoint").replace("${node}", node);
         if !mountpoint.is_empty() && !topic::is_name(&mountpoint) {
             return Err(wrong("mountpoint"));
         }
-        let mut client_id = self.text("clientid").replace("${node}", NODE);
+        let mut client_id = self.text("clientid").replace("${node}", node);
         if self.flag("append") {
             // Unlike from run to run, so that two routers with one name do not throw each other out.
             client_id += &format!("_{}", self.id.trim_start_matches("resource:"));
@@ -212,7 +214,7 @@ struct Bridge {
 }
 
 /// `5s`, `1m`, `2h`, `500ms`; up to a day.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor: u64 = match text.get(digits.len()..)? {
         "ms" => 1,
@@ -264,7 +266,7 @@ impl Resource {
         outside: Option<&Arc<Outside>>,
         feed: &Arc<Feed>,
     ) -> Result<Self, BadRule> {
-        let plan = definition.plan()?;
+        let plan = definition.plan(feed.node())?;
         let Some(outside) = outside else {
             let (link, tasks) = (Link::Nowhere, Vec::new());
             return Ok(Self {
@@ -390,7 +392,7 @@ pub fn try_resource(
     feed: &Arc<Feed>,
 ) -> Result<(), BadRule> {
     let definition = ResourceDefinition::read(asked, None, &mut Trial)?;
-    if let Plan::Hook(target) = definition.plan()?
+    if let Plan::Hook(target) = definition.plan(feed.node())?
         && !outside.admits(&target.url.endpoint)
     {
         let place = &target.url.endpoint;

@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde_json::Map as Json;
 
-use super::NODE;
 use super::definition::{BadRule, check_sql};
 use super::event::{EventKind, EventType};
 use super::world::World;
@@ -38,6 +37,7 @@ impl std::error::Error for NotSampled {}
 struct Sample<'a> {
     about: &'static EventType,
     given: Vec<(&'a str, Value<'a>)>,
+    node: &'a str,
 }
 
 impl Columns for Sample<'_> {
@@ -50,7 +50,7 @@ impl Columns for Sample<'_> {
         }
         Some(match name {
             "event" => Value::text(self.about.name),
-            "node" => Value::text(NODE),
+            "node" => Value::text(self.node),
             "id" => Value::text("5C4F2B3D8E1A40F600000F2D00010001"),
             "clientid" | "from_clientid" => Value::text("c_emqx"),
             "username" | "from_username" => Value::text("u_emqx"),
@@ -75,6 +75,7 @@ impl Columns for Sample<'_> {
 pub fn run_sample(
     sql: &str,
     given: &Json<String, serde_json::Value>,
+    node: &str,
 ) -> Result<Vec<serde_json::Value>, NotSampled> {
     let program = check_sql(sql).map_err(NotSampled::Rule)?;
     let names = program.from();
@@ -93,6 +94,7 @@ pub fn run_sample(
     let sample = Sample {
         about,
         given: given.collect::<Result<_, _>>()?,
+        node,
     };
     let plain = names
         .iter()

@@ -35,7 +35,10 @@ impl Bench {
             allow_anonymous: true,
             ..Options::default()
         };
-        let (acts, feed) = (Arc::new(Acts::default()), Feed::new(Remote::default()));
+        let (acts, feed) = (
+            Arc::new(Acts::default()),
+            Feed::new(Remote::default(), "emqx@127.0.0.1"),
+        );
         let mut broker = Broker::new(&options);
         let router = Arc::clone(&acts) as Arc<dyn Router>;
         broker.set_hook(Box::new(Engine::new(Arc::clone(&feed), router)));
@@ -216,16 +219,13 @@ fn the_router_is_heard_only_while_a_rule_listens_and_obeys() {
         kind: EventKind::ConnectionOpened,
         time_ms: 5,
         data: vec![
-            (
-                "device",
-                event::Datum::Address("192.168.1.9".parse().unwrap()),
-            ),
-            ("host", event::Datum::Text("abroad.test".into())),
+            ("device", Datum::Address("192.168.1.9".parse().unwrap())),
+            ("host", Datum::Text("abroad.test".into())),
         ],
     };
     let now = bench.now;
     bench.engine(|engine| engine.occurred(now, &opened, &mut Vec::new()));
-    opened.data[1].1 = event::Datum::Text("home.test".into());
+    opened.data[1].1 = Datum::Text("home.test".into());
     bench.engine(|engine| engine.occurred(now, &opened, &mut Vec::new()));
     let acts = std::mem::take(&mut *bench.acts.0.lock().unwrap());
     let close = Act::CloseConnections {
@@ -238,7 +238,7 @@ fn the_router_is_heard_only_while_a_rule_listens_and_obeys() {
     };
     assert_eq!(acts, [select, close]);
     // A storm of connections does not become a storm of acts.
-    opened.data[1].1 = event::Datum::Text("abroad.test".into());
+    opened.data[1].1 = Datum::Text("abroad.test".into());
     for _ in 0..1000 {
         bench.engine(|engine| engine.occurred(now, &opened, &mut Vec::new()));
     }
@@ -313,19 +313,20 @@ fn sql_can_be_tried_on_an_event_that_is_written_down() {
     let rows = run_sample(
         r#"SELECT payload.x AS x, qos FROM "t/#" WHERE x = 2"#,
         &given,
+        "n@h",
     )
     .unwrap();
     assert_eq!(rows, [json!({"x": 2, "qos": 1})]);
     assert_eq!(
-        run_sample(r#"SELECT * FROM "u""#, &given),
+        run_sample(r#"SELECT * FROM "u""#, &given, "n@h"),
         Err(NotSampled::NoMatch)
     );
     assert_eq!(
-        run_sample(r#"SELECT * FROM "t/1" WHERE qos = 2"#, &given),
+        run_sample(r#"SELECT * FROM "t/1" WHERE qos = 2"#, &given, "n@h"),
         Err(NotSampled::NoMatch)
     );
     assert!(matches!(
-        run_sample("SELECT", &given),
+        run_sample("SELECT", &given, "n@h"),
         Err(NotSampled::Rule(_))
     ));
 }

@@ -9,6 +9,7 @@ use super::DEPTH_MAX;
 use super::error::{Mistake, SyntaxError};
 use super::functions;
 use super::program::Program;
+use super::query::{Aggregate, Column, Query, Shows};
 use super::syntax::{
     Arithmetic, Call, Case, Comparison, Expression, Field, Literal, Path, Statement, Step, binding,
 };
@@ -24,6 +25,17 @@ pub(super) fn parse(text: &str) -> Result<Program, SyntaxError> {
         depth: 0,
     };
     parser.program()
+}
+
+/// Parses a query.
+pub(super) fn query(text: &str) -> Result<Query, SyntaxError> {
+    let mut parser = Parser {
+        text,
+        tokens: tokens(text)?,
+        next: 0,
+        depth: 0,
+    };
+    parser.query()
 }
 
 struct Parser<'a> {
@@ -125,6 +137,127 @@ impl<'a> Parser<'a> {
             });
         }
         Ok(Program::new(statement, from.into(), filter))
+    }
+
+    /// Takes a word that is reserved in queries alone.
+    fn takes_name(&mut self, word: &str) -> bool {
+        let taken = matches!(self.peek(), Token::Name(name) if name.eq_ignore_ascii_case(word));
+        self.next += usize::from(taken);
+        taken
+    }
+
+    fn query(&mut self) -> Result<Query, SyntaxError> {
+        if !self.takes_word(Keyword::Select) {
+            return self.expected("SELECT");
+        }
+        let mut columns = vec![self.query_column()?];
+        while self.takes_sign(",") {
+            columns.push(self.query_column()?);
+        }
+        if !self.takes_word(Keyword::From) {
+            return self.expected("FROM, AS or an operator");
+        }
+        let (Token::Name(table) | Token::Quoted(table)) = self.peek() else {
+            return self.expected("a table");
+        };
+        self.advance();
+        let filter = self.takes_word(Keyword::Where);
+        let filter = filter.then(|| self.expression()).transpose()?;
+        let mut group = Vec::new();
+        if self.takes_name("group") {
+            self.by()?;
+            group.push(self.expression()?);
+            while self.takes_sign(",") {
+                group.push(self.expression()?);
+            }
+        }
+        let mut order = None;
+        if self.takes_name("order") {
+            self.by()?;
+            let at = self.next;
+            let wanted = self.query_column()?.name;
+            let Some(column) = columns.iter().position(|column| column.name == wanted) else {
+                self.next = at;
+                return self.expected("a column of SELECT");
+            };
+            let descending = self.takes_name("desc");
+            if !descending {
+                self.takes_name("asc");
+            }
+            order = Some((column, descending));
+        }
+        let mut limit = None;
+        if self.takes_name("limit") {
+            let Token::Int(rows) = self.peek() else {
+                return self.expected("a number of rows");
+            };
+            self.advance();
+            limit = usize::try_from(rows).ok();
+        }
+        if self.peek() != Token::End {
+            return self.expected("GROUP BY, ORDER BY, LIMIT or the end");
+        }
+        Ok(Query {
+            columns: columns.into(),
+            table: table.into(),
+            filter,
+            group: group.into(),
+            order,
+            limit,
+        })
+    }
+
+    fn by(&mut self) -> Result<(), SyntaxError> {
+        if self.takes_name("by") {
+            return Ok(());
+        }
+        self.expected("BY")
+    }
+
+    /// A column of a query, with its alias.
+    fn query_column(&mut self) -> Result<Column, SyntaxError> {
+        if self.takes_sign("*") {
+            let name = "*".into();
+            let shows = Shows::All;
+            return Ok(Column { shows, name });
+        }
+        let aggregate = match self.peek() {
+            Token::Name(name) if self.ahead(1) == Token::Sign("(") => Aggregate::of(name),
+            _ => None,
+        };
+        let (shows, text) = match aggregate {
+            Some(aggregate) => {
+                self.next += 2;
+                let all = aggregate == Aggregate::Count && self.takes_sign("*");
+                let of = match all {
+                    true => None,
+                    false => Some(self.expression()?),
+                };
+                self.sign(")", ") or an operator")?;
+                let inner = of.as_ref().map_or("*".to_owned(), ToString::to_string);
+                let text = format!("{}({inner})", aggregate.name());
+                (Shows::Aggregate(aggregate, of), text)
+            }
+            None => {
+                let value = self.expression()?;
+                let text = value.to_string();
+                (Shows::Value(value), text)
+            }
+        };
+        let named = self.takes_word(Keyword::As);
+        let own = |name: &str| {
+            let words = ["group", "order", "limit", "asc", "desc"];
+            !words.iter().any(|word| name.eq_ignore_ascii_case(word))
+        };
+        let name = match self.peek() {
+            Token::Quoted(name) => Some(name),
+            Token::Name(name) if named || own(name) => Some(name),
+            _ if named => return self.expected("a name"),
+            _ => None,
+        };
+        self.next += usize::from(name.is_some());
+        let name = name.unwrap_or(&text).into();
+        Ok(Column { shows, name })
     }
 
     /// A name behind FROM.

@@ -32,6 +32,8 @@ pub enum Refusal {
     Loop,
     /// The user has moved all that he may this month.
     OverQuota,
+    /// The device is blocked for a while.
+    Blocked,
     /// The rules name no way out.
     NoWay,
     /// The way out failed.
@@ -46,6 +48,7 @@ impl std::fmt::Display for Refusal {
                 f.write_str("it came back from ourselves: a proxy leads to this machine's own port")
             }
             Self::OverQuota => f.write_str("the user's monthly quota is used up"),
+            Self::Blocked => f.write_str("the device is blocked"),
             Self::NoWay => f.write_str("no outbound takes it"),
             Self::Failed(error) => error.fmt(f),
         }
@@ -207,6 +210,11 @@ impl Tunnel {
             return Err(Refusal::OverQuota);
         }
         self.look_up_device(routing, metadata);
+        let (address, known) = (metadata.source.ip(), metadata.source_mac);
+        let mac = || known.or_else(|| self.devices.mac_of(address));
+        if self.blocked.covers(address, mac, clock::now) {
+            return Err(Refusal::Blocked);
+        }
         if routing.find_process && routing.needs().process && metadata.process.is_none() {
             let (network, source) = (metadata.network, metadata.source);
             let looking = tokio::task::spawn_blocking(move || process::owner(network, source));

@@ -4,6 +4,7 @@
 //! datagrams is `udp`. Both read `routing`, a snapshot, and enter what lives into `connections`.
 
 pub mod added;
+pub mod blocked;
 pub mod connections;
 pub mod dispatch;
 pub mod explain;
@@ -22,6 +23,7 @@ pub mod udp;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
+use blocked::Blocked;
 use connections::Connections;
 use names::{Devices, Names};
 use quota::Quotas;
@@ -40,6 +42,7 @@ pub struct Tunnel {
     devices: Arc<dyn Devices>,
     connections: Connections,
     quotas: Quotas,
+    blocked: Blocked,
     sessions: Sessions,
 }
 
@@ -54,6 +57,7 @@ impl Tunnel {
             devices,
             connections: Connections::default(),
             quotas: Quotas::default(),
+            blocked: Blocked::default(),
             sessions: Sessions::default(),
         })
     }
@@ -91,6 +95,18 @@ impl Tunnel {
     #[must_use]
     pub fn device_name(&self, address: IpAddr, mac: Option<Mac>) -> Option<Box<str>> {
         self.devices.name_of(address, mac)
+    }
+
+    /// The devices that may open nothing.
+    #[must_use]
+    pub fn blocked(&self) -> &Blocked {
+        &self.blocked
+    }
+
+    /// Who knows the devices.
+    #[must_use]
+    pub fn devices(&self) -> &dyn Devices {
+        &*self.devices
     }
 
     /// A handle for a task; `None` while the tunnel is being dropped.

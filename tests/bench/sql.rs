@@ -1,6 +1,8 @@
-//! What SQL costs: nanoseconds for each message, of one rule without broker and actions.
+//! What SQL costs: nanoseconds for each message, of one rule without broker and actions; then of rules in a
+//! broker without sockets, beyond what the broker itself needs; and what an engine without rules holds.
 //!
-//! `cargo bench --bench sql` (bar: the first at most 1500 ns).
+//! `cargo bench --bench sql` (bars: the first, and one rule in the broker, at most 1500 ns; a hundred rules
+//! on other topics nothing beyond; an idle engine at most 200 KB).
 
 #![allow(
     clippy::unwrap_used,
@@ -11,8 +13,16 @@
 )]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
+use headgate::mqtt::broker::Broker;
+use headgate::mqtt::codec::{PropertyWriter, Qos};
+use headgate::mqtt::hook::Publication;
+use headgate::mqtt::options::Options;
+use headgate::mqtt::remote::Remote;
+use headgate::platform::memory;
+use headgate::rule_engine::{Act, Engine, Feed, Router};
 use headgate::sql::{Columns, Input, Program, Store, Surroundings, Template, Text, Value};
 
 struct Message<'p>(&'p str);
@@ -110,4 +120,84 @@ fn main() {
         });
         println!("{:8.0} ns  {name}", best.fold(f64::INFINITY, f64::min));
     }
+    in_a_broker();
+    println!("{:8} B   an engine without rules", idle());
+}
+
+struct Nobody;
+
+impl Router for Nobody {
+    fn act(&self, _: Act) -> bool {
+        false
+    }
+}
+
+fn engine() -> Engine {
+    Engine::new(
+        Feed::new(Remote::default(), "bench@127.0.0.1"),
+        Arc::new(Nobody),
+    )
+}
+
+/// A broker whose rules have these filters.
+fn broker(filters: &[String]) -> Broker {
+    let mut broker = Broker::new(&Options::default());
+    if filters.is_empty() {
+        return broker;
+    }
+    let mut engine = engine();
+    for filter in filters {
+        let sql = format!("SELECT payload.temp AS t FROM \"{filter}\" WHERE t > 30");
+        let asked = serde_json::json!({"rawsql": sql, "actions": [{"name": "do_nothing"}]});
+        engine.create(asked.as_object().unwrap()).unwrap();
+    }
+    broker.set_hook(Box::new(engine));
+    broker
+}
+
+fn in_a_broker() {
+    let message = Publication {
+        topic: "t/42/x".into(),
+        payload: SMALL.as_bytes().into(),
+        properties: PropertyWriter::default(),
+        qos: Qos::AtMostOnce,
+        retain: false,
+        client_id: "bench".into(),
+    };
+    let hundred = |kind: &str| {
+        (0..100)
+            .map(|n| format!("{kind}/{n}/#"))
+            .collect::<Vec<_>>()
+    };
+    let mut alone = 0.0;
+    for (name, filters) in [
+        ("the broker alone", vec![]),
+        ("one rule in it", vec!["t/#".to_owned()]),
+        ("a hundred rules, one of which matches", hundred("t")),
+        ("a hundred rules, none of which matches", hundred("u")),
+    ] {
+        let mut broker = broker(&filters);
+        let times = 100_000;
+        let best = (0..5).map(|_| {
+            let start = Instant::now();
+            for now in 0..times {
+                broker.publish_for(now, black_box(&message));
+            }
+            start.elapsed().as_nanos() as f64 / times as f64
+        });
+        let best = best.fold(f64::INFINITY, f64::min);
+        if filters.is_empty() {
+            alone = best;
+        }
+        println!("{best:8.0} ns  {name} ({:+.0})", best - alone);
+    }
+}
+
+/// Bytes that an engine without rules holds: what a thousand of them add to the process.
+fn idle() -> u64 {
+    let before = memory::resident();
+    let many: Vec<Engine> = (0..1000).map(|_| engine()).collect();
+    let after = memory::resident();
+    black_box(&many);
+    after.saturating_sub(before) / 1000
 }

@@ -6,9 +6,10 @@ use crate::controllers::http::json::Json;
 use crate::controllers::http::{Request, Response};
 use crate::mqtt::broker::Broker;
 use crate::mqtt::metrics::Gauge;
+use crate::rule_engine::Engine;
 
 /// Writes the members of one node.
-type Members = fn(&mut Json, &Broker);
+type Members = fn(&mut Json, &mut Broker);
 
 /// `GET /metrics`.
 pub fn metrics(context: &Context, _: &Request<'_>) -> Response {
@@ -54,16 +55,20 @@ fn of_one(context: &Context, request: &Request<'_>, write: Members) -> Outcome {
     })
 }
 
-fn write_metrics(json: &mut Json, broker: &Broker) {
+fn write_metrics(json: &mut Json, broker: &mut Broker) {
     for (name, count) in broker.metrics().named() {
         json.key(name).plain(count);
     }
     // Not counted but held, as EMQX 4.1 has it.
     json.key("messages.retained")
         .plain(broker.stats().retained.count);
+    let totals = broker.with_hook(|engine: &mut Engine| engine.totals());
+    for (name, count) in totals.unwrap_or_default().named() {
+        json.key(name).plain(count);
+    }
 }
 
-fn write_stats(json: &mut Json, broker: &Broker) {
+fn write_stats(json: &mut Json, broker: &mut Broker) {
     let stats = broker.stats();
     let gauges: [(&str, Gauge); 10] = [
         ("connections", stats.connections),
@@ -80,5 +85,10 @@ fn write_stats(json: &mut Json, broker: &Broker) {
     for (name, gauge) in gauges {
         json.key(&format!("{name}.count")).plain(gauge.count);
         json.key(&format!("{name}.max")).plain(gauge.max);
+    }
+    let totals = broker.with_hook(|engine: &mut Engine| engine.totals());
+    for (name, [count, max]) in totals.unwrap_or_default().gauges() {
+        json.key(&format!("{name}.count")).plain(count);
+        json.key(&format!("{name}.max")).plain(max);
     }
 }

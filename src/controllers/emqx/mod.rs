@@ -14,6 +14,7 @@ mod metrics;
 mod node;
 mod page;
 mod pubsub;
+mod query;
 mod reply;
 mod resources;
 mod rules;
@@ -124,6 +125,8 @@ const ROUTES: &[Route] = &[
     route(Post, "/resources/{}/", resources::restart),
     route(Delete, "/resources/{}/", resources::delete),
     route(Get, "/resource_status/{}/", resources::status),
+    route(Get, "/query/", query::tables),
+    route(Post, "/query/", query::query),
 ];
 
 /// What requests of this dialect share.

@@ -93,7 +93,7 @@ pub(super) fn create(context: &Context, request: &Request<'_>) -> Response {
             .get("test")
             .is_some_and(|value| value == "true");
         if queried || asked.get("test").is_some_and(tests) {
-            return sample(&asked);
+            return sample(&asked, &context.emqx.node);
         }
         let id = desk(context)?.change(move |engine, _| engine.create(&asked))??;
         show_one(context, &id)
@@ -101,12 +101,12 @@ pub(super) fn create(context: &Context, request: &Request<'_>) -> Response {
     answer(context, make())
 }
 
-fn sample(asked: &Map<String, Value>) -> Outcome {
+fn sample(asked: &Map<String, Value>, node: &str) -> Outcome {
     let sql = asked.get("rawsql").and_then(Value::as_str);
     let sql = sql.ok_or(BadRule::Missing("rawsql"))?;
     let nothing = Map::new();
     let given = asked.get("ctx").and_then(Value::as_object);
-    match run_sample(sql, given.unwrap_or(&nothing)) {
+    match run_sample(sql, given.unwrap_or(&nothing), node) {
         Ok(rows) => match &*rows {
             [row] => shown(row),
             _ => shown(&Value::Array(rows)),

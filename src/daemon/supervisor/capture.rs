@@ -21,6 +21,7 @@ use crate::netfilter::apply;
 use crate::netfilter::options::Mode;
 use crate::netfilter::routing::Keeper;
 use crate::outbound::{IpVersion, Purpose, Resolve};
+use crate::platform::clock;
 use crate::platform::route::Network;
 use crate::prefix::Prefix;
 use crate::tunnel::Tunnel;
@@ -70,11 +71,12 @@ impl Instance {
                 .into());
             }
         }
-        let facts = kernel::facts(
+        let mut facts = kernel::facts(
             &self.config,
             Some(&self.tunnel.routing()),
             &network.borrow(),
         );
+        facts.blocked = self.tunnel.blocked().macs(clock::now());
         if let Err(error) = self.kernel.start(&options, ports, &facts) {
             keeper.stop().await?;
             return Err(error.into());
@@ -129,11 +131,12 @@ impl Instance {
         let Some(captured) = &self.captured else {
             return;
         };
-        let facts = kernel::facts(
+        let mut facts = kernel::facts(
             &self.config,
             Some(&self.tunnel.routing()),
             &captured.network.borrow(),
         );
+        facts.blocked = self.tunnel.blocked().macs(clock::now());
         let ports = kernel::ports(&self.config.inbound, captured.tproxy);
         if let Err(error) = self.kernel.apply(&self.config.transparent, ports, &facts) {
             log::error!("capture rules: {error}");

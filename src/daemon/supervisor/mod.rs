@@ -49,6 +49,7 @@ use crate::platform::{clock, memory};
 use crate::rule_engine::{Desk, Outside, Watch};
 use crate::tunnel::Tunnel;
 use crate::tunnel::names::{Devices, Lan};
+use crate::tunnel::routing::Routing;
 use capture::{Captured, watch_kernel};
 use kept::SETTLE_EVERY;
 use reload::{log_reload, mark_of, settle};
@@ -153,7 +154,7 @@ struct Instance {
     mqtt: Option<(mqtt::handle::Handle, Acts)>,
     bridges: mqtt::bridge::Bridges,
     xray: Xray,
-    _devices: Option<Arc<Neighbours>>,
+    devices: Option<Arc<Neighbours>>,
 }
 
 impl Instance {
@@ -170,20 +171,20 @@ impl Instance {
         let tunnel_known = Arc::new(OnceLock::new());
         let offload = Arc::new(Offload::new(Arc::clone(&tunnel_known), Arc::clone(&kernel)));
         let selected = kept_choices(&config, &directory);
-        let (tables, dns) = resolving(&config, &directory, mark, &tunnel_known, &offload)?;
+        let rules = desk(&directory, &config.controller.management.node);
+        let (tables, dns) = resolving(&config, &directory, mark, &tunnel_known, &offload, &rules)?;
         let loaded = Providers::load(&config, &directory, &loaded.origin).await?;
         let (nodes, resolver) = (loaded.nodes(), dns.clone());
         let routing = build::routing(&mut config, &nodes, resolver, mark, &selected, None)?;
         let providers = Arc::new(Providers::new(Arc::clone(&tunnel_known)));
         let workers = Arc::new(Workers::start()?);
-        let devices = Neighbours::watch().await.ok().map(Arc::new);
-        let tunnel = Tunnel::new(routing, dns.clone(), watched(devices.clone(), &config));
+        let (tunnel, devices) = watched_tunnel(routing, dns.clone(), &config, &rules).await;
         // From here on downloads have a way.
         let _first = tunnel_known.set(Arc::downgrade(&tunnel));
         providers.replace(loaded);
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let door = Arc::new(Door {
-            rules: desk(&directory, &tunnel),
+            rules,
             tunnel: Arc::clone(&tunnel),
             logger,
             directory: directory.clone(),
@@ -225,7 +226,7 @@ impl Instance {
             checks: Checks::default(),
             mqtt: None,
             xray: Xray::default(),
-            _devices: devices,
+            devices,
         };
         instance.recall();
         instance.open().await?;
@@ -282,7 +283,7 @@ impl Instance {
 
     /// Gives a broker that has just begun its rules.
     fn install_rules(&self) -> Result<Acts, Failure> {
-        let acts = Acts::start(&self.door);
+        let mut acts = Acts::start(&self.door, self.devices.clone());
         let kept = state::load_rules(&self.directory);
         let way = self.providers.way();
         let outside = Outside::new(
@@ -291,6 +292,8 @@ impl Instance {
             &self.config.rule_engine,
         );
         self.door.rules.install(kept, acts.router(), &outside)?;
+        self.door.rules.follow(&self.config.rule_engine);
+        acts.publish(&self.door, self.config.rule_engine.state);
         Ok(acts)
     }
 
@@ -425,14 +428,11 @@ impl Instance {
     }
 }
 
-/// How controllers reach the SQL rules; the rules see the tunnel's connections from now on.
-fn desk(directory: &Path, tunnel: &Tunnel) -> Arc<Desk> {
+/// How controllers reach the SQL rules.
+fn desk(directory: &Path, node: &str) -> Arc<Desk> {
     let place = directory.to_owned();
     let keep = move |document: &[u8]| state::store_rules(&place, document);
-    let desk = Arc::new(Desk::new(Box::new(keep)));
-    let watch = Watch(Arc::clone(desk.feed()));
-    tunnel.connections().observe(Box::new(watch));
-    desk
+    Arc::new(Desk::new(Box::new(keep), node))
 }
 
 enum Event {
@@ -465,6 +465,7 @@ fn resolving(
     own_mark: u32,
     tunnel: &Arc<OnceLock<std::sync::Weak<Tunnel>>>,
     offload: &Arc<Offload>,
+    rules: &Desk,
 ) -> Result<(DnsTables, Arc<Current>), Failure> {
     let mut tables = DnsTables::default();
     let ties = DnsTies {
@@ -472,9 +473,24 @@ fn resolving(
         own_mark,
         tunnel,
         offload,
+        feed: rules.feed(),
     };
     let server = build::dns_server(config, &mut tables, &ties)?;
     Ok((tables, Arc::new(Current::new(server))))
+}
+
+/// The tunnel over the devices that the kernel knows; the rules see its connections.
+async fn watched_tunnel(
+    routing: Routing,
+    dns: Arc<Current>,
+    config: &Config,
+    rules: &Desk,
+) -> (Arc<Tunnel>, Option<Arc<Neighbours>>) {
+    let devices = Neighbours::watch().await.ok().map(Arc::new);
+    let tunnel = Tunnel::new(routing, dns, watched(devices.clone(), config));
+    let watch = Watch(Arc::clone(rules.feed()));
+    tunnel.connections().observe(Box::new(watch));
+    (tunnel, devices)
 }
 
 /// Who knows the devices: the neighbour table, where the kernel lets us watch it, and the leases.

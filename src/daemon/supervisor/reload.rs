@@ -40,6 +40,7 @@ impl Instance {
             own_mark: mark,
             tunnel: &self.tunnel_known,
             offload: &self.offload,
+            feed: self.door.rules.feed(),
         };
         let server = build::dns_server(&config, &mut self.tables, &ties)?;
         let providers = Providers::load(&config, &self.directory, &loaded.origin).await?;
@@ -179,7 +180,10 @@ impl Instance {
     fn follow_mqtt(&mut self) {
         let options = &self.config.mqtt;
         let done = match &mut self.mqtt {
-            Some((running, _)) if options.enable => running.follow(options),
+            Some((running, acts)) if options.enable => {
+                acts.publish(&self.door, self.config.rule_engine.state);
+                running.follow(options)
+            }
             None if options.enable => {
                 mqtt::handle::Handle::start(options, self.door.rules.broker(), &self.directory).map(
                     |started| match self.install_rules() {

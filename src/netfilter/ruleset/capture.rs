@@ -17,6 +17,10 @@ impl Plan<'_> {
     pub(super) fn capture(&self) -> Table {
         let mut sets = self.common_sets();
         sets.push(set(ALIVE, SetKind::Protocols, Elements::Alive(ALIVE_MS)));
+        if !self.facts.blocked.is_empty() {
+            let macs = Elements::Ethers(self.facts.blocked.clone());
+            sets.push(set("blocked", SetKind::Ethers, macs));
+        }
         sets.push(set("near", SetKind::AddressTypes, Elements::NearTypes));
         for family in Family::BOTH {
             let of = |name, prefixes: &[Prefix]| {
@@ -36,6 +40,10 @@ impl Plan<'_> {
             }
         }
         let mut chains = vec![self.prerouting(), self.decide(), self.dns(), self.take()];
+        if !self.facts.blocked.is_empty() {
+            let near = E::In(Field::DestinationType, "near");
+            chains.push(chain("block", vec![vec![near, E::Return], vec![E::Drop]]));
+        }
         if self.options.fail == Fail::Closed {
             let direct = self.mark(self.marks.direct);
             chains.push(chain(
@@ -78,7 +86,12 @@ impl Plan<'_> {
 
     fn decide(&self) -> Chain {
         let leave = self.leave();
-        let mut rules = vec![vec![E::Reply, E::Return]];
+        let mut rules = Vec::new();
+        if !self.facts.blocked.is_empty() {
+            let blocked = E::In(Field::EtherSource, "blocked");
+            rules.push(vec![blocked, E::Goto("block")]);
+        }
+        rules.push(vec![E::Reply, E::Return]);
         if self.options.dns_hijack {
             rules.push(vec![E::Port(DNS_PORT), E::Goto("dns")]);
         }

@@ -6,6 +6,7 @@
 //! 1. `alive`: everything below hangs on a lookup of the packet's protocol in a set whose
 //!    elements live three seconds. The daemon renews them; when it hangs, the kernel lets
 //!    the LAN go on by itself, DNS too. (When it dies, the whole table goes with its socket.)
+//!    Devices that are blocked end here, but for what they say to the router itself.
 //! 2. Replies go on: they belong to what somebody outside, or the router, began (port
 //!    forwards, hairpin, services in the LAN).
 //! 3. DNS: port 53 at any address, the router's own included.
@@ -48,6 +49,7 @@ use self::plan::{Plan, by};
 use super::marks::Marks;
 use super::options::{Fail, Mode, Options};
 use super::table::{Family, Table};
+use crate::metadata::Mac;
 use crate::prefix::Prefix;
 
 /// Name of the table that captures.
@@ -97,6 +99,8 @@ pub struct Facts {
     pub connected: Vec<Prefix>,
     /// Destinations that the rules send to DIRECT whatever else is known.
     pub direct: Vec<Prefix>,
+    /// Devices that reach nothing but the router itself.
+    pub blocked: Vec<Mac>,
 }
 
 /// Both tables.

@@ -8,7 +8,7 @@ use std::io;
 
 use futures_util::{Stream, StreamExt};
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
 use nix::errno::Errno;
@@ -31,6 +31,7 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
 const RTM_GETNEIGH: u16 = 30;
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
@@ -121,6 +122,11 @@ impl NetlinkDeserializable for Message {
             RTM_NEWADDR => Subject::Address(AddressMessage::parse(payload)?),
             RTM_NEWROUTE => Subject::Route(RouteMessage::parse(payload)?),
             RTM_NEWNEIGH => Subject::Neighbour(NeighbourMessage::parse(payload)?),
+            RTM_DELNEIGH => {
+                let mut message = NeighbourMessage::parse(payload)?;
+                message.header.state = NeighbourState::Failed;
+                Subject::Neighbour(message)
+            }
             RTM_NEWRULE => Subject::Rule(RuleMessage::parse(payload)?),
             _ => Subject::Change,
         };

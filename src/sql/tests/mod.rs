@@ -6,6 +6,7 @@ mod expressions;
 mod functions;
 mod mistakes;
 mod properties;
+mod queries;
 mod rules;
 mod templates;
 

@@ -1,9 +1,9 @@
 //! SQL rules and the payloads that they look into. A rule prints as itself; it runs over any payload
-//! to the end of its budget and makes JSON; fields are found where parsing puts them.
+//! to the end of its budget and makes JSON; a query takes rows; fields are found where parsing puts them.
 #![no_main]
 
 use headgate::sql::{
-    Columns, Input, Program, Store, Surroundings, Template, Text, Value, parse_json, write_json,
+    Columns, Input, Program, Query, Store, Surroundings, Template, Text, Value, parse_json, write_json,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -61,18 +61,24 @@ fuzz_target!(|input: &[u8]| {
     let Ok(rule) = std::str::from_utf8(rule) else {
         return;
     };
-    let template = Template::new(rule);
-    let program = match Program::parse(rule) {
-        Ok(program) => program,
-        Err(error) => return assert!(error.to_string().len() <= rule.len() + 400),
-    };
-    assert_eq!(Program::parse(&program.to_string()).as_ref(), Ok(&program));
     let (message, fixed) = (Message(payload), Fixed::default());
     let input = Input {
         event: &message,
         surroundings: &fixed,
         rule: "r",
     };
+    if let Ok(query) = Query::parse(rule) {
+        let mut results = query.begin();
+        if (0..3).all(|_| results.add(input).is_ok()) {
+            assert!(results.finish().map_or(true, |rows| rows.len() <= 3));
+        }
+    }
+    let template = Template::new(rule);
+    let program = match Program::parse(rule) {
+        Ok(program) => program,
+        Err(error) => return assert!(error.to_string().len() <= rule.len() + 400),
+    };
+    assert_eq!(Program::parse(&program.to_string()).as_ref(), Ok(&program));
     for row in program.run(input).unwrap_or_default() {
         if let Ok(text) = template.render(&row, 4096) {
             assert!(text.len() <= 4096);
