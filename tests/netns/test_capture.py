@@ -176,6 +176,7 @@ asyncio.run(main())
 
     def test_upstream_saw_the_query_of_the_daemon_only(self):
         self.assertEqual(self.lab.dig("lan1", "8.8.8.8", "www.real.test"), [DIRECT])
-        log = (self.lab.directory / "dns.log").read_text()
+        # Names are spelled at random, against forged answers.
+        log = (self.lab.directory / "dns.log").read_text().lower()
         self.assertIn("www.real.test", log)
         self.assertNotIn("192.168.77.", log)
