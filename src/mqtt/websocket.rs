@@ -32,7 +32,7 @@ pub struct WebSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// Answers the client's handshake, which names one of [`PROTOCOLS`].
+    /// Answers the client's handshake, which names the subprotocol `mqtt` or `mqttv3.1`.
     ///
     /// # Errors
     /// Not a WebSocket handshake, or not of MQTT; what the stream says.
