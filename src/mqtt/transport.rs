@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use rustls::RootCertStore;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, crypto};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::options::{ListenerOptions, TlsOptions};
 use super::websocket::WebSocket;
+use crate::outbound::tls::crypto_provider;
 
 /// The byte stream of a connection.
 pub trait Io: AsyncRead + AsyncWrite + Unpin {}
@@ -168,7 +169,7 @@ impl AsyncWrite for Plain {
 fn acceptor(options: &TlsOptions) -> io::Result<TlsAcceptor> {
     let chain = certificates(&options.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&options.private_key).map_err(io::Error::other)?;
-    let provider = Arc::new(crypto::ring::default_provider());
+    let provider = Arc::new(crypto_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
