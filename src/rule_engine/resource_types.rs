@@ -80,10 +80,6 @@ pub const RESOURCE_TYPES: &[ResourceType] = &[
         params: &[
             Param {
                 format: Some("url"),
-                description: (
-                    "The URL of the server that will receive the Webhook requests",
-                    "用于接收 Webhook 请求的服务器的 URL",
-                ),
                 ..Param::text("url", ("Request URL", "请求 URL")).required()
             },
             Param::text("method", ("Request Method", "请求方法"))

@@ -171,11 +171,19 @@ fn view(report: &RuleReport, node: &str) -> Value {
             "exception": report.exception,
             "no_result": report.no_result,
             "speed": report.speeds.now,
-            "speed_max": report.speeds.max,
+            "speed_max": greatest(report.speeds.max),
             "speed_last5m": report.speeds.last5m,
         }],
         "actions": actions.map(|one| action_view(one, node)).collect::<Vec<_>>(),
     })
+}
+
+/// EMQX begins with the integer and goes on with decimals.
+fn greatest(speed: f64) -> Value {
+    match speed > 0.0 {
+        true => json!(speed),
+        false => json!(0),
+    }
 }
 
 fn action_view((definition, report): (&ActionDefinition, &ActionReport), node: &str) -> Value {

@@ -92,6 +92,9 @@ pub(super) fn params(params: &[Param]) -> Value {
                 .format
                 .map(|value| ("format".to_owned(), json!(value)));
             entry.extend(format);
+            // The document's headers have one, of no members.
+            let schema = (param.kind == "object").then(|| ("schema".to_owned(), json!({})));
+            entry.extend(schema);
             entry.extend(param.long.then(|| ("input".to_owned(), json!("textarea"))));
         }
         shown.insert(param.name.to_owned(), entry);
