@@ -8,6 +8,7 @@
 //! [`dns`] server and the [`netfilter`] rules that bring the traffic in. [`controllers`] are
 //! views over this state in the dialects that people's tools speak.
 
+pub mod calendar;
 pub mod config;
 pub mod controllers;
 pub mod daemon;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules in the order in which they may import: each may use those before it.
 const ORDER: &[&str] = &[
+    "calendar",
     "encoding",
     "websocket",
     "wire",
@@ -36,6 +37,7 @@ const ORDER: &[&str] = &[
 
 /// Modules without tokio, platform, clock or log.
 const PURE: &[&str] = &[
+    "calendar",
     "encoding",
     "websocket",
     "wire",

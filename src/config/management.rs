@@ -10,9 +10,7 @@ use crate::controllers::options::{Application, Management};
 use crate::mqtt::password::Storage;
 
 /// The node's name when none is given; tools want the form `name@host`.
-const NODE: &str = "headgate@127.0.0.1";
-
-const APPLICATION_ID: &str = "1 to 256 letters, digits, - and _, the first a letter or a digit";
+pub(super) const NODE: &str = "headgate@127.0.0.1";
 
 /// What runs without a file; who may ask is made by the caller.
 pub(super) fn builtin() -> Management {
@@ -31,7 +29,10 @@ pub(super) fn decode(
     warnings: &mut Warnings,
 ) -> Result<Management, ConfigError> {
     let Some(management) = section.take("management") else {
-        return Ok(Management::default());
+        return Ok(Management {
+            node: NODE.into(),
+            ..Management::default()
+        });
     };
     let mut section = management.section()?;
     let listen = section.take("listen");
@@ -59,8 +60,9 @@ fn application(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Application
     let application = Application {
         id: section
             .require("id")?
-            .parse(APPLICATION_ID, application_id)?,
+            .parse(Application::ID, application_id)?,
         secret: secret.text()?.into(),
+        hashed: false,
     };
     if application.secret.is_empty() {
         return Err(secret.fail(Reason::SecretValue("a secret")));
@@ -70,12 +72,7 @@ fn application(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Application
 }
 
 fn application_id(text: &str) -> Option<Box<str>> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let begins = text
-        .bytes()
-        .next()
-        .is_some_and(|byte| byte.is_ascii_alphanumeric());
-    (begins && text.len() <= 256 && text.bytes().all(plain)).then(|| text.into())
+    Application::is_id(text).then(|| text.into())
 }
 
 fn node(text: &str) -> Option<Box<str>> {

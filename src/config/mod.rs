@@ -244,7 +244,9 @@ impl Config {
             section.list("proxies", |item| proxies::decode(item, warnings))?,
         );
         let rules::Decoded { rules, lists } = rules::decode(section, library, &mut uses)?;
-        let mqtt = mqtt::decode(section, warnings)?;
+        let mut mqtt = mqtt::decode(section, warnings)?;
+        let management = management::decode(section, mqtt.storage, warnings)?;
+        mqtt.node.clone_from(&management.node);
         let rule_engine = rule_engine::decode(section, warnings)?;
         let config = Self {
             general,
@@ -261,7 +263,7 @@ impl Config {
             sub_rules: lists,
             transparent: transparent::decode(section, dns.enable, warnings)?,
             controller: ControllerOptions {
-                management: management::decode(section, mqtt.storage, warnings)?,
+                management,
                 ..controller::decode(section, warnings)?
             },
             mqtt,

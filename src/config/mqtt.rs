@@ -6,13 +6,16 @@ use std::path::Path;
 use super::controller::socket_address;
 use super::decode::Cursor;
 use super::error::{ConfigError, Reason, Warnings};
+use super::management::NODE;
 use super::proxies::tls;
 use super::section::Section;
 use crate::metadata::Endpoint;
 use crate::mqtt::acl::{Access, EXACTLY, Rule};
 use crate::mqtt::bridge::{BridgeOptions, BridgeTopic};
 use crate::mqtt::codec::{Qos, Version};
-use crate::mqtt::options::{Limits, ListenerOptions, Options, Sync, TlsOptions, User};
+use crate::mqtt::options::{
+    Flapping, Limits, ListenerOptions, Options, Share, Sync, TlsOptions, User,
+};
 use crate::mqtt::password::{Secret, Storage};
 
 /// `max-connections` when it is absent.
@@ -28,6 +31,7 @@ const DURATION: &str = "a duration (2h, 30m, 90s)";
 pub(super) fn builtin() -> Options {
     Options {
         enable: true,
+        node: NODE.into(),
         listeners: vec![loopback()],
         allow_anonymous: true,
         acl_default: true,
@@ -44,6 +48,7 @@ fn loopback() -> ListenerOptions {
         websocket: false,
         tls: None,
         connections_max: CONNECTIONS_MAX as usize,
+        connection_rate: 0,
     }
 }
 
@@ -66,6 +71,7 @@ pub(super) fn decode(
     }
     let options = Options {
         enable: section.boolean("enable", true)?,
+        node: NODE.into(),
         listeners,
         allow_anonymous: section.boolean("allow-anonymous", false)?,
         users: section.list("users", |item| user(item, warnings))?,
@@ -80,7 +86,7 @@ pub(super) fn decode(
         },
         bridges: section.list("bridges", |item| bridge(item, warnings))?,
         response_information: section.text("response-information")?,
-        limits: limits(&mut section)?,
+        limits: limits(&mut section, warnings)?,
         persistence: section.boolean("persistence", true)?,
         sync: match section.take("persistence-sync") {
             Some(value) => value.parse("strict, batched or never", |text| {
@@ -102,7 +108,7 @@ pub(super) fn decode(
     Ok(options)
 }
 
-fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
+fn limits(section: &mut Section<'_>, warnings: &mut Warnings) -> Result<Limits, ConfigError> {
     let absent = Limits::default();
     let mut count = |key, absent: usize, max: u32| match section.take(key) {
         Some(value) => value
@@ -131,6 +137,15 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
             Some(value) => value.parse("a size up to 256MB (1MB, 64KB)", size)?,
             None => absent.packet_bytes_max,
         },
+        message_rate: section.number("max-message-rate", absent.message_rate)?,
+        share: match section.take("shared-subscription-strategy") {
+            Some(value) => value.parse(STRATEGIES, strategy)?,
+            None => absent.share,
+        },
+        flapping: match section.take("flapping-detect") {
+            Some(value) => Some(flapping(&value, warnings)?),
+            None => absent.flapping,
+        },
         session_expiry: match section.take("session-expiry") {
             Some(value) => value.parse(DURATION, duration)?,
             None => absent.session_expiry,
@@ -150,6 +165,36 @@ fn limits(section: &mut Section<'_>) -> Result<Limits, ConfigError> {
             None => absent.hide_rules,
         },
     })
+}
+
+const STRATEGIES: &str = "random, round_robin, sticky, hash_clientid or hash_topic";
+
+fn strategy(text: &str) -> Option<Share> {
+    Some(match text {
+        // There is one node: whoever is on it.
+        "random" | "local" => Share::Random,
+        "round_robin" => Share::RoundRobin,
+        "sticky" => Share::Sticky,
+        "hash" | "hash_clientid" => Share::HashClientId,
+        "hash_topic" => Share::HashTopic,
+        _ => return None,
+    })
+}
+
+/// EMQX's policy, `30, 1m, 5m`, where nothing else is said.
+fn flapping(value: &Cursor<'_>, warnings: &mut Warnings) -> Result<Flapping, ConfigError> {
+    let mut section = value.section()?;
+    let mut span = |key, absent| match section.take(key) {
+        Some(value) => value.parse(DURATION, |text| duration(text).filter(|&span| span > 0)),
+        None => Ok(absent),
+    };
+    let (window, ban) = (span("window", 60)?, span("ban", 300)?);
+    let count = match section.take("count") {
+        Some(count) => count.integer(2..=100_000, "a number from 2")?,
+        None => 30,
+    };
+    section.finish(warnings);
+    Ok(Flapping { count, window, ban })
 }
 
 fn listener(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<ListenerOptions, ConfigError> {
@@ -181,6 +226,7 @@ fn listener(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<ListenerOption
             None
         },
         connections_max: section.number("max-connections", CONNECTIONS_MAX)? as usize,
+        connection_rate: section.number("max-connection-rate", 0)?,
     };
     section.finish(warnings);
     Ok(listener)

@@ -55,8 +55,25 @@ pub struct Management {
 pub struct Application {
     /// AppID.
     pub id: Box<str>,
-    /// AppSecret; never shown.
+    /// AppSecret, or its SHA-256 in hexadecimal digits; never shown.
     pub secret: Box<str>,
+    /// Whether it is that.
+    pub hashed: bool,
+}
+
+impl Application {
+    /// The form of an AppID, in words.
+    pub const ID: &str = "1 to 256 letters, digits, - and _, the first a letter or a digit";
+
+    /// Whether a text has the form of an AppID.
+    #[must_use]
+    pub fn is_id(text: &str) -> bool {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let begins = text.bytes().next();
+        begins.is_some_and(|byte| byte.is_ascii_alphanumeric())
+            && text.len() <= 256
+            && text.bytes().all(plain)
+    }
 }
 
 /// The controller's TLS listener.

@@ -22,6 +22,8 @@ pub const USAGE: &str = "usage: headgate [run] [-d DIR] [-f FILE]   run in the f
        headgate api [-d DIR] [-f FILE] [-w SECONDS] METHOD PATH [JSON]   ask the running daemon's controller
        headgate explain [-d DIR] [-f FILE] HOST[:PORT] [ip=IP] [network=udp] [src=IP]
                                            tell which rule decides, and why
+       headgate app [-d DIR] add ID | remove ID | list
+                                           applications of the management API; add prints the secret
        headgate convert-ruleset domain|ipcidr yaml|text|mrs SOURCE TARGET
                                            turn a rule set into mrs, or mrs into text
        headgate version                    (also -v)";
@@ -46,6 +48,8 @@ pub enum Task {
     Explain,
     /// Convert a rule set.
     ConvertRuleset,
+    /// Add, list and remove applications of the management API.
+    App,
     /// Print the version.
     Version,
     /// Print how to call it.
@@ -118,6 +122,7 @@ impl Command {
                         Some("ruleset") => Task::Ruleset,
                         Some("api") => Task::Api,
                         Some("explain") => Task::Explain,
+                        Some("app") => Task::App,
                         Some("convert-ruleset") => Task::ConvertRuleset,
                         Some("version") => Task::Version,
                         Some("help") => Task::Help,
@@ -133,7 +138,9 @@ impl Command {
                     word.into_string()
                         .map_err(|_| Usage("a request is UTF-8".into()))?,
                 ),
-                Value(word) if matches!(task, Some(Task::Explain | Task::ConvertRuleset)) => {
+                Value(word)
+                    if matches!(task, Some(Task::App | Task::Explain | Task::ConvertRuleset)) =>
+                {
                     command.words.push(word.to_string_lossy().into_owned());
                 }
                 other => return Err(usage(other.unexpected())),
@@ -196,6 +203,7 @@ pub fn execute(command: &Command) -> ExitCode {
             load(command).and_then(|loaded| super::kernel::print_ruleset(&loaded.config))
         }
         Task::Explain => super::explain::run(command),
+        Task::App => super::applications::run(command),
         Task::ConvertRuleset => convert_ruleset(&command.words),
         Task::Cleanup => super::kernel::cleanup(),
         Task::Api => load(command).and_then(|loaded| {

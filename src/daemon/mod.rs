@@ -11,6 +11,7 @@
 //! runs itself anew.
 
 mod acts;
+mod applications;
 mod build;
 mod checks;
 mod client;

@@ -94,11 +94,19 @@ pub fn secret(directory: &Path, name: &str) -> io::Result<(Box<str>, PathBuf)> {
     {
         return Ok((text.trim().into(), path));
     }
-    let mut bytes = [0; SECRET_BYTES];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = random_secret()?;
     replace(&path, text.as_bytes())?;
     Ok((text.into(), path))
+}
+
+/// A new secret.
+///
+/// # Errors
+/// What the random generator says.
+pub fn random_secret() -> io::Result<String> {
+    let mut bytes = [0; SECRET_BYTES];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Writes a file whole, or not at all, readable by its owner alone.

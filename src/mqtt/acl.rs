@@ -21,6 +21,10 @@ pub const EVERYONE: &str = "$all";
 /// Before a topic of a rule that speaks of this one topic or filter alone, whatever it would match.
 pub const EXACTLY: &str = "eq ";
 
+/// First levels of topics that tell of the router: whom no rule speaks of has no part in them, unless he
+/// is on this machine (users.md S20).
+const RESERVED: [&str; 3] = ["$SYS", "$router", "$query"];
+
 /// Decisions that a client's cache holds; the oldest makes room.
 const CACHED_MAX: usize = 32;
 
@@ -99,10 +103,10 @@ impl Acl {
         }
     }
 
-    /// Whether nothing needs to be asked.
+    /// Whether nothing needs to be asked about a topic.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.default && self.count == 0 && self.rules.is_empty()
+    pub fn is_open(&self, topic: &str) -> bool {
+        self.default && self.count == 0 && self.rules.is_empty() && !is_reserved(topic)
     }
 
     /// Whether `client` may do `access` on a topic name or filter.
@@ -119,7 +123,10 @@ impl Acl {
             self.rules
                 .iter()
                 .find(|rule| rule.speaks_of(client, access, topic))
-                .map_or(self.default, |rule| rule.allow)
+                .map_or_else(
+                    || self.default && (!is_reserved(topic) || client.address.is_loopback()),
+                    |rule| rule.allow,
+                )
         })
     }
 
@@ -200,6 +207,11 @@ impl Rule {
                     .iter()
                     .any(|pattern| touches(pattern, client, access, topic, self.allow)))
     }
+}
+
+fn is_reserved(topic: &str) -> bool {
+    let first = topic.split('/').next();
+    topic.starts_with('$') && first.is_some_and(|first| RESERVED.contains(&first))
 }
 
 /// Whether a rule on `pattern` speaks of a request.
@@ -352,6 +364,25 @@ mod tests {
         assert!(acl.allows(client(), Access::Subscribe, "home/alarm"));
         assert!(acl.allows(client(), Access::Publish, "home/x"));
         assert!(!acl.allows(client(), Access::Publish, "work"));
+    }
+
+    #[test]
+    fn topics_of_the_router_are_for_this_machine_and_for_whom_a_rule_names() {
+        let mut acl = Acl::new(Vec::new(), true);
+        let near = Client {
+            address: IpAddr::from([127, 0, 0, 1]),
+            ..client()
+        };
+        for topic in ["$SYS/#", "$SYS", "$router/x", "$query/a"] {
+            assert!(!acl.is_open(topic) && !acl.allows(client(), Access::Subscribe, topic));
+            assert!(acl.allows(near, Access::Subscribe, topic), "{topic}");
+        }
+        for topic in ["$SYSTEM", "a/$SYS", "#"] {
+            assert!(acl.is_open(topic) && acl.allows(client(), Access::Subscribe, topic));
+        }
+        acl.rules = vec![rule(true, Some(Access::Subscribe), &["$SYS/broker/#"])];
+        assert!(acl.allows(client(), Access::Subscribe, "$SYS/broker/uptime"));
+        assert!(!acl.allows(client(), Access::Subscribe, "$SYS/#"));
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! cannot make the broker hold its answers.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -17,7 +18,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use super::Time;
 use super::broker::{Broker, Effect};
 use super::codec::Malformed;
 use super::link::{Link, say_last};
@@ -26,6 +26,7 @@ use super::persistence::Keeper;
 use super::session::LinkId;
 use super::transport::Stream;
 use super::turn::CHUNK_BYTES;
+use super::{START, Time};
 use crate::platform::clock;
 use crate::platform::readiness::Readiness;
 
@@ -35,9 +36,6 @@ const HASHING_MAX: usize = 1;
 /// How long a client that was sent away may take to see it: a socket that is closed with something
 /// unread resets the connection.
 const LINGER: Time = 1000;
-
-/// The time at the start. Far from zero, so that what was before the start has a time too.
-const START: Time = 1 << 40;
 
 /// The broker and what it runs on.
 pub struct Driver {
@@ -56,6 +54,8 @@ pub struct Driver {
     pub(super) output: RefCell<Vec<u8>>,
     pub(super) written: Notify,
     timers: Notify,
+    /// Connections that sent faster than they may, and when they have their next turn.
+    paused: RefCell<BinaryHeap<Reverse<(Time, LinkId)>>>,
     /// Plain connections that were told why they end, until when they may see it.
     lingering: RefCell<VecDeque<(Time, LinkId, Weak<Link>)>>,
     began: std::time::Instant,
@@ -79,6 +79,7 @@ impl Driver {
             output: RefCell::new(Vec::with_capacity(CHUNK_BYTES)),
             written: Notify::new(),
             timers: Notify::new(),
+            paused: RefCell::default(),
             lingering: RefCell::default(),
             began: clock::now(),
         })
@@ -95,9 +96,13 @@ impl Driver {
         result
     }
 
+    /// How long it runs.
+    pub(super) fn running(&self) -> Duration {
+        clock::now() - self.began
+    }
+
     pub(super) fn now(&self) -> Time {
-        Time::try_from((clock::now() - self.began).as_millis())
-            .map_or(super::NEVER - 1, |ms| START + ms)
+        Time::try_from(self.running().as_millis()).map_or(super::NEVER - 1, |ms| START + ms)
     }
 
     /// Does what the broker asks for: writing is left to the writer, closing is done.
@@ -143,6 +148,39 @@ impl Driver {
                 let entry = (until, id, Rc::downgrade(&link));
                 self.lingering.borrow_mut().push_back(entry);
                 self.timers.notify_one();
+            }
+        }
+    }
+
+    /// Has a connection wait for its next turn.
+    pub(super) fn pause(&self, link: &Link, id: LinkId, wait: Duration) {
+        if link.paused.replace(true) {
+            return;
+        }
+        let wait = Time::try_from(wait.as_millis()).unwrap_or(Time::MAX);
+        let until = self.now().saturating_add(wait).saturating_add(1);
+        self.paused.borrow_mut().push(Reverse((until, id)));
+        self.timers.notify_one();
+    }
+
+    /// Gives those a turn that waited for it. When the next one has its.
+    fn resume(&self, now: Time) -> Time {
+        loop {
+            let next = self
+                .paused
+                .borrow()
+                .peek()
+                .map(|Reverse((until, _))| *until);
+            match next {
+                Some(until) if until <= now => {}
+                next => return next.unwrap_or(super::NEVER),
+            }
+            let over = self.paused.borrow_mut().pop();
+            if let Some(Reverse((_, id))) = over
+                && let Some(link) = self.link(id)
+                && link.paused.replace(false)
+            {
+                self.call_again(&link, id);
             }
         }
     }
@@ -249,8 +287,12 @@ pub(super) enum Ended {
 /// Keep-alives, wills and the ends of sessions.
 pub async fn tick_forever(driver: Rc<Driver>) {
     loop {
+        let zone = clock::local_offset(clock::unix_time());
+        driver.broker.borrow_mut().set_zone(zone);
         let (now, deadline) = (driver.now(), driver.broker.borrow().deadline());
-        let deadline = deadline.min(driver.end_lingering(now));
+        let deadline = deadline
+            .min(driver.end_lingering(now))
+            .min(driver.resume(now));
         if deadline > now {
             // What comes meanwhile may have a nearer deadline.
             let wait = Duration::from_millis((deadline - now).min(60_000));

@@ -190,6 +190,7 @@ fn serve(driver: &Rc<Driver>, bound: Bound) -> Option<(ListenerOptions, JoinSet<
                 connections_max: listener.connections_max,
                 number,
                 connections: Cell::new(0),
+                connection_rate: listener.connection_rate,
             };
             let mut task = JoinSet::new();
             task.spawn_local(accept_forever(Rc::clone(driver), socket, Rc::new(service)));

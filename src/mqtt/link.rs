@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::codec::Version;
 use super::listener::Seat;
@@ -28,6 +29,10 @@ pub(super) struct Link {
     pub buffers: RefCell<Buffers>,
     /// Its turn was over before it was done.
     pub more: Cell<bool>,
+    /// When its messages so far are made good, at the rate that it may have.
+    pub due: Cell<Duration>,
+    /// It is among those that wait for that.
+    pub paused: Cell<bool>,
     /// The broker has forgotten it.
     pub closed: Cell<bool>,
 }

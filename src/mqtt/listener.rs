@@ -52,6 +52,25 @@ pub struct Service {
     pub number: u16,
     /// How many there are.
     pub connections: Cell<usize>,
+    /// So many a second begin; 0: no bound.
+    pub connection_rate: u32,
+}
+
+/// Spreads what is faster than a rate, after a second's worth at once.
+struct Pace {
+    rate: u32,
+    due: Duration,
+}
+
+impl Pace {
+    /// How long the next one is to wait that comes at `now`.
+    fn wait(&mut self, now: Duration) -> Duration {
+        let Some(each) = Duration::from_secs(1).checked_div(self.rate) else {
+            return Duration::ZERO;
+        };
+        self.due = self.due.max(now) + each;
+        self.due.saturating_sub(now + Duration::from_secs(1))
+    }
 }
 
 /// A connection's place among those of its listener.
@@ -93,6 +112,10 @@ impl Drop for Listening {
 
 /// Accepts connections until it is dropped; they end with it.
 pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, service: Rc<Service>) {
+    let mut pace = Pace {
+        rate: service.connection_rate,
+        due: Duration::ZERO,
+    };
     let listening = Listening { driver, service };
     let mut connections = JoinSet::new();
     loop {
@@ -109,6 +132,11 @@ pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, service: Rc
                 let _slower = stream.set_nodelay(true);
                 let source = SocketAddr::new(source.ip().to_canonical(), source.port());
                 connections.spawn_local(serve(Rc::clone(&listening.driver), stream, source, seat));
+                let wait = pace.wait(listening.driver.running());
+                if !wait.is_zero() {
+                    // The others wait in the kernel's queue.
+                    sleep(wait).await;
+                }
             }
             Err(_) => sleep(PAUSE).await,
         }
@@ -239,6 +267,8 @@ pub(super) async fn attach(driver: Rc<Driver>, leg: Leg) {
         waker: Some(waker),
         buffers: RefCell::default(),
         more: Cell::new(false),
+        due: Cell::new(Duration::ZERO),
+        paused: Cell::new(false),
         closed: Cell::new(false),
     });
     let Ok(id) = driver.add(&link) else {
@@ -356,6 +386,8 @@ fn enter(
         waker,
         buffers: RefCell::default(),
         more: Cell::new(false),
+        due: Cell::new(Duration::ZERO),
+        paused: Cell::new(false),
         closed: Cell::new(false),
     });
     let id = driver.add(&link).ok()?;
@@ -391,5 +423,27 @@ async fn first_packet(io: &mut dyn Io, bytes: &mut Vec<u8>) -> Result<usize, Mal
             return Err(Malformed::Truncated);
         }
         bytes.extend_from_slice(buffer.filled());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_s_worth_may_come_at_once_and_the_rest_in_step() {
+        let mut pace = Pace {
+            rate: 10,
+            due: Duration::ZERO,
+        };
+        let now = Duration::from_secs(100);
+        let waits: Vec<_> = (0..12).map(|_| pace.wait(now).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 200]);
+        assert_eq!(pace.wait(now + Duration::from_secs(9)).as_millis(), 0);
+        let mut free = Pace {
+            rate: 0,
+            due: Duration::ZERO,
+        };
+        assert!((0..100).all(|_| free.wait(now).is_zero()));
     }
 }

@@ -420,6 +420,25 @@ pub struct Stats {
     pub delayed: Gauge,
 }
 
+impl Stats {
+    /// By EMQX's names, to which `.count` and `.max` are added.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, Gauge); 10] {
+        [
+            ("connections", self.connections),
+            ("channels", self.sessions),
+            ("sessions", self.sessions),
+            ("topics", self.routes),
+            ("routes", self.routes),
+            ("suboptions", self.subscriptions),
+            ("subscribers", self.subscriptions),
+            ("subscriptions", self.subscriptions),
+            ("subscriptions.shared", self.shared),
+            ("retained", self.retained),
+        ]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

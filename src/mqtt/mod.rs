@@ -5,6 +5,7 @@
 //! side.
 
 pub mod acl;
+pub mod alarms;
 pub mod auth;
 pub mod banned;
 pub mod bridge;
@@ -32,6 +33,12 @@ pub mod websocket;
 
 /// Milliseconds of the broker's own clock, which never goes back.
 pub type Time = u64;
+
+/// The time at the start. Far from zero, so that what was before the start has a time too.
+pub const START: Time = 1 << 40;
+
+/// The EMQX whose topics and API these are; tools read it as a number.
+pub const EMQX_VERSION: &str = "4.3.22";
 
 /// A time that never comes.
 pub const NEVER: Time = Time::MAX;

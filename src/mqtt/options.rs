@@ -12,6 +12,8 @@ use super::password::{Secret, Storage};
 pub struct Options {
     /// `enable`.
     pub enable: bool,
+    /// `management.node`, which stands in topics of `$SYS`.
+    pub node: Box<str>,
     /// `listeners`.
     pub listeners: Vec<ListenerOptions>,
     /// `allow-anonymous`.
@@ -36,6 +38,34 @@ pub struct Options {
     pub sync: Sync,
     /// `persistence-retained`, seconds: how long further values of a retained topic may wait.
     pub retained_after: u32,
+}
+
+/// By what the member of a shared subscription is chosen that gets a message; one that is not
+/// connected is passed over while another is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Share {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// Any.
+    Random,
+    /// The same as long as he is there.
+    Sticky,
+    /// The same for a publisher's client identifier.
+    HashClientId,
+    /// The same for a topic.
+    HashTopic,
+}
+
+/// `flapping-detect`: whose connections end `count` times within `window` seconds is banned for `ban`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flapping {
+    /// `count`.
+    pub count: u32,
+    /// `window`, seconds.
+    pub window: u32,
+    /// `ban`, seconds.
+    pub ban: u32,
 }
 
 /// When what is written is forced onto the medium.
@@ -63,6 +93,8 @@ pub struct ListenerOptions {
     pub tls: Option<TlsOptions>,
     /// `max-connections`: further ones are closed at once.
     pub connections_max: usize,
+    /// `max-connection-rate`, a second: further ones wait; 0: no bound.
+    pub connection_rate: u32,
 }
 
 /// Where a listener's certificate is, in PEM.
@@ -110,6 +142,13 @@ pub struct Limits {
     pub sessions_max: usize,
     /// `max-subscriptions` of a client: further ones are refused.
     pub subscriptions_max: usize,
+    /// `max-message-rate` of a client, a second: it is not read from until that is made good; 0: no
+    /// bound.
+    pub message_rate: u32,
+    /// `shared-subscription-strategy`.
+    pub share: Share,
+    /// `flapping-detect`; none: nobody is watched.
+    pub flapping: Option<Flapping>,
     /// `max-keep-alive`, seconds; 0: none. Clients of MQTT 5 that want more are told this one.
     pub keep_alive_max: u16,
     /// `acl-deny-reason: unspecified`: a client of MQTT 5 is not told that it is a rule that refuses.
@@ -129,6 +168,9 @@ impl Default for Limits {
             session_expiry: 7200,
             sessions_max: 10_000,
             subscriptions_max: 100_000,
+            message_rate: 0,
+            share: Share::default(),
+            flapping: None,
             keep_alive_max: 0,
             hide_rules: false,
         }

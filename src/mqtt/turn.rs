@@ -5,11 +5,12 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::io::ReadBuf;
 use tokio::task::yield_now;
 
-use super::codec::{Framed, decode, frame};
+use super::codec::{Framed, Packet, decode, frame};
 use super::driver::{Driver, Ended};
 use super::link::{Link, flush, send, send_rest};
 use super::session::LinkId;
@@ -37,7 +38,7 @@ impl Driver {
     }
 
     /// Another turn for a connection, after the others.
-    fn call_again(&self, link: &Link, id: LinkId) {
+    pub(super) fn call_again(&self, link: &Link, id: LinkId) {
         match &link.waker {
             Some(waker) => waker.wake_by_ref(),
             None => {
@@ -99,7 +100,15 @@ impl Driver {
         if link.closed.get() || (due && self.write(link, id).is_err()) {
             return Poll::Ready(Ended::Lost);
         }
+        if let Err(ended) = self.take_kept(link) {
+            return Poll::Ready(ended);
+        }
         for _ in 0..2 {
+            let wait = self.owed(link);
+            if !wait.is_zero() {
+                self.pause(link, id, wait);
+                return Poll::Pending;
+            }
             // Who does not read is not read from.
             if link.buffers.borrow().unsent.is_some() {
                 return Poll::Pending;
@@ -194,6 +203,37 @@ impl Driver {
         Ok(())
     }
 
+    /// How long a connection is not read from, because it sent faster than it may. A second's worth
+    /// may come at once.
+    fn owed(&self, link: &Link) -> Duration {
+        if link.due.get().is_zero() {
+            return Duration::ZERO;
+        }
+        let now = self.running();
+        link.due.get().saturating_sub(now + Duration::from_secs(1))
+    }
+
+    /// Notes a message of a connection whose rate is bound.
+    fn charge(&self, link: &Link, rate: u32) {
+        if let Some(each) = Duration::from_secs(1).checked_div(rate) {
+            link.due.set(link.due.get().max(self.running()) + each);
+        }
+    }
+
+    /// Hands on what was read already when a connection had to wait.
+    fn take_kept(&self, link: &Link) -> Result<(), Ended> {
+        if link.due.get().is_zero() || !self.owed(link).is_zero() {
+            return Ok(());
+        }
+        let Some(mut partial) = link.buffers.borrow_mut().partial.take() else {
+            return Ok(());
+        };
+        let used = self.take(link, &partial, 0)?;
+        partial.drain(..used);
+        link.buffers.borrow_mut().partial = Some(partial).filter(|partial| !partial.is_empty());
+        Ok(())
+    }
+
     /// Hands whole packets to the broker; the last `fresh` bytes were read just now. Returns how many
     /// bytes the packets were.
     pub(super) fn take(&self, link: &Link, bytes: &[u8], fresh: usize) -> Result<usize, Ended> {
@@ -208,9 +248,13 @@ impl Driver {
             match frame(rest, max).map_err(Ended::Malformed)? {
                 Framed::NeedMore(_) => break,
                 Framed::Whole(whole) => {
+                    let rate = broker.limits().message_rate;
                     let packet = decode(whole, link.version).map_err(Ended::Malformed)?;
                     broker.receive(now, session, &packet);
                     used += whole.length;
+                    if rate > 0 && matches!(packet, Packet::Publish(_)) {
+                        self.charge(link, rate);
+                    }
                 }
             }
             let pressing = broker.take_pressing();
@@ -219,7 +263,7 @@ impl Driver {
                 self.settle();
                 self.write_dirty();
             }
-            if link.closed.get() {
+            if link.closed.get() || !self.owed(link).is_zero() {
                 break;
             }
         }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::time::Interval;
 use tokio_tungstenite::tungstenite::Bytes;
 
+use crate::calendar::rfc3339;
 use crate::controllers::http::json::Json;
 use crate::controllers::http::route::Feed;
-use crate::controllers::http::time::rfc3339;
 use crate::controllers::http::{Request, Response};
 use crate::controllers::{Cause, Context};
 use crate::metadata::Metadata;

@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::history::{days, sums, write_moved};
+use crate::calendar::rfc3339;
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
-use crate::controllers::http::time::rfc3339;
 use crate::controllers::http::{Request, Response};
 use crate::metadata::{Mac, Metadata};
 use crate::platform::clock;

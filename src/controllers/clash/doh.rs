@@ -20,6 +20,7 @@ const GET: Route = Route {
     pattern: "",
     access: Access::Open,
     answer: Answer::Later(get),
+    guard: None,
     body_bytes_max: 0,
     slow: false,
 };

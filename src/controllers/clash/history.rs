@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::calendar::{date, parse_date};
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
-use crate::controllers::http::time::{date, parse_date};
 use crate::controllers::http::{Request, Response};
 use crate::tunnel::history::day::{Day, Dimension, Moved, OTHER, WHOLE_DAY, plus};
 use crate::tunnel::history::{History, Moment};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::proxies::{is_group, one, write_outbound, write_provided};
+use crate::calendar::rfc3339;
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
-use crate::controllers::http::time::rfc3339;
 use crate::controllers::http::{Request, Response};
 use crate::outbound::group::{Member, Testing};
 use crate::outbound::registry::Registry;

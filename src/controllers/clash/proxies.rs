@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::calendar::rfc3339;
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
-use crate::controllers::http::time::rfc3339;
 use crate::controllers::http::{Request, Response};
 use crate::outbound::group::Member;
 use crate::outbound::health::Tested;

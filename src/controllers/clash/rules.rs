@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use crate::calendar::rfc3339;
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
-use crate::controllers::http::time::rfc3339;
 use crate::controllers::http::{Request, Response};
 use crate::platform::clock;
 use crate::tunnel::tally::{Count, Record};

@@ -4,25 +4,19 @@ use serde_json::Value;
 
 use super::filter::{Filters, ZONE, proto_name};
 use super::page::{Count, Page};
-use super::reply::{Failure, Outcome, answer, ask, data, done, local};
+use super::reply::{Failure, Outcome, answer, ask, data, done};
+use crate::calendar::local_datetime;
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
-use crate::controllers::http::time::local_datetime;
 use crate::controllers::http::{Request, Response};
 use crate::mqtt::acl::Access;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::session::Session;
 use crate::platform::clock;
 
-/// `GET /clients`.
+/// `GET /clients`, `GET /nodes/{node}/clients`.
 pub fn list(context: &Context, request: &Request<'_>) -> Response {
     answer(context, page(context, request))
-}
-
-/// `GET /nodes/{node}/clients`.
-pub fn list_at(context: &Context, request: &Request<'_>) -> Response {
-    let here = local(context, request.parameter(0));
-    answer(context, here.and_then(|()| page(context, request)))
 }
 
 fn page(context: &Context, request: &Request<'_>) -> Outcome {
@@ -38,18 +32,9 @@ fn page(context: &Context, request: &Request<'_>) -> Outcome {
     })?
 }
 
-/// `GET /clients/{clientid}`: none or one.
+/// `GET /clients/{clientid}`, also beneath a node: none or one.
 pub fn show(context: &Context, request: &Request<'_>) -> Response {
     answer(context, one(context, request.parameter(0)))
-}
-
-/// `GET /nodes/{node}/clients/{clientid}`.
-pub fn show_at(context: &Context, request: &Request<'_>) -> Response {
-    let here = local(context, request.parameter(0));
-    answer(
-        context,
-        here.and_then(|()| one(context, request.parameter(1))),
-    )
 }
 
 fn one(context: &Context, clientid: &str) -> Outcome {
@@ -59,18 +44,9 @@ fn one(context: &Context, clientid: &str) -> Outcome {
     })
 }
 
-/// `GET /clients/username/{username}`: any number.
+/// `GET /clients/username/{username}`, also beneath a node: any number.
 pub fn of_user(context: &Context, request: &Request<'_>) -> Response {
     answer(context, named(context, request.parameter(0)))
-}
-
-/// `GET /nodes/{node}/clients/username/{username}`.
-pub fn of_user_at(context: &Context, request: &Request<'_>) -> Response {
-    let here = local(context, request.parameter(0));
-    answer(
-        context,
-        here.and_then(|()| named(context, request.parameter(1))),
-    )
 }
 
 fn named(context: &Context, username: &str) -> Outcome {
@@ -131,15 +107,9 @@ pub fn forget_decisions(context: &Context, request: &Request<'_>) -> Response {
     answer(context, forgotten.and_then(found))
 }
 
-/// `DELETE /acl-cache`.
+/// `DELETE /acl-cache`, also beneath a node.
 pub fn forget_all_decisions(context: &Context, _: &Request<'_>) -> Response {
     answer(context, forget_all(context))
-}
-
-/// `DELETE /nodes/{node}/acl-cache`.
-pub fn forget_all_at(context: &Context, request: &Request<'_>) -> Response {
-    let here = local(context, request.parameter(0));
-    answer(context, here.and_then(|()| forget_all(context)))
 }
 
 fn forget_all(context: &Context) -> Outcome {

@@ -1,6 +1,6 @@
 //! The broker's listeners (emqx-api.md 2.7).
 
-use super::reply::{Outcome, answer, ask, data, local};
+use super::reply::{Outcome, answer, ask, data};
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
 use crate::controllers::http::{Request, Response};
@@ -21,9 +21,8 @@ pub fn list(context: &Context, _: &Request<'_>) -> Response {
 }
 
 /// `GET /nodes/{node}/listeners`.
-pub fn list_at(context: &Context, request: &Request<'_>) -> Response {
-    let here = local(context, request.parameter(0));
-    answer(context, here.and_then(|()| of_node(context)))
+pub fn list_here(context: &Context, _: &Request<'_>) -> Response {
+    answer(context, of_node(context))
 }
 
 fn of_node(context: &Context) -> Outcome {

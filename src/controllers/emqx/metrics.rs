@@ -1,11 +1,10 @@
 //! Counters and gauges (emqx-api.md 2.8, 3.2, 3.3).
 
-use super::reply::{Outcome, answer, ask, data, local};
+use super::reply::{Outcome, answer, ask, data};
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
 use crate::controllers::http::{Request, Response};
 use crate::mqtt::broker::Broker;
-use crate::mqtt::metrics::Gauge;
 use crate::rule_engine::Engine;
 
 /// Writes the members of one node.
@@ -17,8 +16,8 @@ pub fn metrics(context: &Context, _: &Request<'_>) -> Response {
 }
 
 /// `GET /nodes/{node}/metrics`.
-pub fn metrics_at(context: &Context, request: &Request<'_>) -> Response {
-    answer(context, of_one(context, request, write_metrics))
+pub fn metrics_here(context: &Context, _: &Request<'_>) -> Response {
+    answer(context, of_one(context, write_metrics))
 }
 
 /// `GET /stats`.
@@ -27,8 +26,8 @@ pub fn stats(context: &Context, _: &Request<'_>) -> Response {
 }
 
 /// `GET /nodes/{node}/stats`.
-pub fn stats_at(context: &Context, request: &Request<'_>) -> Response {
-    answer(context, of_one(context, request, write_stats))
+pub fn stats_here(context: &Context, _: &Request<'_>) -> Response {
+    answer(context, of_one(context, write_stats))
 }
 
 fn of_all(context: &Context, name: &'static str, write: Members) -> Outcome {
@@ -44,8 +43,7 @@ fn of_all(context: &Context, name: &'static str, write: Members) -> Outcome {
     })
 }
 
-fn of_one(context: &Context, request: &Request<'_>, write: Members) -> Outcome {
-    local(context, request.parameter(0))?;
+fn of_one(context: &Context, write: Members) -> Outcome {
     ask(context, move |broker, _| {
         data(|json| {
             json.open_object();
@@ -69,20 +67,7 @@ fn write_metrics(json: &mut Json, broker: &mut Broker) {
 }
 
 fn write_stats(json: &mut Json, broker: &mut Broker) {
-    let stats = broker.stats();
-    let gauges: [(&str, Gauge); 10] = [
-        ("connections", stats.connections),
-        ("channels", stats.sessions),
-        ("sessions", stats.sessions),
-        ("topics", stats.routes),
-        ("routes", stats.routes),
-        ("suboptions", stats.subscriptions),
-        ("subscribers", stats.subscriptions),
-        ("subscriptions", stats.subscriptions),
-        ("subscriptions.shared", stats.shared),
-        ("retained", stats.retained),
-    ];
-    for (name, gauge) in gauges {
+    for (name, gauge) in broker.stats().named() {
         json.key(&format!("{name}.count")).plain(gauge.count);
         json.key(&format!("{name}.max")).plain(gauge.max);
     }

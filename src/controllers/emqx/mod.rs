@@ -6,6 +6,7 @@
 //! own thread, which shows them without copying, one page at a time.
 
 mod acl;
+mod alarms;
 mod banned;
 mod clients;
 mod filter;
@@ -53,13 +54,18 @@ const fn route(method: Method, pattern: &'static str, handler: Handler) -> Route
     Route::once(method, pattern, Access::Application, handler)
 }
 
+/// A route of one node: the handler gets what follows the node's name.
+const fn at(method: Method, pattern: &'static str, handler: Handler) -> Route {
+    route(method, pattern, handler).behind(reply::local)
+}
+
 /// Every route with what it is for: a new endpoint is its handler and one row here.
 const ROUTES: &[Route] = &[
     route(Get, "/", node::routes),
     route(Get, "/brokers/", node::brokers),
-    route(Get, "/brokers/{}/", node::broker),
+    at(Get, "/brokers/{}/", node::broker),
     route(Get, "/nodes/", node::nodes),
-    route(Get, "/nodes/{}/", node::node),
+    at(Get, "/nodes/{}/", node::node),
     route(Get, "/auth_user/", users::list),
     route(Get, "/auth_user/{}/", users::show),
     route(Post, "/auth_user/", users::add),
@@ -77,18 +83,18 @@ const ROUTES: &[Route] = &[
     route(Delete, "/clients/{}/acl_cache/", clients::forget_decisions),
     route(Put, "/clients/{}/keepalive/", clients::keep_alive),
     route(Delete, "/acl-cache/", clients::forget_all_decisions),
-    route(Get, "/nodes/{}/clients/", clients::list_at),
-    route(Get, "/nodes/{}/clients/{}/", clients::show_at),
-    route(Get, "/nodes/{}/clients/username/{}/", clients::of_user_at),
-    route(Delete, "/nodes/{}/acl-cache/", clients::forget_all_at),
+    at(Get, "/nodes/{}/clients/", clients::list),
+    at(Get, "/nodes/{}/clients/{}/", clients::show),
+    at(Get, "/nodes/{}/clients/username/{}/", clients::of_user),
+    at(
+        Delete,
+        "/nodes/{}/acl-cache/",
+        clients::forget_all_decisions,
+    ),
     route(Get, "/subscriptions/", subscriptions::list),
     route(Get, "/subscriptions/{}/", subscriptions::of_client),
-    route(Get, "/nodes/{}/subscriptions/", subscriptions::list_at),
-    route(
-        Get,
-        "/nodes/{}/subscriptions/{}/",
-        subscriptions::of_client_at,
-    ),
+    at(Get, "/nodes/{}/subscriptions/", subscriptions::list),
+    at(Get, "/nodes/{}/subscriptions/{}/", subscriptions::of_client),
     route(Get, "/routes/", subscriptions::routes),
     route(Get, "/routes/{}/", subscriptions::route),
     route(Post, "/mqtt/publish/", pubsub::publish).body_up_to(pubsub::BODY_BYTES_MAX),
@@ -98,14 +104,23 @@ const ROUTES: &[Route] = &[
     route(Post, "/mqtt/unsubscribe/", pubsub::unsubscribe),
     route(Post, "/mqtt/unsubscribe_batch/", pubsub::unsubscribe_batch),
     route(Get, "/listeners/", listeners::list),
-    route(Get, "/nodes/{}/listeners/", listeners::list_at),
+    at(Get, "/nodes/{}/listeners/", listeners::list_here),
     route(Get, "/metrics/", metrics::metrics),
-    route(Get, "/nodes/{}/metrics/", metrics::metrics_at),
+    at(Get, "/nodes/{}/metrics/", metrics::metrics_here),
     route(Get, "/stats/", metrics::stats),
-    route(Get, "/nodes/{}/stats/", metrics::stats_at),
+    at(Get, "/nodes/{}/stats/", metrics::stats_here),
     route(Get, "/banned/", banned::list),
     route(Post, "/banned/", banned::add),
     route(Delete, "/banned/{}/{}/", banned::remove),
+    route(Get, "/alarms/", alarms::list),
+    route(Get, "/alarms/activated/", alarms::list_active),
+    route(Get, "/alarms/deactivated/", alarms::list_past),
+    route(Post, "/alarms/deactivated/", alarms::deactivate),
+    route(Delete, "/alarms/deactivated/", alarms::forget),
+    at(Get, "/nodes/{}/alarms/", alarms::all_here),
+    at(Get, "/nodes/{}/alarms/activated/", alarms::active_here),
+    at(Get, "/nodes/{}/alarms/deactivated/", alarms::past_here),
+    at(Delete, "/nodes/{}/alarms/deactivated/", alarms::forget),
     route(Get, "/rules/", rules::list),
     route(Post, "/rules/", rules::create).body_up_to(rules::BODY_BYTES_MAX),
     route(Get, "/rules/{}/", rules::show),

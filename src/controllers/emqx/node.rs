@@ -1,16 +1,16 @@
 //! The broker as a node of a cluster of one (emqx-api.md 2.1).
 
 use super::ROUTES;
-use super::reply::{Failure, Outcome, answer, ask, data, local};
+use super::reply::{Failure, Outcome, answer, ask, data};
+use crate::calendar::local_datetime;
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
-use crate::controllers::http::time::local_datetime;
 use crate::controllers::http::{Method, Request, Response};
+use crate::mqtt::EMQX_VERSION;
+use crate::mqtt::broker::uptime as words;
 use crate::platform::clock;
 use crate::platform::load::load;
 
-/// The EMQX whose API this is; tools read it as a number.
-const VERSION: &str = "4.3.22";
 const RUNNING: &str = "Running";
 
 /// `GET /status`: two lines for a probe.
@@ -64,12 +64,8 @@ pub fn brokers(context: &Context, _: &Request<'_>) -> Response {
 }
 
 /// `GET /brokers/{node}`.
-pub fn broker(context: &Context, request: &Request<'_>) -> Response {
-    let here = local(context, request.parameter(0));
-    answer(
-        context,
-        here.map(|()| data(|json| write_broker(json, context))),
-    )
+pub fn broker(context: &Context, _: &Request<'_>) -> Response {
+    answer(context, Ok(data(|json| write_broker(json, context))))
 }
 
 fn write_broker(json: &mut Json, context: &Context) {
@@ -87,8 +83,8 @@ fn write_identity(json: &mut Json, context: &Context) {
     let uptime = clock::now().saturating_duration_since(context.emqx.began);
     json.key("node").string(&context.emqx.node);
     json.key("node_status").string(RUNNING);
-    json.key("version").string(VERSION);
-    json.key("uptime").string(&duration(uptime.as_secs()));
+    json.key("version").string(EMQX_VERSION);
+    json.key("uptime").string(&words(uptime.as_secs()));
     // Erlang's release, for want of one our own.
     json.key("otp_release")
         .string(concat!("headgate/", env!("CARGO_PKG_VERSION")));
@@ -107,12 +103,11 @@ pub fn nodes(context: &Context, _: &Request<'_>) -> Response {
 }
 
 /// `GET /nodes/{node}`: the memory in bytes.
-pub fn node(context: &Context, request: &Request<'_>) -> Response {
-    answer(context, one(context, request.parameter(0)))
+pub fn node(context: &Context, _: &Request<'_>) -> Response {
+    answer(context, one(context))
 }
 
-fn one(context: &Context, name: &str) -> Outcome {
-    local(context, name)?;
+fn one(context: &Context) -> Outcome {
     let connections = connections(context)?;
     Ok(data(|json| {
         write_node(json, context, connections, |json, bytes| {
@@ -169,32 +164,9 @@ fn readable(json: &mut Json, bytes: u64) {
     json.plain(bytes);
 }
 
-/// `1 days, 0 hours, 2 minutes, 3 seconds`, from the largest unit that there is.
-fn duration(seconds: u64) -> String {
-    let units = [
-        (seconds / 86_400, "days"),
-        (seconds / 3600 % 24, "hours"),
-        (seconds / 60 % 60, "minutes"),
-        (seconds % 60, "seconds"),
-    ];
-    let first = units.iter().position(|(count, _)| *count > 0).unwrap_or(3);
-    let parts = units.iter().skip(first);
-    let parts: Vec<String> = parts
-        .map(|(count, unit)| format!("{count} {unit}"))
-        .collect();
-    parts.join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_drop_leading_zeros_only() {
-        assert_eq!(duration(0), "0 seconds");
-        assert_eq!(duration(111), "1 minutes, 51 seconds");
-        assert_eq!(duration(86_403), "1 days, 0 hours, 0 minutes, 3 seconds");
-    }
 
     #[test]
     fn memory_has_two_decimals_and_a_unit() {

@@ -158,15 +158,16 @@ pub fn items(request: &Request<'_>, items_max: usize) -> Result<Vec<Value>, Fail
     Ok(items)
 }
 
-/// Whether `name` is this node's.
+/// Takes the node's name, the first parameter, off a request.
 ///
 /// # Errors
-/// 404: there is no other.
-pub fn local(context: &Context, name: &str) -> Result<(), Failure> {
-    if *context.emqx.node == *name {
+/// 404: it is not this node's, and there is no other.
+pub fn local(context: &Context, request: &mut Request<'_>) -> Result<(), Response> {
+    if *context.emqx.node == *request.parameter(0) {
+        request.parameters.remove(0);
         Ok(())
     } else {
-        Err(Failure::new(Failure::NOT_FOUND, "Not found."))
+        Err(Failure::new(Failure::NOT_FOUND, "Not found.").response(context))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Subscriptions and routes (emqx-api.md 2.5).
 
 use super::page::{Count, Page};
-use super::reply::{Failure, Outcome, answer, ask, data, local};
+use super::reply::{Failure, Outcome, answer, ask, data};
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
 use crate::controllers::http::{Query, Request, Response};
@@ -53,15 +53,9 @@ impl Filters {
     }
 }
 
-/// `GET /subscriptions`.
+/// `GET /subscriptions`, `GET /nodes/{node}/subscriptions`.
 pub fn list(context: &Context, request: &Request<'_>) -> Response {
     answer(context, page(context, request))
-}
-
-/// `GET /nodes/{node}/subscriptions`.
-pub fn list_at(context: &Context, request: &Request<'_>) -> Response {
-    let here = local(context, request.parameter(0));
-    answer(context, here.and_then(|()| page(context, request)))
 }
 
 fn page(context: &Context, request: &Request<'_>) -> Outcome {
@@ -99,18 +93,9 @@ fn write(json: &mut Json, node: &str, clientid: &str, one: &Subscription<'_>) {
     json.key("qos").plain(one.qos.bits()).close_object();
 }
 
-/// `GET /subscriptions/{clientid}`.
+/// `GET /subscriptions/{clientid}`, also beneath a node.
 pub fn of_client(context: &Context, request: &Request<'_>) -> Response {
     answer(context, of(context, request.parameter(0)))
-}
-
-/// `GET /nodes/{node}/subscriptions/{clientid}`.
-pub fn of_client_at(context: &Context, request: &Request<'_>) -> Response {
-    let here = local(context, request.parameter(0));
-    answer(
-        context,
-        here.and_then(|()| of(context, request.parameter(1))),
-    )
 }
 
 fn of(context: &Context, clientid: &str) -> Outcome {

@@ -189,6 +189,11 @@ impl Gate {
         Ok(gate)
     }
 
+    /// Closes everything; the addresses are free when it is done, as they are not yet after a drop.
+    pub async fn close(mut self) {
+        self.listeners.shutdown().await;
+    }
+
     /// The TCP address in use; tells the port when the configured one is 0.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {

@@ -255,12 +255,16 @@ fn answer(
     let (Answer::Once(handler) | Answer::OnceOrFeed(handler, _)) = route.answer else {
         return Response::no_route();
     };
-    handler(
-        context,
-        &Request {
-            parameters,
-            query: Query(query),
-            body: &body,
-        },
-    )
+    let mut request = Request {
+        parameters,
+        query: Query(query),
+        body: &body,
+    };
+    match route
+        .guard
+        .map_or(Ok(()), |guard| guard(context, &mut request))
+    {
+        Ok(()) => handler(context, &request),
+        Err(refusal) => refusal,
+    }
 }

@@ -12,13 +12,14 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 use super::head::Head;
 use super::route::Access;
 use super::{Method, Query};
 use crate::controllers::options::{Application, Options, Scope, Secret};
 use crate::metadata::Host;
+use crate::mqtt::password;
 
 /// Names under these never come from public DNS (RFC 6762, 8375, ICANN's `internal`; `lan` is
 /// OpenWrt's and delegated to nobody).
@@ -150,8 +151,16 @@ impl Policy {
         let (id, secret) = credentials(head).ok_or(Refusal::Unproven)?;
         let mut found = None;
         for known in &self.applications {
-            let same = id.as_bytes().ct_eq(known.id.as_bytes())
-                & secret.as_bytes().ct_eq(known.secret.as_bytes());
+            let right = match known.hashed {
+                true => {
+                    let hash = password::Secret::parse(&known.secret);
+                    Choice::from(u8::from(
+                        hash.is_some_and(|hash| hash.admits(secret.as_bytes())),
+                    ))
+                }
+                false => secret.as_bytes().ct_eq(known.secret.as_bytes()),
+            };
+            let same = id.as_bytes().ct_eq(known.id.as_bytes()) & right;
             if bool::from(same) {
                 found = Some(&*known.id);
             }
@@ -461,6 +470,7 @@ mod tests {
                 applications: vec![Application {
                     id: "admin".into(),
                     secret: "public".into(),
+                    hashed: false,
                 }],
                 ..Default::default()
             },

@@ -8,7 +8,6 @@ pub mod head;
 pub mod json;
 pub mod lockout;
 pub mod route;
-pub mod time;
 
 use std::borrow::Cow;
 

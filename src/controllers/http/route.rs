@@ -40,6 +40,9 @@ impl Access {
 /// Answers one request; may block for some seconds, since it runs on a thread of its own kind.
 pub type Handler = fn(&Context, &Request<'_>) -> Response;
 
+/// Looks at a request before its handler does, which sees what it left; or answers in its place.
+pub type Guard = fn(&Context, &mut Request<'_>) -> Result<(), Response>;
+
 /// A source of documents without end, which [`crate::controllers::gate`] sends on.
 pub trait Feed: Send {
     /// The next document (JSON with its line end), when there is one; `None` ends the feed. Dropping
@@ -79,6 +82,8 @@ pub struct Route {
     pub access: Access,
     /// How it answers.
     pub answer: Answer,
+    /// What comes before the answer of [`Answer::Once`].
+    pub guard: Option<Guard>,
     /// Bytes of the largest body it takes.
     pub body_bytes_max: usize,
     /// Whether its answer waits for something that may take seconds.
@@ -119,9 +124,17 @@ impl Route {
             pattern,
             access,
             answer,
+            guard: None,
             body_bytes_max: BODY_BYTES_MAX,
             slow: false,
         }
+    }
+
+    /// The same behind a guard.
+    #[must_use]
+    pub const fn behind(mut self, guard: Guard) -> Self {
+        self.guard = Some(guard);
+        self
     }
 
     /// The same with another limit of the body.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Instance;
-use crate::controllers::http::time::rfc3339;
+use crate::calendar::rfc3339;
 use crate::daemon::kept;
 use crate::platform::clock;
 

@@ -326,7 +326,7 @@ impl Instance {
                     let done = self.reload(ReloadSource::Running, true).await;
                     log_reload(&done);
                     if done.is_ok() {
-                        self.follow_gate();
+                        self.follow_gate().await;
                     }
                     drain(&mut hangup);
                 }
@@ -368,12 +368,14 @@ impl Instance {
     }
 
     /// Brings the controller to what the file says now; what cannot be opened leaves the old one.
-    fn follow_gate(&mut self) {
+    async fn follow_gate(&mut self) {
         if self.gate_options == self.config.controller {
             return;
         }
         // The new one may want the same ports.
-        self.gate = None;
+        if let Some(gate) = self.gate.take() {
+            gate.close().await;
+        }
         if let Err(error) = self.open_gate(self.config.controller.clone()) {
             log::error!("{error}");
             if let Err(error) = self.open_gate(self.gate_options.clone()) {

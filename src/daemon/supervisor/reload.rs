@@ -10,7 +10,7 @@ use crate::controllers::{Control, ReloadSource, xray};
 use crate::daemon::build::{self, DnsTies};
 use crate::daemon::command::{self, Loaded};
 use crate::daemon::providers::Providers;
-use crate::daemon::{Failure, state};
+use crate::daemon::{Failure, applications, state};
 use crate::mqtt;
 use crate::netfilter::marks::own_mark;
 use crate::outbound::Resolve;
@@ -251,11 +251,18 @@ fn name_application(management: &mut Management, directory: &Path) -> Result<(),
     if management.enable && management.applications.is_empty() {
         let (secret, place) = state::secret(directory, state::MANAGEMENT)?;
         let id = "admin".into();
-        management.applications.push(Application { id, secret });
+        let hashed = false;
+        management
+            .applications
+            .push(Application { id, secret, hashed });
         log::info!(
             "management API: application admin; its secret is in {}",
             place.display()
         );
+    }
+    if management.enable {
+        let added = applications::load(directory)?;
+        management.applications.extend(added);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::publish::OWN_TOPICS;
 use super::{Broker, NO_LISTENER};
 use crate::mqtt::acl::{Access, Client};
 use crate::mqtt::auth::Login;
@@ -185,12 +186,17 @@ impl Broker {
             },
             1,
         );
+        self.tell_connected(now, id);
+        Ok(id)
+    }
+
+    fn tell_connected(&mut self, now: Time, id: SessionId) {
         self.notify(now, Interest::CONNECTED, |broker, show| {
             if let Some(session) = broker.peek(id) {
                 show(&Event::Connected { session });
             }
         });
-        Ok(id)
+        self.tell_presence(now, id, None);
     }
 
     /// A name for a client without one (3.1.3.1); `None`: it has one.
@@ -231,7 +237,7 @@ impl Broker {
             address: who.address.ip(),
         };
         let meant = super::delayed::meant(will.topic);
-        let own = meant.starts_with("$SYS/");
+        let own = meant.starts_with(OWN_TOPICS);
         let allowed = who.superuser || self.acl.allows(client, Access::Publish, meant);
         if own || !allowed {
             return Err(Reason::NOT_AUTHORIZED);
@@ -356,6 +362,11 @@ impl Broker {
                 show(&Event::Disconnected { session, reason });
             }
         });
+        self.tell_presence(now, id, Some(cause));
+        let client_id = self.peek(id).map(|session| Rc::clone(&session.client_id));
+        if let Some(client_id) = client_id {
+            self.count_end(now, &client_id);
+        }
         let Some(session) = self.session(id) else {
             return;
         };

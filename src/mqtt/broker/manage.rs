@@ -70,6 +70,7 @@ impl Broker {
     /// Follows a configuration; sessions stay, as far as it allows them.
     pub fn reconfigure(&mut self, now: Time, options: &Options) {
         self.limits = options.limits;
+        self.node.clone_from(&options.node);
         self.response_information
             .clone_from(&options.response_information);
         for listener in &mut self.listeners {
@@ -515,7 +516,7 @@ impl Broker {
             let Some(session) = self.peek(id) else {
                 continue;
             };
-            if session.superuser || self.acl.is_open() {
+            if session.superuser {
                 continue;
             }
             let held: Vec<_> = self

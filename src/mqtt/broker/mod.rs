@@ -9,10 +9,12 @@
 mod bridge;
 mod connect;
 mod delayed;
+mod flapping;
 mod journal;
 mod manage;
 mod publish;
 mod subscribe;
+mod system;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -23,6 +25,7 @@ use std::hash::RandomState;
 use std::rc::Rc;
 
 use super::acl::{Access, Acl, Cache, Client};
+use super::alarms::Alarms;
 use super::auth::Users;
 use super::banned::Bans;
 use super::codec::{AckKind, Packet, Properties, Qos, Reason, Version, encode};
@@ -38,6 +41,7 @@ use super::{NEVER, Time};
 pub use connect::{Admitted, refusal};
 pub use journal::Extent;
 pub use manage::{Listener, NotSubscribed, Subscription};
+pub use system::uptime;
 
 /// The listener of those who came by none.
 pub const NO_LISTENER: u16 = u16::MAX;
@@ -76,6 +80,14 @@ pub struct Broker {
     timers: BinaryHeap<Reverse<(Time, SessionId)>>,
     swept: Time,
     sooner: bool,
+    /// Seconds that local time is ahead of UTC.
+    zone: i32,
+    /// What the node is called.
+    node: Box<str>,
+    system: system::System,
+    alarms: Alarms,
+    /// Ended connections of clients: since when they are counted, and how many.
+    flapping: HashMap<Rc<str>, (Time, u32)>,
     effects: Vec<Effect>,
     /// The recipients of one message; kept for its room.
     targets: Vec<Target>,
@@ -117,6 +129,11 @@ impl Broker {
             timers: BinaryHeap::new(),
             swept: 0,
             sooner: false,
+            zone: 0,
+            node: options.node.clone(),
+            system: system::System::default(),
+            alarms: Alarms::default(),
+            flapping: HashMap::new(),
             effects: Vec::new(),
             targets: Vec::new(),
             pressing: false,
@@ -155,6 +172,11 @@ impl Broker {
         self.epoch = epoch;
     }
 
+    /// Tells how many seconds local time is ahead of UTC.
+    pub fn set_zone(&mut self, zone: i32) {
+        self.zone = zone;
+    }
+
     /// A time as milliseconds since 1970.
     #[must_use]
     pub fn unix_ms(&self, time: Time) -> u64 {
@@ -176,7 +198,7 @@ impl Broker {
         self.metrics.add(Metric::BytesReceived, bytes as u64);
         if let Some(session) = self.session(id) {
             session.received.bytes += bytes as u64;
-            session.received.calls += 1;
+            session.received.calls += u64::from(bytes > 0);
         }
     }
 
@@ -283,7 +305,7 @@ impl Broker {
     }
 
     fn allows(&mut self, now: Time, id: SessionId, access: Access, topic: &str) -> bool {
-        if self.acl.is_open() {
+        if self.acl.is_open(topic) {
             return true;
         }
         let session = self.sessions.get_mut(id as usize);

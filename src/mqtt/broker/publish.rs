@@ -1,5 +1,6 @@
 //! A message's way from its publisher to the queues (3.3, 4.3).
 
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 
 use super::{Broker, Target, delayed};
@@ -10,12 +11,13 @@ use crate::mqtt::codec::{Ack, AckKind, Packet, Properties, Publish, Qos, Reason,
 use crate::mqtt::hook::{Event, Interest, Origin, Publisher};
 use crate::mqtt::message::Message;
 use crate::mqtt::metrics::Metric;
+use crate::mqtt::options::Share;
 use crate::mqtt::session::{ALIASES_MAX, Acknowledged, Delivery, Queued, Session};
 use crate::mqtt::topic;
 use crate::mqtt::topic::tree::{Group, Match, SessionId, Subscriber};
 
 /// Topics of the broker's own, which nobody else publishes to (users.md S20).
-const OWN_TOPICS: &str = "$SYS/";
+pub(super) const OWN_TOPICS: &str = "$SYS/";
 
 impl Broker {
     pub(super) fn publish(&mut self, now: Time, id: SessionId, publish: &Publish<'_>) {
@@ -320,6 +322,14 @@ impl Broker {
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
         let sessions = &self.sessions;
+        let choice = Choice {
+            strategy: self.limits.share,
+            keys: &self.keys,
+            topic: message.topic(),
+            publisher: sessions
+                .get(message.from as usize)
+                .and_then(Option::as_deref),
+        };
         let mut lists = 0;
         self.tree
             .matching(message.topic(), &mut |found| match found {
@@ -334,7 +344,11 @@ impl Broker {
                     }
                 }
                 Match::OneOf(group) => {
-                    targets.extend(turn(group, sessions).map(|one| Target::new(&one, true)));
+                    targets.extend(
+                        choice
+                            .turn(group, sessions)
+                            .map(|one| Target::new(&one, true)),
+                    );
                 }
             });
         // Only overlapping subscriptions can name a session twice.
@@ -415,19 +429,54 @@ impl Target {
     }
 }
 
-/// Whose turn it is in a group: the next in the round that is connected, else the next.
-fn turn(group: &mut Group, sessions: &[Option<Box<Session>>]) -> Option<Subscriber> {
-    let count = group.members.len();
-    let start = group.turn as usize % count.max(1);
-    let connected = |one: &Subscriber| {
-        let session = sessions.get(one.session as usize).and_then(Option::as_ref);
-        session.is_some_and(|session| session.link.is_some())
-    };
-    let round = (0..count).map(|step| (start + step) % count);
-    let chosen = round
-        .into_iter()
-        .find(|&index| group.members.get(index).is_some_and(connected))
-        .unwrap_or(start);
-    group.turn = u32::try_from(chosen + 1).unwrap_or(0);
-    group.members.get(chosen).copied()
+/// By what a member of a group is chosen.
+struct Choice<'a> {
+    strategy: Share,
+    keys: &'a RandomState,
+    topic: &'a str,
+    publisher: Option<&'a Session>,
+}
+
+impl Choice<'_> {
+    /// Whose turn it is in a group, or the next one behind him that is connected.
+    fn turn(&self, group: &mut Group, sessions: &[Option<Box<Session>>]) -> Option<Subscriber> {
+        let count = group.members.len();
+        let start = self.first(group) % count.max(1);
+        let connected = |one: &Subscriber| {
+            let session = sessions.get(one.session as usize).and_then(Option::as_ref);
+            session.is_some_and(|session| session.link.is_some())
+        };
+        let round = (0..count).map(|step| (start + step) % count);
+        let chosen = round
+            .into_iter()
+            .find(|&index| group.members.get(index).is_some_and(connected))
+            .unwrap_or(start);
+        let member = group.members.get(chosen).copied()?;
+        group.turn = match self.strategy {
+            Share::RoundRobin => u32::try_from(chosen + 1).unwrap_or(0),
+            Share::Sticky => member.session.wrapping_add(1),
+            _ => group.turn.wrapping_add(1),
+        };
+        Some(member)
+    }
+
+    /// Where to begin to look.
+    fn first(&self, group: &Group) -> usize {
+        let hash = match self.strategy {
+            Share::RoundRobin => return group.turn as usize,
+            Share::Sticky => {
+                let last = group.turn.wrapping_sub(1);
+                let place = group.members.iter().position(|one| one.session == last);
+                return place.unwrap_or(0);
+            }
+            // A number that nobody knows in advance.
+            Share::Random => self.keys.hash_one((group.turn, &group.name)),
+            Share::HashClientId => {
+                let client_id = self.publisher.map(|session| &*session.client_id);
+                self.keys.hash_one(client_id)
+            }
+            Share::HashTopic => self.keys.hash_one(self.topic),
+        };
+        usize::try_from(hash % group.members.len().max(1) as u64).unwrap_or(0)
+    }
 }

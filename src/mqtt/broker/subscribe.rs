@@ -138,6 +138,7 @@ impl Broker {
                 qos,
                 id: identifier,
             });
+            self.show_system(now, id, wanted.filter);
         }
         if let Some(text) = text {
             self.note(id, true, |ledger| _ = ledger.filters.insert(text.into()));

@@ -51,6 +51,7 @@ impl Broker {
             .map_or(NEVER, |Reverse((due, _))| due + RESOLUTION)
             .min(sweep)
             .min(self.delayed.due())
+            .min(self.system.due)
     }
 
     /// Whether [`Broker::deadline`] came nearer since this was asked last.
@@ -68,6 +69,9 @@ impl Broker {
             self.bans.sweep(time);
         }
         self.publish_delayed(now);
+        if now >= self.system.due {
+            self.tell_system(now);
+        }
         while let Some(&Reverse((due, id))) = self.timers.peek() {
             if due > now {
                 break;

@@ -1,4 +1,4 @@
-//! Points in time as HTTP and JSON write them. Pure: the time and the zone are arguments.
+//! Points in time as HTTP, JSON and EMQX write them. Pure: the time and the zone are arguments.
 
 use std::fmt::Write as _;
 use std::time::Duration;
