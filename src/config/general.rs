@@ -11,6 +11,8 @@ use crate::tunnel::routing::Mode;
 pub struct General {
     /// `mode`.
     pub mode: Mode,
+    /// `max-connections`: streams that may be in at once; none: by the machine's memory.
+    pub max_connections: Option<u32>,
     /// `log-level`: `silent`, `error`, `warning`, `info`, `debug`.
     pub log_level: LevelFilter,
     /// `ipv6`: off resolves no AAAA and refuses to dial IPv6.
@@ -65,6 +67,7 @@ impl Default for General {
     fn default() -> Self {
         Self {
             mode: Mode::Rule,
+            max_connections: None,
             log_level: LevelFilter::Info,
             ipv6: true,
             unified_delay: false,
@@ -93,6 +96,10 @@ pub(super) fn decode(
         mode: match section.take("mode") {
             Some(mode) => mode.parse("rule, global or direct", |text| text.parse().ok())?,
             None => absent.mode,
+        },
+        max_connections: match section.take("max-connections") {
+            Some(count) => Some(count.integer(16..=1 << 20, "a number (16 to 1048576)")?),
+            None => None,
         },
         log_level: match section.take("log-level") {
             Some(level) => level.parse("silent, error, warning, info or debug", log_level)?,

@@ -198,7 +198,8 @@ impl Listeners {
                     let dispatch: Arc<dyn Dispatch> = Arc::clone(&self.tunnel) as Arc<dyn Dispatch>;
                     let service: Arc<dyn Service> =
                         Arc::new(Proxy::new(port, listener.address(), dispatch));
-                    tasks.spawn(worker, listener.serve(service));
+                    let admission = Arc::clone(self.tunnel.admission());
+                    tasks.spawn(worker, listener.serve(service, admission));
                 }
             }
             ListenerKind::Shadowsocks
@@ -227,7 +228,8 @@ impl Listeners {
             let _here = worker.enter();
             let listener = Listener::bind(port.address, Sharing::PerCore)?;
             let address = listener.address();
-            tasks.spawn(worker, listener.serve(Arc::new(server(address))));
+            let admission = Arc::clone(self.tunnel.admission());
+            tasks.spawn(worker, listener.serve(Arc::new(server(address)), admission));
             if number == 0 && port.udp && port.kind == ListenerKind::Shadowsocks {
                 let socket = bind_udp(address, &Egress::default())?;
                 tasks.spawn(worker, server(address).serve_datagrams(socket));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 
-use crate::platform::memory;
+use crate::platform::{clock, memory};
 
 /// More loops than this gain nothing on a router and cost memory each.
 const WORKERS_MAX: usize = 4;
@@ -53,6 +53,7 @@ impl Workers {
                     let mut ticks = tokio::time::interval(BEAT / 2);
                     for count in 1_u32.. {
                         ticks.tick().await;
+                        clock::beat();
                         if count.is_multiple_of(COLLECT_BEATS) {
                             memory::collect();
                         }

@@ -2,7 +2,8 @@
 //! connections with it.
 //!
 //! The loop never ends of itself: errors of one connection are passed over, and when file
-//! descriptors or memory run out it waits a little and tries again. A connection that is still
+//! descriptors or memory run out, silent connections are cut and it tries again a little later. It accepts
+//! no more than [`Admission`] has seats for. A connection that is still
 //! in its handshake has [`HANDSHAKE_TIME_MAX`]; at most [`HANDSHAKES_MAX`] may be there at once,
 //! and when one more comes the oldest is closed, so slow clients cannot keep others out.
 
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::outbound::BoxFuture;
+use crate::tunnel::admission::Admission;
 
 /// How long a client may take to say what it wants.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -105,8 +107,8 @@ impl Listener {
         self.address
     }
 
-    /// Accepts and serves until it is dropped.
-    pub async fn serve(self, service: Arc<dyn Service>) {
+    /// Accepts and serves until it is dropped, as far as `admission` lets more in.
+    pub async fn serve(self, service: Arc<dyn Service>, admission: Arc<Admission>) {
         let mut connections = JoinSet::new();
         let mut handshakes = Handshakes::default();
         let mut pause = Duration::ZERO;
@@ -121,13 +123,20 @@ impl Listener {
                     pause = Duration::ZERO;
                     let source = SocketAddr::new(source.ip().to_canonical(), source.port());
                     let service = Arc::clone(&service);
-                    connections.spawn(service.serve(client, source, handshakes.begin()));
+                    admission.room().await;
+                    let serving = service.serve(client, source, handshakes.begin());
+                    let seat = admission.seat();
+                    connections.spawn(async move {
+                        serving.await;
+                        drop(seat);
+                    });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if pause.is_zero() {
                         log::warn!("cannot accept on {}: {error}", self.address);
                     }
+                    admission.exhausted();
                     pause = (pause * 2).clamp(PAUSE, PAUSE_MAX);
                     sleep(pause).await;
                 }
@@ -261,6 +270,10 @@ mod tests {
         Listener::bind("127.0.0.1:0".parse().unwrap(), Sharing::Exclusive).unwrap()
     }
 
+    fn seats() -> Arc<Admission> {
+        Admission::new(Arc::default())
+    }
+
     async fn echoes(client: &mut TcpStream) -> bool {
         let mut byte = [0];
         client.write_all(b"x").await.is_ok() && client.read_exact(&mut byte).await.is_ok()
@@ -286,7 +299,7 @@ mod tests {
             assert!(echoes(&mut done).await);
         };
         tokio::select! {
-            () = listener.serve(Arc::new(Echo)) => {}
+            () = listener.serve(Arc::new(Echo), seats()) => {}
             () = clients => {}
         }
     }
@@ -296,7 +309,7 @@ mod tests {
         let listener = listener();
         let mut client = TcpStream::connect(listener.address()).await.unwrap();
         tokio::select! {
-            () = listener.serve(Arc::new(Echo)) => {}
+            () = listener.serve(Arc::new(Echo), seats()) => {}
             echoed = echoes(&mut client) => assert!(echoed),
         }
         assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);

@@ -14,6 +14,7 @@ use super::options::ListenerKind;
 use crate::metadata::{Endpoint, Metadata};
 use crate::outbound::options::Credentials;
 use crate::outbound::{BoxFuture, Stream};
+use crate::tunnel::admission::Admission;
 use crate::tunnel::flow::{Dispatch, ReplySink};
 
 /// Connects every flow to its destination, and notes what it was told.
@@ -99,7 +100,7 @@ pub(super) async fn with_proxy(
     let dispatch: Arc<dyn Dispatch> = Arc::<Direct>::clone(&direct);
     let proxy = Arc::new(Proxy::new(&port, address, dispatch));
     tokio::select! {
-        () = listener.serve(proxy) => {}
+        () = listener.serve(proxy, Admission::new(Arc::default())) => {}
         () = test(address) => {}
     }
     std::mem::take(&mut direct.flows.lock().unwrap())

@@ -78,11 +78,19 @@ impl StreamListener {
     /// Accepts for ever; each stream is a task of the present runtime.
     pub async fn serve(self, tunnel: Arc<Tunnel>) {
         let own = self.listener.local_addr().ok();
+        let mut failing = false;
         loop {
             match self.listener.accept().await {
-                Ok((stream, source)) => self.take(stream, source, own, &tunnel),
+                Ok((stream, source)) => {
+                    failing = false;
+                    tunnel.admission().room().await;
+                    self.take(stream, source, own, &tunnel);
+                }
                 Err(error) => {
-                    log::warn!("{}: accept: {error}", self.name);
+                    if !std::mem::replace(&mut failing, true) {
+                        log::warn!("{}: accept: {error}", self.name);
+                    }
+                    tunnel.admission().exhausted();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -112,11 +120,13 @@ impl StreamListener {
                 return;
             }
         };
+        let seat = tunnel.admission().seat();
         if let (53, Some(hijack)) = (destination.port(), &self.hijack) {
             let hijack = Arc::clone(hijack);
             tokio::spawn(async move {
                 let (server, mut stream) = (hijack.server(), stream);
                 let _ended = listener::serve_stream(&server, &mut stream, source).await;
+                drop(seat);
             });
             return;
         }
@@ -130,7 +140,10 @@ impl StreamListener {
             metadata.inbound_address = own;
         }
         let tunnel = Arc::clone(tunnel);
-        tokio::spawn(async move { tunnel.serve_stream(metadata, Stream::Tcp(stream)).await });
+        tokio::spawn(async move {
+            tunnel.serve_stream(metadata, Stream::Tcp(stream)).await;
+            drop(seat);
+        });
     }
 }
 

@@ -1,5 +1,7 @@
 //! The one place that reads a clock; everything else is told the time.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::libc;
@@ -9,6 +11,23 @@ use nix::libc;
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// What [`coarse`] tells.
+static COARSE: AtomicU32 = AtomicU32::new(0);
+
+/// Brings the coarse clock up to now; the loops that flows live on do so twice a second.
+pub fn beat() {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    let seconds = (now() - *BEGAN.get_or_init(now)).as_secs();
+    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+    COARSE.store(seconds, Ordering::Relaxed);
+}
+
+/// Seconds since the start, of a clock that costs nothing to read and goes in steps of half a second.
+#[must_use]
+pub fn coarse() -> u32 {
+    COARSE.load(Ordering::Relaxed)
 }
 
 /// The wall clock since 1970; zero on a machine whose clock stands before that.

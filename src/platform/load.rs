@@ -41,7 +41,7 @@ pub fn load() -> Load {
 }
 
 /// The number behind `name` at the start of a line.
-fn field(text: &str, name: &str) -> u64 {
+pub(super) fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|line| line.split_ascii_whitespace().next());
     number

@@ -23,6 +23,7 @@ pub mod pipe;
 pub mod process;
 pub mod raw_udp;
 pub mod readiness;
+pub mod room;
 pub mod route;
 pub mod socket;
 pub mod sysctl;

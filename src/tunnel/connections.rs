@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 
 use crate::metadata::Metadata;
+use crate::platform::clock;
 use crate::platform::counter::Counter;
 
 use super::history::{History, Moment};
@@ -36,6 +37,8 @@ pub struct Connection {
     pub download: Counter,
     /// What of both is in the history.
     entered: [Counter; 2],
+    /// When it last moved something, by the coarse clock.
+    active: AtomicU32,
     closed: AtomicBool,
     waker: AtomicWaker,
 }
@@ -49,6 +52,17 @@ impl Connection {
             sum.saturating_sub(entered.replace(sum))
         };
         [gained(&self.upload, up), gained(&self.download, down)]
+    }
+
+    /// When it last moved something, or began: seconds of the coarse clock.
+    pub(super) fn last_active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Has it look active at another time.
+    #[cfg(test)]
+    pub(super) fn set_last_active(&self, seconds: u32) {
+        self.active.store(seconds, Ordering::Relaxed);
     }
 
     /// Asks the flow to end; its task closes both ends.
@@ -115,6 +129,7 @@ impl Connections {
             upload: Counter::default(),
             download: Counter::default(),
             entered: Default::default(),
+            active: AtomicU32::new(clock::coarse()),
             closed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
@@ -215,6 +230,37 @@ impl Connections {
         }
     }
 
+    /// Asks the `count` flows of the lowest rank to end, the older of two alike; those without one stay.
+    /// How many there were.
+    pub(super) fn close_first(
+        &self,
+        count: usize,
+        rank: &dyn Fn(&Connection) -> Option<(bool, u32)>,
+    ) -> usize {
+        let mut ranked: Vec<_> = {
+            let table = self.table();
+            let live = table.by_id.values();
+            live.filter(|connection| !connection.closed.load(Ordering::Relaxed))
+                .filter_map(|connection| Some((rank(connection)?, Arc::clone(connection))))
+                .collect()
+        };
+        if count < ranked.len() {
+            ranked.select_nth_unstable_by_key(count, |(rank, flow)| (*rank, flow.id));
+            ranked.truncate(count);
+        }
+        for (_, connection) in &ranked {
+            connection.close();
+        }
+        ranked.len()
+    }
+
+    /// Shows `look` every live flow; under the lock of the table, so it must be quick.
+    pub(super) fn for_each(&self, look: &mut dyn FnMut(&Connection)) {
+        for connection in self.table().by_id.values() {
+            look(connection);
+        }
+    }
+
     /// Asks every flow to end.
     pub fn close_all(&self) {
         for connection in self.snapshot() {
@@ -224,12 +270,14 @@ impl Connections {
 
     /// Counts bytes from the client of `connection`.
     pub fn count_upload(&self, connection: &Connection, bytes: u64) {
+        connection.active.store(clock::coarse(), Ordering::Relaxed);
         connection.upload.add(bytes);
         self.upload_total.add(bytes);
     }
 
     /// Counts bytes to the client of `connection`.
     pub fn count_download(&self, connection: &Connection, bytes: u64) {
+        connection.active.store(clock::coarse(), Ordering::Relaxed);
         connection.download.add(bytes);
         self.download_total.add(bytes);
     }

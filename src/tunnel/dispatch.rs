@@ -103,6 +103,8 @@ impl Tunnel {
         };
         match remote {
             Stream::Closed => return,
+            // Nobody is kept waiting in a seat that others need.
+            Stream::Silent if self.admission.is_crowded() => return,
             Stream::Silent => {
                 tokio::time::sleep(SILENCE).await;
                 return;

@@ -4,6 +4,7 @@
 //! datagrams is `udp`. Both read `routing`, a snapshot, and enter what lives into `connections`.
 
 pub mod added;
+pub mod admission;
 pub mod blocked;
 pub mod connections;
 pub mod dispatch;
@@ -23,6 +24,7 @@ pub mod udp;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
+use admission::Admission;
 use blocked::Blocked;
 use connections::Connections;
 use names::{Devices, Names};
@@ -40,7 +42,8 @@ pub struct Tunnel {
     routing: RwLock<Arc<Routing>>,
     names: Arc<dyn Names>,
     devices: Arc<dyn Devices>,
-    connections: Connections,
+    connections: Arc<Connections>,
+    admission: Arc<Admission>,
     quotas: Quotas,
     blocked: Blocked,
     sessions: Sessions,
@@ -50,12 +53,14 @@ impl Tunnel {
     /// A tunnel that decides by `routing`.
     #[must_use]
     pub fn new(routing: Routing, names: Arc<dyn Names>, devices: Arc<dyn Devices>) -> Arc<Self> {
+        let connections: Arc<Connections> = Arc::default();
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             routing: RwLock::new(Arc::new(routing)),
             names,
             devices,
-            connections: Connections::default(),
+            admission: Admission::new(Arc::clone(&connections)),
+            connections,
             quotas: Quotas::default(),
             blocked: Blocked::default(),
             sessions: Sessions::default(),
@@ -83,6 +88,12 @@ impl Tunnel {
     #[must_use]
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// How many streams may come in.
+    #[must_use]
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
     }
 
     /// What users may move in a month.

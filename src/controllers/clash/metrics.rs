@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 
 use crate::controllers::Context;
 use crate::controllers::http::{Request, Response};
-use crate::platform::clock;
+use crate::platform::{clock, room};
+use crate::tunnel::admission::Admission;
 
 /// Nodes that are told of; further ones are left out.
 const NODES_MAX: usize = 500;
@@ -23,12 +24,18 @@ pub(super) fn show(context: &Context, _: &Request<'_>) -> Response {
     text.sample("headgate_build_info", &[("version", version)], 1);
     text.family("process_resident_memory_bytes", "gauge", "Resident memory.");
     text.sample("process_resident_memory_bytes", &[], control.memory());
+    let (open, most) = room::descriptors();
+    text.family("process_open_fds", "gauge", "Open file descriptors.");
+    text.sample("process_open_fds", &[], open);
+    text.family("process_max_fds", "gauge", "Descriptors that may be open.");
+    text.sample("process_max_fds", &[], most);
     text.family("headgate_time_seconds", "gauge", "The wall clock.");
     let now = clock::unix_time().as_secs();
     text.sample("headgate_time_seconds", &[], now);
     text.family("headgate_connections", "gauge", "Live connections.");
     let count = u64::try_from(connections.len()).unwrap_or(u64::MAX);
     text.sample("headgate_connections", &[], count);
+    write_admission(control.tunnel().admission(), &mut text);
     let name = "headgate_traffic_bytes_total";
     text.family(name, "counter", "Bytes relayed since the start.");
     text.sample(name, &[("direction", "up")], up);
@@ -38,6 +45,47 @@ pub(super) fn show(context: &Context, _: &Request<'_>) -> Response {
         "text/plain; version=0.0.4; charset=utf-8",
         text.0.into_bytes(),
     )
+}
+
+/// How near the limit of connections is, and what was done at it.
+fn write_admission(admission: &Admission, text: &mut Text) {
+    let seen = admission.admitted();
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    for (name, kind, help, value) in [
+        (
+            "headgate_streams",
+            "gauge",
+            "Streams that are in.",
+            number(seen.taken),
+        ),
+        (
+            "headgate_streams_max",
+            "gauge",
+            "Streams that may be in.",
+            number(seen.limit),
+        ),
+        (
+            "headgate_cut_for_room_total",
+            "counter",
+            "Flows that were cut to make room.",
+            seen.cut,
+        ),
+        (
+            "headgate_accept_pauses_total",
+            "counter",
+            "How often new streams had to wait.",
+            seen.pauses,
+        ),
+        (
+            "headgate_udp_refused_total",
+            "counter",
+            "UDP sessions that were not begun for want of room.",
+            seen.unseated,
+        ),
+    ] {
+        text.family(name, kind, help);
+        text.sample(name, &[], value);
+    }
 }
 
 /// What tests have found of the nodes that were tested.

@@ -179,6 +179,7 @@ impl Instance {
         let providers = Arc::new(Providers::new(Arc::clone(&tunnel_known)));
         let workers = Arc::new(Workers::start()?);
         let (tunnel, devices) = watched_tunnel(routing, dns.clone(), &config, &rules).await;
+        tunnel.admission().limit(config.general.max_connections);
         // From here on downloads have a way.
         let _first = tunnel_known.set(Arc::downgrade(&tunnel));
         providers.replace(loaded);

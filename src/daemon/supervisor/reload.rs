@@ -65,6 +65,8 @@ impl Instance {
         }
         self.dns.replace(server);
         self.tunnel.replace_routing(routing);
+        let most = self.config.general.max_connections;
+        self.tunnel.admission().limit(most);
         self.follow_groups();
         self.providers.replace(providers);
         self.logger.set_level(level(&self.config));

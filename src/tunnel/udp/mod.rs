@@ -9,6 +9,7 @@ mod opening;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -27,9 +28,6 @@ use super::Tunnel;
 use super::connections::Connection;
 use super::flow::ReplySink;
 use super::names::Mapping;
-
-/// Client sockets that may have a session; beyond it new ones are dropped.
-const SESSIONS_MAX: usize = 8192;
 
 /// Datagrams that wait while a session opens; beyond it the newest are dropped.
 const WAITING_MAX: usize = 64;
@@ -51,9 +49,48 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Table: the live sessions.
+/// Table: the live sessions. [`Admission`](super::admission::Admission) says how many; beyond that new ones
+/// are dropped, and old ones that are silent end.
 #[derive(Default)]
-pub(super) struct Sessions(Mutex<HashMap<SocketAddr, Arc<Session>>>);
+pub(super) struct Sessions(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    by_client: HashMap<SocketAddr, Arc<Session>>,
+    /// How many each device has: none gets more than half of all.
+    by_device: HashMap<IpAddr, usize>,
+}
+
+impl Table {
+    /// Enters a session, if there is room for it.
+    fn enter(&mut self, session: &Arc<Session>, most: usize) -> bool {
+        let device = session.client.ip();
+        let own = self.by_device.get(&device).copied().unwrap_or(0);
+        if self.by_client.len() >= most || own >= most / 2 {
+            return false;
+        }
+        self.by_client.insert(session.client, Arc::clone(session));
+        self.by_device.insert(device, own + 1);
+        true
+    }
+
+    fn leave(&mut self, client: SocketAddr) {
+        if self.by_client.remove(&client).is_none() {
+            return;
+        }
+        if let Entry::Occupied(mut own) = self.by_device.entry(client.ip()) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+        // A flood must not pin its table for ever.
+        if self.by_client.capacity() > 1024 && self.by_client.len() * 8 < self.by_client.capacity()
+        {
+            self.by_client.shrink_to_fit();
+        }
+    }
+}
 
 struct Session {
     client: SocketAddr,
@@ -93,7 +130,7 @@ impl Sessions {
         reply: &Arc<dyn ReplySink>,
         describe: &dyn Fn() -> Metadata,
     ) {
-        let found = self.table().get(&source).cloned();
+        let found = self.table().by_client.get(&source).cloned();
         if let Some(session) = found {
             session.answer_by(reply);
             session.send(tunnel, to, payload);
@@ -107,13 +144,12 @@ impl Sessions {
             active: AtomicBool::new(true),
         });
         session.wait(to, payload);
-        {
-            let mut table = self.table();
-            if table.len() >= SESSIONS_MAX {
-                log::warn!("[UDP] {SESSIONS_MAX} sessions: {source} dropped");
-                return;
-            }
-            table.insert(source, Arc::clone(&session));
+        let entered = self
+            .table()
+            .enter(&session, tunnel.admission.sessions_max());
+        if !entered {
+            tunnel.admission.make_session_room();
+            return;
         }
         let Some(tunnel) = tunnel.handle() else {
             return;
@@ -121,11 +157,11 @@ impl Sessions {
         let metadata = describe();
         tokio::spawn(async move {
             run(&tunnel, &session, metadata).await;
-            tunnel.sessions.table().remove(&source);
+            tunnel.sessions.table().leave(source);
         });
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Session>>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
