@@ -278,6 +278,7 @@ pub const NAMES: &[(&str, &[Metric])] = &[
             Metric::MessagesExpired,
             Metric::PublishDropped,
             Metric::MessagesForbidden,
+            Metric::DelayedRefused,
         ],
     ),
     ("messages.dropped.expired", &[Metric::MessagesExpired]),
@@ -286,6 +287,9 @@ pub const NAMES: &[(&str, &[Metric])] = &[
         &[Metric::MessagesUnmatched],
     ),
     ("messages.dropped.await_pubrel_timeout", &[]),
+    // Ours: EMQX counts neither.
+    ("messages.dropped.delayed", &[Metric::DelayedRefused]),
+    ("messages.dropped.retained", &[Metric::RetainedRefused]),
     ("messages.forward", &[]),
     (
         "messages.delivered",
@@ -423,7 +427,7 @@ pub struct Stats {
 impl Stats {
     /// By EMQX's names, to which `.count` and `.max` are added.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, Gauge); 10] {
+    pub fn named(&self) -> [(&'static str, Gauge); 11] {
         [
             ("connections", self.connections),
             ("channels", self.sessions),
@@ -435,6 +439,7 @@ impl Stats {
             ("subscriptions", self.subscriptions),
             ("subscriptions.shared", self.shared),
             ("retained", self.retained),
+            ("delayed", self.delayed),
         ]
     }
 }

@@ -104,7 +104,7 @@ pub struct Totals {
 impl Totals {
     /// The counters by EMQX's names.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 6] {
+    pub fn named(&self) -> [(&'static str, u64); 7] {
         let [matched, passed, failed] = self.rules;
         let [taken, success, not_done] = self.actions;
         [
@@ -113,6 +113,8 @@ impl Totals {
             ("rules.failed", failed),
             ("actions.taken", taken),
             ("actions.success", success),
+            // Of 4.1 and of 4.3.
+            ("actions.failure", not_done),
             ("actions.failed", not_done),
         ]
     }

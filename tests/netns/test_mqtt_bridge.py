@@ -13,6 +13,7 @@ log-level: info
 mqtt:
   listeners: [{{name: tcp, type: tcp, listen: {router}:1883}}]
   allow-anonymous: true
+  acl: [{{permission: allow, action: subscribe, topics: ["$SYS/#"]}}]
   persistence-sync: strict
   bridges:
     - name: cloud

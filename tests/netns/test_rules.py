@@ -9,6 +9,7 @@ MANAGEMENT = f"""
 mqtt:
   listeners: [{{name: tcp, type: tcp, listen: {ROUTER_LAN}:1883}}]
   allow-anonymous: true
+  acl: [{{permission: allow, action: subscribe, topics: ["$SYS/#"]}}]
 management:
   listen: {ROUTER_LAN}:8081
   applications: [{{id: admin, secret: public-no-more}}]

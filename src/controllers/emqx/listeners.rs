@@ -1,5 +1,7 @@
 //! The broker's listeners (emqx-api.md 2.7).
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use super::reply::{Outcome, answer, ask, data};
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;
@@ -42,11 +44,12 @@ fn write(json: &mut Json, broker: &Broker) {
         json.open_object();
         json.key("protocol").string(&protocol(listener));
         let listen = listener.options.listen;
-        match listen.ip().is_unspecified() {
-            true => json.key("listen_on").quoted(listen.port()),
-            false => json.key("listen_on").quoted(listen),
+        match listen.ip() {
+            // Every address of both families: the port says all.
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => json.key("listen_on").quoted(listen.port()),
+            _ => json.key("listen_on").quoted(listen),
         };
-        json.key("identifier").string(&listener.options.name);
+        json.key("identifier").string(&identifier(listener));
         json.key("acceptors").plain(1);
         json.key("max_conns")
             .plain(listener.options.connections_max);
@@ -67,13 +70,25 @@ fn write(json: &mut Json, broker: &Broker) {
     json.close_array();
 }
 
+fn kind(listener: &Listener) -> &'static str {
+    match (listener.options.websocket, listener.options.tls.is_some()) {
+        (false, false) => "tcp",
+        (false, true) => "ssl",
+        (true, false) => "ws",
+        (true, true) => "wss",
+    }
+}
+
+/// `mqtt:tcp:NAME`.
+fn identifier(listener: &Listener) -> String {
+    format!("mqtt:{}:{}", kind(listener), listener.options.name)
+}
+
+/// `mqtt:tcp`, `mqtt:ssl`, `mqtt:ws:PORT` or `mqtt:wss:PORT`.
 fn protocol(listener: &Listener) -> String {
     let options = &listener.options;
-    let port = options.listen.port();
-    match (options.websocket, options.tls.is_some()) {
-        (false, false) => "mqtt:tcp".to_owned(),
-        (false, true) => "mqtt:ssl".to_owned(),
-        (true, false) => format!("mqtt:ws:{port}"),
-        (true, true) => format!("mqtt:wss:{port}"),
+    match options.websocket {
+        false => format!("mqtt:{}", kind(listener)),
+        true => format!("mqtt:{}:{}", kind(listener), options.listen.port()),
     }
 }

@@ -58,8 +58,9 @@ fn write_metrics(json: &mut Json, broker: &mut Broker) {
         json.key(name).plain(count);
     }
     // Not counted but held, as EMQX 4.1 has it.
-    json.key("messages.retained")
-        .plain(broker.stats().retained.count);
+    let stats = broker.stats();
+    json.key("messages.retained").plain(stats.retained.count);
+    json.key("messages.delayed").plain(stats.delayed.count);
     let totals = broker.with_hook(|engine: &mut Engine| engine.totals());
     for (name, count) in totals.unwrap_or_default().named() {
         json.key(name).plain(count);
