@@ -21,8 +21,8 @@ pub const EVERYONE: &str = "$all";
 /// Before a topic of a rule that speaks of this one topic or filter alone, whatever it would match.
 pub const EXACTLY: &str = "eq ";
 
-/// First levels of topics that tell of the router: whom no rule speaks of has no part in them, unless he
-/// is on this machine (users.md S20).
+/// First levels of topics that tell of the router: whom no rule names there has no part in them, unless he
+/// is on this machine (users.md S20). The same holds for commands to it.
 const RESERVED: [&str; 3] = ["$SYS", "$router", "$query"];
 
 /// Decisions that a client's cache holds; the oldest makes room.
@@ -65,7 +65,7 @@ pub struct Rule {
     /// Only this kind.
     pub access: Option<Access>,
     /// Filters, with `%c` and `%u` for the client's own; behind [`EXACTLY`] only what is written just
-    /// so. Empty: every topic.
+    /// so. Empty: every topic but those that a rule must name to allow them.
     pub topics: Vec<Box<str>>,
 }
 
@@ -103,10 +103,10 @@ impl Acl {
         }
     }
 
-    /// Whether nothing needs to be asked about a topic.
+    /// Whether everybody may do this, without looking at rules.
     #[must_use]
-    pub fn is_open(&self, topic: &str) -> bool {
-        self.default && self.count == 0 && self.rules.is_empty() && !is_reserved(topic)
+    pub fn is_open(&self, access: Access, topic: &str) -> bool {
+        self.default && self.count == 0 && self.rules.is_empty() && !is_reserved(access, topic)
     }
 
     /// Whether `client` may do `access` on a topic name or filter.
@@ -124,7 +124,10 @@ impl Acl {
                 .iter()
                 .find(|rule| rule.speaks_of(client, access, topic))
                 .map_or_else(
-                    || self.default && (!is_reserved(topic) || client.address.is_loopback()),
+                    || {
+                        let reserved = is_reserved(access, topic);
+                        self.default && (!reserved || client.address.is_loopback())
+                    },
                     |rule| rule.allow,
                 )
         })
@@ -201,17 +204,20 @@ impl Rule {
                 .from
                 .as_ref()
                 .is_none_or(|only| only.contains(client.address))
-            && (self.topics.is_empty()
-                || self
-                    .topics
+            && match &*self.topics {
+                [] => !(self.allow && is_reserved(access, topic)),
+                topics => topics
                     .iter()
-                    .any(|pattern| touches(pattern, client, access, topic, self.allow)))
+                    .any(|pattern| touches(pattern, client, access, topic, self.allow)),
+            }
     }
 }
 
-fn is_reserved(topic: &str) -> bool {
+fn is_reserved(access: Access, topic: &str) -> bool {
+    let command = topic.starts_with("headgate/") && topic.ends_with("/set");
     let first = topic.split('/').next();
-    topic.starts_with('$') && first.is_some_and(|first| RESERVED.contains(&first))
+    (command && access == Access::Publish)
+        || (topic.starts_with('$') && first.is_some_and(|first| RESERVED.contains(&first)))
 }
 
 /// Whether a rule on `pattern` speaks of a request.
@@ -374,11 +380,17 @@ mod tests {
             ..client()
         };
         for topic in ["$SYS/#", "$SYS", "$router/x", "$query/a"] {
-            assert!(!acl.is_open(topic) && !acl.allows(client(), Access::Subscribe, topic));
+            assert!(
+                !acl.is_open(Access::Subscribe, topic)
+                    && !acl.allows(client(), Access::Subscribe, topic)
+            );
             assert!(acl.allows(near, Access::Subscribe, topic), "{topic}");
         }
         for topic in ["$SYSTEM", "a/$SYS", "#"] {
-            assert!(acl.is_open(topic) && acl.allows(client(), Access::Subscribe, topic));
+            assert!(
+                acl.is_open(Access::Subscribe, topic)
+                    && acl.allows(client(), Access::Subscribe, topic)
+            );
         }
         acl.rules = vec![rule(true, Some(Access::Subscribe), &["$SYS/broker/#"])];
         assert!(acl.allows(client(), Access::Subscribe, "$SYS/broker/uptime"));
@@ -480,5 +492,50 @@ mod tests {
             let found = narrow.allows(client(), Access::Subscribe, wanted);
             assert_eq!(found, allowed, "{wanted}");
         }
+    }
+
+    #[test]
+    fn queries_and_commands_are_open_only_to_those_whom_a_rule_names_there() {
+        let everything = Rule {
+            allow: true,
+            username: None,
+            client_id: None,
+            from: None,
+            access: None,
+            topics: Vec::new(),
+        };
+        let named = Rule {
+            username: Some("ann".into()),
+            topics: vec!["$query/%u/#".into(), "headgate/+/set".into()],
+            ..everything.clone()
+        };
+        let ann = client();
+        let bob = Client {
+            username: Some("bob"),
+            ..client()
+        };
+        for rules in [vec![], vec![everything.clone()]] {
+            let acl = Acl::new(rules, true);
+            assert!(acl.allows(ann, Access::Publish, "headgate/status"));
+            assert!(acl.allows(ann, Access::Subscribe, "headgate/#"));
+            for (access, topic) in [
+                (Access::Publish, "$query/ann/x"),
+                (Access::Subscribe, "$query/#"),
+                (Access::Subscribe, "$query/ann/x/result"),
+                (Access::Publish, "headgate/mode/set"),
+            ] {
+                assert!(!acl.allows(ann, access, topic), "{topic}");
+                assert!(!acl.is_open(access, topic), "{topic}");
+            }
+        }
+        let acl = Acl::new(vec![named, everything], true);
+        let may = |who, access, topic| acl.allows(who, access, topic);
+        assert!(may(ann, Access::Publish, "$query/ann/x"));
+        assert!(may(ann, Access::Subscribe, "$query/ann/#"));
+        assert!(may(ann, Access::Publish, "headgate/mode/set"));
+        assert!(!may(ann, Access::Subscribe, "$query/#"));
+        assert!(!may(ann, Access::Publish, "$query/bob/x"));
+        assert!(!may(bob, Access::Publish, "$query/bob/x"));
+        assert!(!may(bob, Access::Publish, "headgate/mode/set"));
     }
 }

@@ -15,6 +15,9 @@ use super::session::Session;
 /// How often a message may lead to another through the hook; what goes round longer is dropped.
 pub const HOPS_MAX: u8 = 8;
 
+/// What a topic begins with that asks the router something; what follows is the asker's choice.
+pub const QUERIES: &str = "$query/";
+
 /// A set of kinds of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest(u16);
@@ -40,6 +43,11 @@ impl Interest {
     pub const SUBSCRIBED: Self = Self(1 << 7);
     /// [`Event::Unsubscribed`].
     pub const UNSUBSCRIBED: Self = Self(1 << 8);
+    /// [`Event::Published`] of a topic of [`QUERIES`] alone.
+    pub const QUERIED: Self = Self(1 << 9);
+
+    /// Every kind that has to do with any message.
+    pub const MESSAGES: Self = Self(0b1_1111);
 
     /// Both sets.
     #[must_use]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::action::Action;
+use super::ask::Queries;
 use super::counters::{Bucket, Speeds, Totals};
 use super::definition::{BadRule, Definition, Ids};
 use super::event::{EventKind, Occurrence, Shown};
@@ -75,6 +76,7 @@ pub struct Engine {
     stamped: u64,
     /// How many commands by topic are still obeyed; none: none is.
     commands: Option<Bucket>,
+    queries: Queries,
     /// The most rules, actions and resources so far, as far as somebody looked.
     peaks: [usize; 3],
 }
@@ -97,6 +99,7 @@ impl Engine {
             matched: Vec::new(),
             stamped: 0,
             commands: None,
+            queries: Queries::new(),
             peaks: [0; 3],
         }
     }
@@ -122,6 +125,7 @@ impl Engine {
     /// Lets resources reach out from now on.
     pub fn reach(&mut self, outside: Arc<Outside>) {
         self.outside = Some(outside);
+        self.index();
     }
 
     /// Takes in what was kept; what no longer is a rule is logged and left out.
@@ -351,6 +355,9 @@ impl Engine {
             Some(_) => Interest::PUBLISHED,
             None => Interest::NOTHING,
         };
+        if self.outside.is_some() {
+            self.interest = self.interest.with(Interest::QUERIED);
+        }
         let mut wanted = 0;
         for (number, rule) in (0..).zip(&self.rules) {
             let Some(rule) = rule.as_ref().filter(|rule| rule.definition.enabled) else {
@@ -511,8 +518,14 @@ impl Hook for Engine {
             },
             None => Sent::default(),
         };
-        if let Event::Published { message, .. } = event {
+        if let Event::Published {
+            message, publisher, ..
+        } = event
+        {
             self.command(now, message.topic(), message.payload());
+            if let Some(outside) = &self.outside {
+                self.queries.ask(now, (message, publisher), outside, &feed);
+            }
             self.matched.clear();
             let matched = &mut self.matched;
             self.topics.matching(sent.topic, &mut |found| {

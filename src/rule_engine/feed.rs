@@ -258,6 +258,11 @@ impl Feed {
         }
     }
 
+    /// Has `call` run on the broker's thread, later. `false`: it will not.
+    pub(super) fn tell(&self, call: impl FnOnce(&mut Broker, Time) + Send + 'static) -> bool {
+        self.remote.tell(call)
+    }
+
     /// Publishes apart from what is going on: at the end of a long chain it would be cut as well.
     pub(super) fn publish(&self, publication: Publication) {
         let told = self.remote.tell(move |broker, now| {

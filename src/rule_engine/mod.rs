@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 pub mod action;
+mod ask;
 pub mod catalogue;
 mod counters;
 pub mod definition;

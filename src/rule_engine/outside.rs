@@ -1,11 +1,13 @@
-//! What resources need of the daemon: a runtime for their tasks, a way to servers, and where they may go.
+//! What resources and queries need of the daemon: a runtime for their tasks, a way to servers and where
+//! they may go, and the tables.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use tokio::runtime::Handle;
 
 use super::options::{Allowed, Options};
+use super::tables::Tables;
 use crate::metadata::Endpoint;
 use crate::outbound::Stream;
 use crate::outbound::carrier::Carrier;
@@ -17,6 +19,8 @@ pub struct Outside {
     pub runtime: Handle,
     /// How servers are reached.
     pub way: Arc<dyn Connect>,
+    /// What queries read; it may hold this.
+    pub tables: Weak<dyn Tables>,
     /// Snapshot: replaced by a reload.
     allowed: RwLock<Arc<[Allowed]>>,
 }
@@ -24,10 +28,16 @@ pub struct Outside {
 impl Outside {
     /// A world in which web hooks go where `options` say.
     #[must_use]
-    pub fn new(runtime: Handle, way: Arc<dyn Connect>, options: &Options) -> Arc<Self> {
+    pub fn new(
+        runtime: Handle,
+        way: Arc<dyn Connect>,
+        tables: Weak<dyn Tables>,
+        options: &Options,
+    ) -> Arc<Self> {
         Arc::new(Self {
             runtime,
             way,
+            tables,
             allowed: RwLock::new(options.webhook_allow.as_slice().into()),
         })
     }

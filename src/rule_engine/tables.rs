@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use serde_json::Value as JsonValue;
-
 use super::event::Datum;
 use super::world::World;
 use crate::sql::{Columns, Fault, Input, Query, SyntaxError, Value, write_json};
@@ -131,11 +129,11 @@ impl fmt::Display for NoResult {
 
 impl std::error::Error for NoResult {}
 
-/// The rows that a query gives, as JSON objects.
+/// The rows that a query gives, as a JSON array of objects.
 ///
 /// # Errors
 /// [`NoResult`].
-pub fn run_query(text: &str, tables: &dyn Tables) -> Result<Vec<JsonValue>, NoResult> {
+pub fn run_query(text: &str, tables: &dyn Tables) -> Result<String, NoResult> {
     let query = Query::parse(text).map_err(NoResult::Syntax)?;
     let mut known = TABLES.iter();
     let table = known
@@ -163,13 +161,16 @@ pub fn run_query(text: &str, tables: &dyn Tables) -> Result<Vec<JsonValue>, NoRe
     if let Some(fault) = failed {
         return Err(NoResult::Fault(fault));
     }
-    let rows = results.finish().map_err(NoResult::Fault)?;
-    let rows = rows.iter().map(|row| {
-        let mut text = Vec::new();
-        write_json(row, &mut text);
-        serde_json::from_slice(&text).unwrap_or_default()
+    let mut json = b"[".to_vec();
+    let shown = results.finish(&mut |row| {
+        if json.len() > 1 {
+            json.push(b',');
+        }
+        write_json(row, &mut json);
     });
-    Ok(rows.collect())
+    shown.map_err(NoResult::Fault)?;
+    json.push(b']');
+    Ok(String::from_utf8_lossy(&json).into_owned())
 }
 
 #[cfg(test)]
@@ -195,8 +196,16 @@ mod tests {
         let sql =
             "SELECT device, sum(down) AS d FROM flows GROUP BY device ORDER BY d DESC LIMIT 1";
         assert_eq!(
-            run_query(sql, &Few),
-            Ok(vec![serde_json::json!({"device": "tv", "d": 11})])
+            run_query(sql, &Few).as_deref(),
+            Ok(r#"[{"device":"tv","d":11}]"#)
+        );
+        assert_eq!(
+            run_query("SELECT down FROM flows WHERE down > 5", &Few).as_deref(),
+            Ok(r#"[{"down":6}]"#)
+        );
+        assert_eq!(
+            run_query("SELECT down FROM flows LIMIT 2", &Few).as_deref(),
+            Ok(r#"[{"down":5},{"down":6}]"#)
         );
         let none = run_query("SELECT * FROM users", &Few).unwrap_err();
         assert_eq!(

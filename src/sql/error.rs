@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::query::{KEPT_MAX, KEPT_MAX_BYTES, QUERY_WORK_MAX};
 use super::{DEPTH_MAX, MEMORY_MAX_BYTES, SQL_MAX_BYTES, WORK_MAX};
 
 /// Why a text is no rule. Whoever wrote the rule is at fault; nothing is created.
@@ -106,6 +107,8 @@ pub enum Fault {
     TooMuchMemory,
     /// A value deeper than [`DEPTH_MAX`].
     TooDeep,
+    /// A query over more than [`KEPT_MAX`], [`KEPT_MAX_BYTES`] or [`QUERY_WORK_MAX`].
+    QueryTooLarge,
 }
 
 impl fmt::Display for Fault {
@@ -121,6 +124,11 @@ impl fmt::Display for Fault {
             Self::TooMuchWork => write!(f, "more than {WORK_MAX} units of work"),
             Self::TooMuchMemory => write!(f, "more than {MEMORY_MAX_BYTES} bytes made"),
             Self::TooDeep => write!(f, "a value deeper than {DEPTH_MAX} levels"),
+            Self::QueryTooLarge => write!(
+                f,
+                "a result of more than {KEPT_MAX} rows or {KEPT_MAX_BYTES} bytes, or more than \
+                 {QUERY_WORK_MAX} units of work: ask for less, or with LIMIT"
+            ),
         }
     }
 }

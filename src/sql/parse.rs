@@ -171,20 +171,26 @@ impl<'a> Parser<'a> {
                 group.push(self.expression()?);
             }
         }
-        let mut order = None;
+        let (mut order, mut hides) = (None, false);
         if self.takes_name("order") {
             self.by()?;
             let at = self.next;
-            let wanted = self.query_column()?.name;
-            let Some(column) = columns.iter().position(|column| column.name == wanted) else {
+            let wanted = self.query_column()?;
+            let sums = |column: &Column| matches!(column.shows, Shows::Aggregate(..));
+            let column = columns.iter().position(|column| column.name == wanted.name);
+            if column.is_none() && sums(&wanted) && group.is_empty() && !columns.iter().any(sums) {
                 self.next = at;
-                return self.expected("a column of SELECT");
-            };
+                return self.expected("a column, or GROUP BY before it");
+            }
             let descending = self.takes_name("desc");
             if !descending {
                 self.takes_name("asc");
             }
-            order = Some((column, descending));
+            order = Some((column.unwrap_or(columns.len()), descending));
+            if column.is_none() {
+                columns.push(wanted);
+                hides = true;
+            }
         }
         let mut limit = None;
         if self.takes_name("limit") {
@@ -203,6 +209,7 @@ impl<'a> Parser<'a> {
             filter,
             group: group.into(),
             order,
+            hides,
             limit,
         })
     }

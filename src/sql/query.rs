@@ -1,8 +1,8 @@
 //! SELECT over tables: what rules have, and GROUP BY, aggregates, ORDER BY and LIMIT beside it.
 //!
 //! `count(*)`, `count`, `sum`, `avg`, `min` and `max` stand alone in a column. Rows of which an aggregate's
-//! argument is undefined or null do not count for it. Each row has the budget of a rule's run; what is
-//! kept is bounded by [`KEPT_MAX`].
+//! argument is undefined or null do not count for it. Each row has the budget of a rule's run, all of
+//! them that of [`QUERY_WORK_MAX`]; what is kept is bounded by [`KEPT_MAX`] and [`KEPT_MAX_BYTES`].
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -16,6 +16,12 @@ use super::value::{Map, Value};
 
 /// Rows, or groups of rows, that are kept at a time; a query that needs more fails.
 pub const KEPT_MAX: usize = 10_000;
+
+/// Bytes that they take, more or less.
+pub const KEPT_MAX_BYTES: usize = 2 << 20;
+
+/// What a query may do over all rows, in the units of [`super::WORK_MAX`]: a quarter of a second.
+pub const QUERY_WORK_MAX: u32 = 5_000_000;
 
 /// What is made of the rows of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +82,8 @@ pub struct Query {
     pub(super) group: Box<[Expression]>,
     /// By which column, and whether the greatest comes first.
     pub(super) order: Option<(usize, bool)>,
+    /// Whether the last column is there only for the order.
+    pub(super) hides: bool,
     pub(super) limit: Option<usize>,
 }
 
@@ -104,6 +112,8 @@ impl Query {
             grouped: aggregates || !self.group.is_empty(),
             groups: HashMap::new(),
             rows: Vec::new(),
+            kept: 0,
+            work: 0,
         }
     }
 }
@@ -122,11 +132,11 @@ struct Sum {
 #[derive(Clone, Debug)]
 enum Cell {
     Value(Value<'static>),
-    Sum(Aggregate, Sum),
+    Sum(Aggregate, Box<Sum>),
 }
 
 /// One row of the result, by the query's columns; those of `*` with their names.
-type Row = Vec<(Box<str>, Cell)>;
+type Row<'q> = Vec<(&'q str, Cell)>;
 
 /// A query that takes rows.
 pub struct Results<'q> {
@@ -134,14 +144,18 @@ pub struct Results<'q> {
     grouped: bool,
     /// Places in `rows` by what the rows have in common.
     groups: HashMap<Vec<u8>, usize>,
-    rows: Vec<Row>,
+    rows: Vec<Row<'q>>,
+    /// Bytes of `rows` and of the keys of `groups`, more or less.
+    kept: usize,
+    /// Units of work so far.
+    work: u32,
 }
 
-impl Results<'_> {
+impl<'q> Results<'q> {
     /// Takes a row.
     ///
     /// # Errors
-    /// It does not fit the query, or the query keeps too much.
+    /// It does not fit the query, or the query keeps or does too much.
     pub fn add(&mut self, input: Input<'_>) -> Result<(), Fault> {
         let query = self.query;
         let enough = query.limit.is_some_and(|limit| self.rows.len() >= limit);
@@ -149,6 +163,20 @@ impl Results<'_> {
             return Ok(());
         }
         let mut run = Run::new(input);
+        let done = self.take(&mut run);
+        self.work = self.work.saturating_add(1 + run.worked());
+        done?;
+        if self.kept > KEPT_MAX_BYTES || self.rows.len() > KEPT_MAX || self.work > QUERY_WORK_MAX {
+            return Err(Fault::QueryTooLarge);
+        }
+        Ok(())
+    }
+
+    fn take<'e>(&mut self, run: &mut Run<'e>) -> Result<(), Fault>
+    where
+        'q: 'e,
+    {
+        let query = self.query;
         if !run.passes(query.filter.as_ref())? {
             return Ok(());
         }
@@ -164,12 +192,12 @@ impl Results<'_> {
         let place = match place {
             Some(place) => place,
             None => {
-                if self.rows.len() >= KEPT_MAX {
-                    return Err(Fault::TooMuchMemory);
-                }
-                let row = first_of(query, &mut run)?;
+                self.trim();
+                let row = first_of(query, run)?;
+                self.kept += weight(&row);
                 self.rows.push(row);
                 if self.grouped {
+                    self.kept += key.len() + 64;
                     self.groups.insert(key, self.rows.len() - 1);
                 }
                 self.rows.len() - 1
@@ -188,76 +216,108 @@ impl Results<'_> {
                     Some(expression) => run.evaluate(expression)?,
                     None => Value::Bool(true),
                 };
-                sum.take(aggregate, value)?;
+                self.kept += sum.take(aggregate, value)?;
             }
         }
         Ok(())
     }
 
-    /// The rows of the result, in order, each a map.
+    /// Of rows in an order only the first are ever shown: the others go when there are many.
+    fn trim(&mut self) {
+        let Some(limit) = self.query.limit else {
+            return;
+        };
+        if self.grouped || self.rows.len() < limit.saturating_mul(2).saturating_add(64) {
+            return;
+        }
+        self.sort();
+        self.rows.truncate(limit);
+        self.kept = self.rows.iter().map(weight).sum();
+    }
+
+    fn sort(&mut self) {
+        let Some((column, descending)) = self.query.order else {
+            return;
+        };
+        let name = self.query.columns.get(column).map(|column| &*column.name);
+        fn of<'r>(row: &'r Row<'_>, name: Option<&str>) -> &'r Value<'static> {
+            let found = row.iter().find(|(own, _)| Some(*own) == name);
+            match found {
+                Some((_, Cell::Value(value))) => value,
+                _ => &Value::Undefined,
+            }
+        }
+        self.rows.sort_by(|left, right| {
+            let order = compare(of(left, name), of(right, name));
+            if descending { order.reverse() } else { order }
+        });
+    }
+
+    /// Shows the rows of the result, in order, each a map.
     ///
     /// # Errors
     /// A sum that is no number.
-    pub fn finish(mut self) -> Result<Vec<Value<'static>>, Fault> {
+    pub fn finish(mut self, show: &mut dyn FnMut(&Value<'_>)) -> Result<(), Fault> {
         if self.grouped && self.query.group.is_empty() && self.rows.is_empty() {
             // Over no rows there is still a count of them.
             let columns = self.query.columns.iter();
             let empty = columns.filter_map(|column| match column.shows {
                 Shows::Aggregate(aggregate, _) => {
-                    Some((column.name.clone(), Cell::Sum(aggregate, Sum::default())))
+                    Some((&*column.name, Cell::Sum(aggregate, Box::default())))
                 }
                 _ => None,
             });
             self.rows.push(empty.collect());
         }
-        let mut rows: Vec<Vec<(Box<str>, Value<'static>)>> = Vec::new();
-        for row in self.rows {
-            let cells = row.into_iter().map(|(name, cell)| match cell {
-                Cell::Value(value) => Ok((name, value)),
-                Cell::Sum(aggregate, sum) => Ok((name, sum.result(aggregate)?)),
-            });
-            rows.push(cells.collect::<Result<_, Fault>>()?);
-        }
-        if let Some((column, descending)) = self.query.order {
-            let name = self.query.columns.get(column).map(|column| &*column.name);
-            let of = |row: &Vec<(Box<str>, Value<'static>)>| {
-                let found = row.iter().find(|(own, _)| Some(&**own) == name);
-                found.map(|(_, value)| value.clone()).unwrap_or_default()
-            };
-            rows.sort_by(|left, right| {
-                let order = compare(&of(left), &of(right));
-                if descending { order.reverse() } else { order }
-            });
-        }
-        rows.truncate(self.query.limit.unwrap_or(usize::MAX));
-        let maps = rows.into_iter().map(|row| {
-            let mut map = Map::new();
-            for (name, value) in row {
-                map.set(super::value::Text::Shared(name.as_bytes().into()), value)?;
+        for (_, cell) in self.rows.iter_mut().flatten() {
+            if let Cell::Sum(aggregate, sum) = cell {
+                *cell = Cell::Value(std::mem::take(&mut **sum).result(*aggregate)?);
             }
-            Ok(Value::map(map))
-        });
-        maps.collect()
+        }
+        self.sort();
+        let limit = self.query.limit.unwrap_or(usize::MAX);
+        for mut row in self.rows.into_iter().take(limit) {
+            if self.query.hides {
+                row.pop();
+            }
+            let mut map = Map::new();
+            for (name, cell) in row {
+                if let Cell::Value(value) = cell {
+                    map.set(name.into(), value)?;
+                }
+            }
+            show(&Value::map(map));
+        }
+        Ok(())
     }
 }
 
+/// Bytes that a row takes, more or less.
+fn weight(row: &Row<'_>) -> usize {
+    let cells = row.iter().map(|(_, cell)| match cell {
+        Cell::Value(value) => size_of::<(&str, Cell)>() + value.weight(),
+        Cell::Sum(..) => size_of::<(&str, Cell)>() + size_of::<Sum>(),
+    });
+    size_of::<Row<'_>>() + cells.sum::<usize>()
+}
+
 /// A new row of the result, its sums empty.
-fn first_of<'e>(query: &'e Query, run: &mut Run<'e>) -> Result<Row, Fault> {
+fn first_of<'q: 'e, 'e>(query: &'q Query, run: &mut Run<'e>) -> Result<Row<'q>, Fault> {
     let mut row = Row::new();
     for column in &query.columns {
         match &column.shows {
             Shows::All => {
                 for name in run.input.event.names() {
                     let value = run.column(name).into_owned();
-                    row.push(((*name).into(), Cell::Value(value)));
+                    row.push((*name, Cell::Value(value)));
                 }
             }
             Shows::Value(expression) => {
                 let value = run.evaluate(expression)?.into_owned();
-                row.push((column.name.clone(), Cell::Value(value)));
+                row.push((&*column.name, Cell::Value(value)));
             }
             Shows::Aggregate(aggregate, _) => {
-                row.push((column.name.clone(), Cell::Sum(*aggregate, Sum::default())));
+                row.push((&*column.name, Cell::Sum(*aggregate, Box::default())));
             }
         }
     }
@@ -265,9 +325,10 @@ fn first_of<'e>(query: &'e Query, run: &mut Run<'e>) -> Result<Row, Fault> {
 }
 
 impl Sum {
-    fn take(&mut self, aggregate: Aggregate, value: Value<'_>) -> Result<(), Fault> {
+    /// Takes a value in. Returns how much more it keeps.
+    fn take(&mut self, aggregate: Aggregate, value: Value<'_>) -> Result<usize, Fault> {
         if matches!(value, Value::Undefined | Value::Null) {
-            return Ok(());
+            return Ok(0);
         }
         self.count += 1;
         match aggregate {
@@ -290,11 +351,14 @@ impl Sum {
                 };
                 let better = |known: &Value<'static>| compare(&value, known) == wanted;
                 if self.extreme.as_ref().is_none_or(better) {
+                    let before = self.extreme.as_ref().map_or(0, Value::weight);
+                    let more = value.weight().saturating_sub(before);
                     self.extreme = Some(value.into_owned());
+                    return Ok(more);
                 }
             }
         }
-        Ok(())
+        Ok(0)
     }
 
     fn result(self, aggregate: Aggregate) -> Result<Value<'static>, Fault> {

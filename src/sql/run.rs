@@ -68,6 +68,11 @@ impl<'e> Run<'e> {
         }
     }
 
+    /// Units of work so far.
+    pub(super) fn worked(&self) -> u32 {
+        WORK_MAX - self.work
+    }
+
     /// Pays for work before it is done.
     pub(super) fn spend(&mut self, units: usize) -> Result<(), Fault> {
         let units = u32::try_from(units).map_err(|_| Fault::TooMuchWork)?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::reply::{Failure, answer, body};
+use super::reply::{Failure, answer, body, data};
 use super::rules::{BAD, shown};
 use crate::controllers::Context;
 use crate::controllers::http::{Request, Response};
@@ -18,7 +18,9 @@ pub(super) fn query(context: &Context, request: &Request<'_>) -> Response {
         let tables = context.control.tables().ok_or_else(none)?;
         let rows =
             run_query(sql, tables).map_err(|why| Failure::new(BAD, format!("sql: {why}")))?;
-        shown(&Value::Array(rows))
+        Ok(data(|json| {
+            json.plain(rows);
+        }))
     };
     answer(context, ask())
 }

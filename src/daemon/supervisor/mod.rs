@@ -12,7 +12,7 @@ mod patch;
 mod reload;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -46,6 +46,7 @@ use crate::platform::logger::{self, Level, Logger};
 use crate::platform::neighbours::Neighbours;
 use crate::platform::route::Network;
 use crate::platform::{clock, memory};
+use crate::rule_engine::tables::Tables;
 use crate::rule_engine::{Desk, Outside, Watch};
 use crate::tunnel::Tunnel;
 use crate::tunnel::names::{Devices, Lan};
@@ -134,7 +135,7 @@ struct Instance {
     logger: &'static Logger,
     workers: Arc<Workers>,
     tunnel: Arc<Tunnel>,
-    tunnel_known: Arc<OnceLock<std::sync::Weak<Tunnel>>>,
+    tunnel_known: Arc<OnceLock<Weak<Tunnel>>>,
     dns: Arc<Current>,
     tables: DnsTables,
     kernel: Arc<Kernel>,
@@ -290,6 +291,7 @@ impl Instance {
         let outside = Outside::new(
             tokio::runtime::Handle::current(),
             way,
+            Arc::downgrade(&self.door) as Weak<dyn Tables>,
             &self.config.rule_engine,
         );
         self.door.rules.install(kept, acts.router(), &outside)?;
@@ -466,7 +468,7 @@ fn resolving(
     config: &Config,
     directory: &Path,
     own_mark: u32,
-    tunnel: &Arc<OnceLock<std::sync::Weak<Tunnel>>>,
+    tunnel: &Arc<OnceLock<Weak<Tunnel>>>,
     offload: &Arc<Offload>,
     rules: &Desk,
 ) -> Result<(DnsTables, Arc<Current>), Failure> {

@@ -305,7 +305,7 @@ impl Broker {
     }
 
     fn allows(&mut self, now: Time, id: SessionId, access: Access, topic: &str) -> bool {
-        if self.acl.is_open(topic) {
+        if self.acl.is_open(access, topic) {
             return true;
         }
         let session = self.sessions.get_mut(id as usize);
@@ -330,6 +330,20 @@ impl Broker {
         let cache = session.decisions.get_or_insert_default();
         Cache::put(cache, now, access, topic, allow);
         allow
+    }
+
+    /// Whether a client may do this as the rules are now, connected or not.
+    #[must_use]
+    pub fn permits(&self, client: Client<'_>, access: Access, topic: &str) -> bool {
+        let meant = delayed::meant(topic);
+        if access == Access::Publish && meant.starts_with(publish::OWN_TOPICS) {
+            return false;
+        }
+        let session = self.by_client.get(client.client_id);
+        let session = session.and_then(|&id| self.peek(id));
+        let same = |one: &Session| one.username.as_deref() == client.username;
+        session.is_some_and(|one| one.superuser && same(one))
+            || self.acl.allows(client, access, meant)
     }
 
     /// What a client is told whom the rules refuse.

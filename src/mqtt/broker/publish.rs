@@ -8,7 +8,7 @@ use crate::mqtt::Time;
 use crate::mqtt::acl::Access;
 use crate::mqtt::codec::property::id as property;
 use crate::mqtt::codec::{Ack, AckKind, Packet, Properties, Publish, Qos, Reason, Version};
-use crate::mqtt::hook::{Event, Interest, Origin, Publisher};
+use crate::mqtt::hook::{Event, Interest, Origin, Publisher, QUERIES};
 use crate::mqtt::message::Message;
 use crate::mqtt::metrics::Metric;
 use crate::mqtt::options::Share;
@@ -121,7 +121,7 @@ impl Broker {
     /// Takes a message of a client in: shows it, keeps it if it asks for that, queues it for everyone
     /// who subscribes. Returns how many those are.
     fn take_in_from(&mut self, now: Time, message: Message, id: SessionId) -> usize {
-        if self.interest == Interest::default() {
+        if !self.interest.meets(Interest::MESSAGES) && !message.topic().starts_with(QUERIES) {
             self.metrics.add(Metric::MessagesPublished, 1);
             return self.spread(now, &Rc::new(message));
         }
@@ -153,7 +153,11 @@ impl Broker {
             }));
         }
         let message = Rc::new(message);
-        self.notify(now, Interest::PUBLISHED, |_, show| {
+        let published = match message.topic().starts_with(QUERIES) {
+            true => Interest::PUBLISHED.with(Interest::QUERIED),
+            false => Interest::PUBLISHED,
+        };
+        self.notify(now, published, |_, show| {
             show(&Event::Published {
                 message: &message,
                 id,

@@ -48,12 +48,12 @@ fn ask(text: &str) -> String {
             return fault.to_string();
         }
     }
-    let rows = results.finish().unwrap();
     let mut text = Vec::new();
-    for row in rows {
-        write_json(&row, &mut text);
+    let shown = results.finish(&mut |row| {
+        write_json(row, &mut text);
         text.push(b' ');
-    }
+    });
+    shown.unwrap();
     String::from_utf8(text).unwrap().trim_end().to_owned()
 }
 
@@ -86,6 +86,18 @@ fn rows_are_grouped_summed_ordered_and_cut() {
             r#"{"device":"tv","d":200} {"device":"tv","d":100}"#,
         ),
         ("SELECT down FROM flows LIMIT 1", r#"{"down":100}"#),
+        (
+            "SELECT rule FROM flows ORDER BY down LIMIT 2",
+            r#"{"rule":"Web"} {"rule":"Video"}"#,
+        ),
+        (
+            "SELECT * FROM flows ORDER BY down + 0 LIMIT 1",
+            r#"{"device":"phone","rule":"Web","down":7,"ratio":"undefined"}"#,
+        ),
+        (
+            "SELECT device FROM flows GROUP BY device ORDER BY sum(down)",
+            r#"{"device":"phone"} {"device":"tv"}"#,
+        ),
         (
             "SELECT upper(rule) AS r, max(device) AS m FROM flows GROUP BY upper(rule) ORDER BY r",
             r#"{"r":"VIDEO","m":"tv"} {"r":"WEB","m":"phone"}"#,
@@ -125,8 +137,8 @@ fn mistakes_in_queries_say_what_was_expected() {
             "line 1, column 27: expected BY, found \"device\"",
         ),
         (
-            "SELECT a FROM flows ORDER BY b",
-            "line 1, column 30: expected a column of SELECT, found \"b\"",
+            "SELECT device FROM flows ORDER BY sum(down)",
+            "line 1, column 35: expected a column, or GROUP BY before it, found \"sum\"",
         ),
         (
             "SELECT a FROM flows LIMIT x",
@@ -143,4 +155,67 @@ fn mistakes_in_queries_say_what_was_expected() {
     ] {
         assert_eq!(ask(text), want);
     }
+}
+
+/// A row of the bounds: a number and a long text.
+struct Long(i64, String);
+
+impl Columns for Long {
+    fn column<'e>(&'e self, name: &str) -> Option<Value<'e>> {
+        match name {
+            "n" => Some(Value::Int(self.0)),
+            "text" => Some(Value::text(&self.1)),
+            _ => None,
+        }
+    }
+
+    fn names(&self) -> &[&'static str] {
+        &["n", "text"]
+    }
+}
+
+fn ask_long(text: &str, count: i64, length: usize) -> Result<Vec<String>, Fault> {
+    let query = Query::parse(text).unwrap();
+    let surroundings = Fixed::default();
+    let mut results = query.begin();
+    for n in 0..count {
+        let row = Long(n, "x".repeat(length));
+        results.add(Input {
+            event: &row,
+            surroundings: &surroundings,
+            rule: "query",
+        })?;
+    }
+    let mut rows = Vec::new();
+    results.finish(&mut |row| {
+        let mut text = Vec::new();
+        write_json(row, &mut text);
+        rows.push(String::from_utf8(text).unwrap());
+    })?;
+    Ok(rows)
+}
+
+#[test]
+fn a_query_keeps_and_works_within_its_bounds() {
+    let too_large = Err(Fault::QueryTooLarge);
+    assert_eq!(ask_long("SELECT * FROM t", 100, 40_000), too_large);
+    assert_eq!(ask_long("SELECT n FROM t", 10_001, 1), too_large);
+    assert_eq!(
+        ask_long("SELECT n FROM t GROUP BY text, n", 100, 40_000),
+        too_large
+    );
+    assert_eq!(
+        ask_long("SELECT n, max(text) FROM t GROUP BY n", 100, 40_000),
+        too_large
+    );
+    let costly = "SELECT n FROM t WHERE regex_match(text, 'y+z+') OR regex_match(text, 'a+b+')";
+    assert_eq!(ask_long(costly, 10_000, 4000), too_large);
+}
+
+#[test]
+fn the_first_rows_of_an_order_are_found_among_any_number() {
+    let rows = ask_long("SELECT n FROM t ORDER BY n DESC LIMIT 2", 30_000, 1000).unwrap();
+    assert_eq!(rows, [r#"{"n":29999}"#, r#"{"n":29998}"#]);
+    let rows = ask_long("SELECT n FROM t ORDER BY n LIMIT 3", 30_000, 1).unwrap();
+    assert_eq!(rows, [r#"{"n":0}"#, r#"{"n":1}"#, r#"{"n":2}"#]);
 }

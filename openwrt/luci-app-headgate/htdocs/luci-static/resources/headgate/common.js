@@ -28,6 +28,12 @@ const call = {
 	update: declare('update', [ 'kind', 'name' ]),
 	mode: declare('mode', [ 'mode' ]),
 	kick: declare('mqtt_kick', [ 'client' ]),
+	sql: declare('sql'),
+	query: declare('query', [ 'sql' ]),
+	sqlTry: declare('sql_try', [ 'sql', 'sample' ]),
+	sqlCreate: declare('sql_create', [ 'sql', 'description', 'action', 'params' ]),
+	sqlEnable: declare('sql_enable', [ 'id', 'on' ]),
+	sqlDelete: declare('sql_delete', [ 'id' ]),
 	service: declare('service', [ 'action' ]),
 	transaction: declare('transaction', [ 'action', 'seconds' ]),
 	transactionStatus: declare('transaction_status')
