@@ -1,10 +1,11 @@
-//! `listeners:` of the encrypting protocols: users, TLS, WebSocket, fallback (clash-api.md 3.6).
+//! `listeners:` of the encrypting protocols: users, TLS, WebSocket, gRPC, fallback (clash-api.md 3.6).
 
 use std::sync::Arc;
 
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::section::Section;
+use super::transport::service_name;
 use crate::inbound::options::ListenerKind;
 use crate::inbound::server::options::{
     ServerOptions, ServerProtocolOptions, ServerTls, ShadowsocksServer,
@@ -32,12 +33,7 @@ pub(super) fn decode(
         | ListenerKind::Redirect
         | ListenerKind::TProxy => return Ok(None),
     };
-    for key in [
-        "reality-config",
-        "grpc-service-name",
-        "ss-option",
-        "decryption",
-    ] {
+    for key in ["reality-config", "ss-option", "decryption"] {
         if let Some(value) = section.take(key) {
             return Err(value.fail(Reason::NotImplemented(Excerpt::of(key))));
         }
@@ -51,6 +47,10 @@ pub(super) fn decode(
             })?),
             None => None,
         },
+        grpc_service: section
+            .take("grpc-service-name")
+            .map(|name| service_name(&name))
+            .transpose()?,
         fallback: match section.take("fallback") {
             Some(address) => {
                 Some(address.parse("an IP address and a port", |text| text.parse().ok())?)
@@ -62,6 +62,7 @@ pub(super) fn decode(
     if matches!(options.protocol, ServerProtocolOptions::Trojan(_))
         && options.tls.is_none()
         && options.ws_path.is_none()
+        && options.grpc_service.is_none()
     {
         return Err(section.at().missing("certificate", Reason::Missing));
     }

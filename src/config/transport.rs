@@ -11,7 +11,7 @@ use crate::outbound::options::{
 use crate::outbound::vmess::keys::parse_id;
 
 /// Values of `network` that mihomo knows and headgate does not.
-const OTHER_NETWORKS: &[&str] = &["http", "h2", "grpc", "xhttp"];
+const OTHER_NETWORKS: &[&str] = &["http", "xhttp"];
 
 /// `type: trojan`.
 pub(super) fn trojan(
@@ -43,6 +43,7 @@ pub(super) fn vmess(
             return Err(alter.expected("0: headers without AEAD are gone everywhere"));
         }
     }
+    let network = network(section, warnings)?;
     let options = VmessOptions {
         server: server(section)?,
         id: uuid(section)?,
@@ -63,8 +64,15 @@ pub(super) fn vmess(
         global_padding: section.boolean("global-padding", false)?,
         authenticated_length: section.boolean("authenticated-length", false)?,
         packets: packet_encoding(section, PacketEncoding::Plain)?,
-        tls: tls(section)?,
-        network: network(section, warnings)?,
+        // HTTP/2 goes over TLS here whatever `tls` says, as in mihomo.
+        tls: match &network {
+            NetworkOptions::Grpc(_) | NetworkOptions::Http2 { .. } => {
+                let _always = section.take("tls");
+                Some(tls_keys(section)?)
+            }
+            NetworkOptions::Tcp | NetworkOptions::WebSocket(_) => tls(section)?,
+        },
+        network,
     };
     refuse(section, "reality-opts")?;
     Ok(options)
@@ -136,7 +144,8 @@ pub(super) fn network(
     warnings: &mut Warnings,
 ) -> Result<NetworkOptions, ConfigError> {
     let websocket = section.take("ws-opts");
-    let others = ["http-opts", "h2-opts", "grpc-opts", "xhttp-opts"];
+    let (http2, grpc) = (section.take("h2-opts"), section.take("grpc-opts"));
+    let others = ["http-opts", "xhttp-opts"];
     let network = section.take("network");
     for key in others {
         let _of_another = section.take(key);
@@ -153,6 +162,16 @@ pub(super) fn network(
                 ..WebSocketOptions::default()
             })),
         },
+        "h2" => http_2(http2.as_ref(), warnings),
+        "grpc" => Ok(NetworkOptions::Grpc(match grpc {
+            Some(options) => {
+                let mut section = options.section()?;
+                let name = section.take("grpc-service-name");
+                section.finish(warnings);
+                name.map_or(Ok(DEFAULT_SERVICE.into()), |name| service_name(&name))?
+            }
+            None => DEFAULT_SERVICE.into(),
+        })),
         other if OTHER_NETWORKS.contains(&other) => {
             Err(network.fail(Reason::NotImplemented(Excerpt::of(other))))
         }
@@ -160,15 +179,54 @@ pub(super) fn network(
     }
 }
 
+/// What mihomo calls the service when nobody else does.
+const DEFAULT_SERVICE: &str = "GunService";
+
+/// The name of a gRPC service, or a whole path that begins with a slash.
+pub(super) fn service_name(at: &Cursor<'_>) -> Result<Box<str>, ConfigError> {
+    at.parse("the name of a gRPC service", |text| {
+        let plain = |b: u8| b.is_ascii_graphic() && !b"?#".contains(&b);
+        (!text.is_empty() && text.bytes().all(plain)).then(|| text.into())
+    })
+}
+
+/// `h2-opts`.
+fn http_2(
+    options: Option<&Cursor<'_>>,
+    warnings: &mut Warnings,
+) -> Result<NetworkOptions, ConfigError> {
+    let (mut host, mut path) = (None, "/".into());
+    if let Some(options) = options {
+        let mut section = options.section()?;
+        if let Some(hosts) = section.take("host") {
+            // A list, of which one is used.
+            for name in hosts.items()?.take(1) {
+                host = Some(name.parse("a host name", |text| {
+                    let plain = |b: u8| b.is_ascii_graphic() && !b"/?#@".contains(&b);
+                    (!text.is_empty() && text.bytes().all(plain)).then(|| text.into())
+                })?);
+            }
+        }
+        if let Some(at) = section.take("path") {
+            path = at.parse(PATH, path_of)?;
+        }
+        section.finish(warnings);
+    }
+    Ok(NetworkOptions::Http2 { host, path })
+}
+
+const PATH: &str = "a path that begins with a slash";
+
+fn path_of(text: &str) -> Option<Box<str>> {
+    let graphic = text.bytes().all(|b| b.is_ascii_graphic());
+    (graphic && text.starts_with('/')).then(|| text.into())
+}
+
 fn web_socket(at: &Cursor<'_>, warnings: &mut Warnings) -> Result<WebSocketOptions, ConfigError> {
-    const PATH: &str = "a path that begins with a slash";
     let mut section = at.section()?;
     let mut options = WebSocketOptions {
         path: match section.take("path") {
-            Some(path) => path.parse(PATH, |text| {
-                let graphic = text.bytes().all(|b| b.is_ascii_graphic());
-                (graphic && text.starts_with('/')).then(|| text.into())
-            })?,
+            Some(path) => path.parse(PATH, path_of)?,
             None => "/".into(),
         },
         headers: match section.take("headers") {

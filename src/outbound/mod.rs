@@ -26,6 +26,7 @@ pub mod reach;
 pub mod registry;
 pub mod reject;
 pub mod scratch;
+pub mod sessions;
 pub mod shadowsocks;
 pub mod socks5;
 pub mod socks_address;

@@ -266,6 +266,15 @@ pub enum NetworkOptions {
     Tcp,
     /// `ws`, `ws-opts`.
     WebSocket(WebSocketOptions),
+    /// `h2`, `h2-opts`.
+    Http2 {
+        /// The first `host`; the name that TLS shows when `None`.
+        host: Option<Box<str>>,
+        /// `path`, beginning with a slash.
+        path: Box<str>,
+    },
+    /// `grpc`: the `grpc-service-name`, or a whole path.
+    Grpc(Box<str>),
 }
 
 /// Keys of `ws-opts`.

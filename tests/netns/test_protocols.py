@@ -8,9 +8,11 @@ they saw: what came by v2ray comes from the WAN itself.
 import base64
 import hashlib
 import json
+import pathlib
 import shutil
 import ssl
 import subprocess
+import sys
 import unittest
 
 from lab import DIRECT, HEADGATE, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, Daemon, LabTest, config, wait_for
@@ -48,12 +50,17 @@ print(json.dumps(got))
 """
 
 
+GATEWAY = (sys.executable, str(pathlib.Path(__file__).with_name("gun_gateway.py")))
+
+
 def stream(network="tcp", tls=None, **more):
     settings = {"network": network}
     if tls:
         settings |= {"security": "tls", "tlsSettings": {"certificates": [{"certificateFile": f"{tls}/leaf.pem", "keyFile": f"{tls}/key.pem"}]}}
     if network == "ws":
         settings["wsSettings"] = {"path": "/way", "headers": {"Host": "front.test"}}
+    if network == "h2":
+        settings |= {"network": "http", "httpSettings": {"path": "/way", "host": ["front.test"]}}
     return settings | more
 
 
@@ -82,11 +89,26 @@ class Proxies:
             keys = f"{keys}, fingerprint: {self.pin}, servername: front.test"
         if more.get("network") == "ws":
             keys = f"{keys}, network: ws, ws-opts: {{path: /way, headers: {{Host: front.test}}{more.pop('early', '')}}}"
+        if more.get("network") == "h2":
+            keys = f"{keys}, network: h2, h2-opts: {{host: [front.test], path: /way}}"
         self.inbounds.append(v2ray_inbound(port, protocol, settings, **more))
         kind = "ss" if protocol == "shadowsocks" else protocol
         self.proxies.append(f"  - {{name: {name}, type: {kind}, server: {SHADOWSOCKS}, port: {port}, udp: true, {keys}}}")
         self.listeners.append(f"  - {{name: in-{name}, type: socks, listen: 0.0.0.0, port: {port}, proxy: {name}}}")
         self.ports[name] = port
+
+    def add_gun(self, lab, name, keys, behind, tls=True):
+        """A server of gRPC before the plain TCP of the proxy `behind`."""
+        port = 20000 + len(self.ports)
+        secret = [str(self.directory)] if tls else []
+        lab.spawn("wan", *GATEWAY, "serve", SHADOWSOCKS, str(port), "way", str(self.ports[behind]), *secret)
+        keys = f"{keys}, network: grpc, grpc-opts: {{grpc-service-name: way}}"
+        if tls:
+            keys = f"{keys}, fingerprint: {self.pin}, servername: front.test"
+        self.proxies.append(f"  - {{name: {name}, server: {SHADOWSOCKS}, port: {port}, udp: true, {keys}}}")
+        self.listeners.append(f"  - {{name: in-{name}, type: socks, listen: 0.0.0.0, port: {port}, proxy: {name}}}")
+        self.ports[name] = port
+        wait_for(name, lambda: f":{port} " in lab.ns("wan", "ss", "-lnt"))
 
     def add_plugin(self, lab, name, options, plugin, plugin_options):
         """A Shadowsocks server behind a plugin of Debian's; its datagrams need no plugin."""
@@ -112,6 +134,8 @@ class Outbounds(LabTest):
         for mux in (0, 1):
             proxies.add_plugin(cls.lab, f"plugin-mux-{mux}", f"plugin: v2ray-plugin, plugin-opts: {{mode: websocket, host: front.test, path: /way, mux: {'true' if mux else 'false'}}}",
                                "ss-v2ray-plugin", f"server;path=/way;mux={mux}")
+        proxies.add_gun(cls.lab, "vmess-grpc", f"type: vmess, uuid: {UUID}", "vmess-auto")
+        proxies.add_gun(cls.lab, "vless-grpc-plain", f"type: vless, uuid: {UUID}, packet-encoding: none", "vless", tls=False)
         cls.ports = proxies.ports
         spawn_v2ray(cls.lab, "wan", "server", {"inbounds": proxies.inbounds, "outbounds": [{"protocol": "freedom"}]}, 20000)
         text = config(swap={"proxies:\n": "proxies:\n" + "\n".join(proxies.proxies) + "\n"}) + "listeners:\n" + "\n".join(proxies.listeners) + "\n"
@@ -133,6 +157,8 @@ class Outbounds(LabTest):
         proxies.add("vless-tls", "vless", vless, f"{plain}, tls: true", tls=True)
         proxies.add("vless-wss", "vless", vless, f"{plain}, tls: true", tls=True, network="ws")
         proxies.add("trojan-ws", "trojan", clients, trojan, tls=True, network="ws")
+        proxies.add("vmess-h2", "vmess", {"clients": [{"id": UUID}]}, f"uuid: {UUID}", tls=True, network="h2")
+        proxies.add("vless-h2", "vless", vless, f"{plain}, tls: true", tls=True, network="h2")
 
     def each(self, check):
         for name, port in self.ports.items():
@@ -171,13 +197,13 @@ class Outbounds(LabTest):
         self.each(check)
 
 
-def v2ray_outbound(tag, protocol, port, network="tcp", tls=False, mux=False):
+def v2ray_outbound(tag, protocol, port, network="tcp", tls=False, mux=False, local=False):
     settings = {"network": network}
     if tls:
         settings |= {"security": "tls", "tlsSettings": {"allowInsecure": True, "serverName": "front.test"}}
     if network == "ws":
         settings["wsSettings"] = {"path": "/way"}
-    to = {"address": ROUTER_LAN, "port": port}
+    to = {"address": "127.0.0.1" if local else ROUTER_LAN, "port": port}
     if protocol == "vmess":
         servers = {"vnext": [to | {"users": [{"id": UUID, "alterId": 0, "security": "auto"}]}]}
     elif protocol == "vless":
@@ -203,18 +229,24 @@ SERVERS = {
     21008: "type: shadowsocks, cipher: chacha20-ietf-poly1305, users: [{{username: other, password: x}}, {{username: me, password: %s}}]" % PASSWORD,
     21009: "type: shadowsocks, cipher: 2022-blake3-aes-128-gcm, password: '%s'" % KEY16,
     21010: "type: shadowsocks, cipher: 2022-blake3-aes-128-gcm, password: '%s', users: [{{username: other, password: '%s'}}, {{username: me, password: '%s'}}]" % (KEY16, KEY16_OTHER, KEY16_USER),
+    21012: "type: vmess, users: [{{username: me, uuid: %s}}], grpc-service-name: way, ws-path: /way, %s" % (UUID, TLS),
+    21013: "type: vless, users: [{{username: me, uuid: %s}}], grpc-service-name: way" % UUID,
+    21014: "type: trojan, users: [{{username: me, password: %s}}], grpc-service-name: way, %s" % (PASSWORD, TLS),
     21011: "type: shadowsocks, cipher: 2022-blake3-chacha20-poly1305, password: '%s'" % KEY32,
 }
 CLIENTS = {
     "vmess": ("vmess", 21001, {}), "vmess-wss": ("vmess", 21002, {"network": "ws", "tls": True}), "vmess-mux": ("vmess", 21001, {"mux": True}),
     "vless-tls": ("vless", 21003, {"tls": True}), "vless-ws": ("vless", 21004, {"network": "ws"}), "vless-mux": ("vless", 21003, {"tls": True, "mux": True}),
     "trojan": ("trojan", 21005, {"tls": True}), "trojan-wss": ("trojan", 21006, {"tls": True, "network": "ws"}),
+    "vmess-grpc": ("vmess", 25012, {"local": True}), "vmess-beside-grpc": ("vmess", 21012, {"tls": True, "network": "ws"}),
+    "vless-grpc-plain": ("vless", 25013, {"local": True}), "vmess-grpc-mux": ("vmess", 25012, {"local": True, "mux": True}),
     "ss": ("shadowsocks", 21007, {}),
 }
 # headgate's own client, for what v2ray does not speak.
 OWN = {
     "own-early": (21006, f"type: trojan, password: {PASSWORD}, network: ws, ws-opts: {{path: /way, max-early-data: 512, early-data-header-name: Sec-WebSocket-Protocol}}, skip-cert-verify: true"),
     "own-upgrade": (21006, f"type: trojan, password: {PASSWORD}, network: ws, ws-opts: {{path: /way, v2ray-http-upgrade: true}}, skip-cert-verify: true"),
+    "own-grpc": (21014, f"type: trojan, password: {PASSWORD}, network: grpc, grpc-opts: {{grpc-service-name: way}}, skip-cert-verify: true"),
     "own-sealed-size": (21001, f"type: vmess, uuid: {UUID}, cipher: chacha20-poly1305, global-padding: true, authenticated-length: true, packet-encoding: packetaddr"),
     "own-zero": (21001, f"type: vmess, uuid: {UUID}, cipher: zero, packet-encoding: xudp"),
     "own-vless": (21003, f"type: vless, uuid: {UUID}, tls: true, skip-cert-verify: true"),
@@ -244,6 +276,8 @@ class Inbounds(LabTest):
         other.mkdir()
         (other / "config.yaml").write_text("mode: rule\nproxies:\n" + "\n".join(proxies) + "\nlisteners:\n" + "\n".join(own) + "\nrules: ['MATCH,DIRECT']\n")
         lab.spawn("lan1", HEADGATE, "-d", str(other), **quiet)
+        lab.spawn("lan1", *GATEWAY, "dial", "25012", "way", ROUTER_LAN, "21012", str(lab.directory))
+        lab.spawn("lan1", *GATEWAY, "dial", "25013", "way", ROUTER_LAN, "21013")
         inbounds, outbounds, rules = [], [], []
         for number, (name, (protocol, port, more)) in enumerate(CLIENTS.items()):
             inbounds.append({"tag": f"in-{name}", "listen": "127.0.0.1", "port": 23000 + number, "protocol": "socks", "settings": {"udp": True}})

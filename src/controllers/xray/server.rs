@@ -27,6 +27,7 @@ use super::options::Options;
 use super::status::{Code, Status};
 use super::{Answer, Context, Service, find};
 use crate::controllers::Control;
+use crate::outbound::carrier::Carrier;
 use crate::platform::clock;
 
 /// Connections at a time.
@@ -137,6 +138,8 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(Some(RESETS_MAX))
         .max_concurrent_reset_streams(RESETS_MAX);
+    // As a carrier, which gRPC's servers have too: the same code serves both.
+    let client = Carrier::Tcp(client);
     let shaken = timeout(HANDSHAKE_TIME_MAX, builder.handshake::<_, Bytes>(client)).await;
     let Ok(Ok(mut connection)) = shaken else {
         return;

@@ -159,7 +159,7 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// What a server puts around its protocol: `certificate`, `private-key`, `ws-path`.
+    /// What a server puts around its protocol: `certificate`, `private-key`, `ws-path`, `grpc-service-name`.
     ///
     /// # Errors
     /// Another security than TLS, no certificate for it, or a transport that headgate does not serve.
@@ -175,6 +175,9 @@ impl<'a> Stream<'a> {
                     }
                 }
                 listener.insert("ws-path".to_owned(), json!(path));
+            }
+            "grpc" => {
+                listener.insert("grpc-service-name".to_owned(), json!(self.service()?));
             }
             other => return Err(unsupported(&format!("the transport {other} here"))),
         }
@@ -205,6 +208,12 @@ impl<'a> Stream<'a> {
             "" | "tcp" => return self.plain_tcp(),
             "websocket" => false,
             "httpupgrade" => true,
+            "grpc" => {
+                let options = json!({"grpc-service-name": self.service()?});
+                proxy.insert("network".to_owned(), json!("grpc"));
+                proxy.insert("grpc-opts".to_owned(), options);
+                return Ok(());
+            }
             other => return Err(unsupported(&format!("the transport {other}"))),
         };
         let (mut headers, mut options) = (Entry::new(), Entry::new());
@@ -238,6 +247,21 @@ impl<'a> Stream<'a> {
         proxy.insert("network".to_owned(), json!("ws"));
         proxy.insert("ws-opts".to_owned(), Value::Object(options));
         Ok(())
+    }
+
+    /// The name of a gRPC service (`xray.transport.internet.grpc.encoding.Config`).
+    fn service(&self) -> Result<String, Status> {
+        let mut name = "";
+        for field in self.settings("grpc").iter().flat_map(Typed::fields) {
+            let field = field?;
+            match field.number {
+                1 if !field.bytes()?.is_empty() => return Err(unsupported("a gRPC authority")),
+                2 => name = field.text()?,
+                _ => {}
+            }
+        }
+        // Without a name the path is this.
+        Ok(if name.is_empty() { "//Tun" } else { name }.to_owned())
     }
 
     fn settings(&self, transport: &str) -> Option<Typed<'a>> {

@@ -1,5 +1,5 @@
-//! What lies between a server's socket and its flows: TLS, WebSocket or HTTPUpgrade, and the reading of
-//! who asks for what.
+//! What lies between a server's socket and its flows: TLS, WebSocket, HTTPUpgrade or gRPC, and the reading
+//! of who asks for what.
 
 use std::fmt;
 use std::io;
@@ -13,11 +13,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::http2::{self, PREFACE};
 use super::options::{ServerOptions, ServerTls};
 use super::{Opened, Refused, ServerProtocol};
 use crate::outbound::carrier::Carrier;
 use crate::outbound::framed::Framed;
 use crate::outbound::tls::crypto_provider;
+use crate::outbound::transport::http2::gun_path;
 use crate::outbound::transport::upgrade::HEAD_BYTES_MAX;
 use crate::outbound::transport::websocket::{Frames, Role};
 use crate::platform::clock;
@@ -62,6 +64,15 @@ impl std::error::Error for CertificateError {}
 pub(super) struct Accept {
     tls: Option<TlsAcceptor>,
     ws_path: Option<Box<str>>,
+    gun_path: Option<Box<str>>,
+}
+
+/// What a client's layers come to.
+pub(super) enum Accepted {
+    /// One client.
+    Carrier(Carrier),
+    /// A client in each call.
+    Calls(Box<http2::Calls>),
 }
 
 impl Accept {
@@ -70,12 +81,25 @@ impl Accept {
     /// # Errors
     /// [`CertificateError`].
     pub(super) fn new(options: &ServerOptions, directory: &Path) -> Result<Self, CertificateError> {
-        // A fallback is taken to speak HTTP/1.1.
-        let http = options.ws_path.is_some() || options.fallback.is_some();
+        let protocols: &[&str] = match (&options.grpc_service, &options.ws_path) {
+            (Some(_), Some(_)) => &["h2", "http/1.1"],
+            (Some(_), None) => &["h2"],
+            (None, Some(_)) => &["http/1.1"],
+            // A fallback is taken to speak HTTP/1.1.
+            (None, None) if options.fallback.is_some() => &["http/1.1"],
+            // What clients of these protocols offer; neither is spoken.
+            (None, None) => &["h2", "http/1.1"],
+        };
         let tls = options.tls.as_ref();
         Ok(Self {
-            tls: tls.map(|tls| acceptor(tls, directory, http)).transpose()?,
+            tls: tls
+                .map(|tls| acceptor(tls, directory, protocols))
+                .transpose()?,
             ws_path: options.ws_path.clone(),
+            gun_path: options
+                .grpc_service
+                .as_ref()
+                .map(|name| gun_path(name).into()),
         })
     }
 
@@ -83,16 +107,47 @@ impl Accept {
     ///
     /// # Errors
     /// What a layer says of the client; it is answered where that layer has an answer.
-    pub(super) async fn accept(&self, socket: TcpStream) -> io::Result<Carrier> {
+    pub(super) async fn accept(&self, socket: TcpStream) -> io::Result<Accepted> {
         let carrier = match &self.tls {
             Some(tls) => Carrier::Boxed(Box::new(tls.accept(socket).await?)),
             None => Carrier::Tcp(socket),
         };
-        match &self.ws_path {
-            Some(path) => upgrade(carrier, path).await,
-            None => Ok(carrier),
+        let carrier = match (&self.gun_path, &self.ws_path) {
+            (None, None) => carrier,
+            (None, Some(path)) => upgrade(carrier, path).await?,
+            (Some(_), ws_path) => {
+                let (carrier, calls) = begins_with_preface(carrier).await?;
+                match ws_path {
+                    _ if calls => {
+                        let calls = http2::handshake(carrier).await;
+                        let calls = calls.map_err(|_| io::ErrorKind::InvalidData)?;
+                        return Ok(Accepted::Calls(Box::new(calls)));
+                    }
+                    Some(path) => upgrade(carrier, path).await?,
+                    None => return Err(io::ErrorKind::InvalidData.into()),
+                }
+            }
+        };
+        Ok(Accepted::Carrier(carrier))
+    }
+
+    /// Where calls of gRPC are served; empty without.
+    pub(super) fn gun_path(&self) -> &str {
+        self.gun_path.as_deref().unwrap_or_default()
+    }
+}
+
+/// Whether the client speaks HTTP/2, by its first bytes.
+async fn begins_with_preface(mut carrier: Carrier) -> io::Result<(Carrier, bool)> {
+    let mut read = Vec::with_capacity(PREFACE.len());
+    while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+        let left = PREFACE.len() - read.len();
+        if (&mut carrier).take(left as u64).read_buf(&mut read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
+    let calls = read == PREFACE;
+    Ok((carrier.preceded(read), calls))
 }
 
 /// Reads who asks for what over `carrier`. Dropped when it takes too long.
@@ -129,7 +184,7 @@ pub(super) async fn open(
 fn acceptor(
     tls: &ServerTls,
     directory: &Path,
-    http: bool,
+    protocols: &[&str],
 ) -> Result<TlsAcceptor, CertificateError> {
     let pem = read_pem(&tls.certificate, directory)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
@@ -145,11 +200,7 @@ fn acceptor(
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(CertificateError::Rejected)?;
-    config.alpn_protocols = match http {
-        true => vec![b"http/1.1".to_vec()],
-        // What clients of these protocols offer; neither is spoken.
-        false => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-    };
+    config.alpn_protocols = protocols.iter().map(|name| (*name).into()).collect();
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

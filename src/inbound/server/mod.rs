@@ -7,6 +7,7 @@
 
 mod accept;
 mod association;
+mod http2;
 mod members;
 mod mux;
 pub mod options;
@@ -27,7 +28,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
-use self::accept::Accept;
+use self::accept::{Accept, Accepted};
 use self::members::Member;
 use self::options::{ServerOptions, ServerProtocolOptions};
 use super::Port;
@@ -90,6 +91,16 @@ struct Refused {
     carrier: Carrier,
     read: Vec<u8>,
     why: io::Error,
+}
+
+/// Who has come.
+enum Admitted {
+    /// One that authenticated.
+    Client(Opened),
+    /// One that did not, and who answers him.
+    Stranger(Box<Refused>, SocketAddr),
+    /// Several, each in a call of his own.
+    Calls(Box<http2::Calls>),
 }
 
 /// A protocol's side of a server. Shared by all loops: replay windows are in it.
@@ -210,9 +221,19 @@ impl Server {
         let Some(Some(admitted)) = handshake.limit(opening).await else {
             return;
         };
+        self.proceed(admitted, source).await;
+    }
+
+    /// What becomes of a client that is let in, or not.
+    async fn proceed(self: Arc<Self>, admitted: Admitted, source: SocketAddr) {
         let opened = match admitted {
-            Ok(opened) => opened,
-            Err((refused, fallback)) => return fall_back(*refused, fallback).await,
+            Admitted::Client(opened) => opened,
+            Admitted::Stranger(refused, fallback) => return fall_back(*refused, fallback).await,
+            Admitted::Calls(calls) => {
+                let shared = self.shared.clone();
+                let path = shared.accept.gun_path();
+                return http2::serve(self, *calls, path, source).await;
+            }
         };
         let member = Arc::clone(&opened.member);
         let origin = Arc::new(Origin {
@@ -227,24 +248,26 @@ impl Server {
     }
 
     /// Lets a client in, or hands him to the fallback; without one he is never done.
-    async fn open(
-        &self,
-        socket: TcpStream,
-        source: SocketAddr,
-    ) -> Option<Result<Opened, (Box<Refused>, SocketAddr)>> {
-        let refused = match self.shared.accept.accept(socket).await {
-            Ok(carrier) => match accept::open(&*self.shared.protocol, carrier).await {
-                Ok(opened) => return Some(Ok(opened)),
-                Err(refused) => refused,
-            },
+    async fn open(&self, socket: TcpStream, source: SocketAddr) -> Option<Admitted> {
+        match self.shared.accept.accept(socket).await {
+            Ok(Accepted::Carrier(carrier)) => self.admit(carrier, source).await,
+            Ok(Accepted::Calls(calls)) => Some(Admitted::Calls(calls)),
             Err(error) => {
                 log::debug!("{}: {source} refused: {error}", self.name);
-                return None;
+                None
             }
+        }
+    }
+
+    /// Reads who asks for what over `carrier`.
+    async fn admit(&self, carrier: Carrier, source: SocketAddr) -> Option<Admitted> {
+        let refused = match accept::open(&*self.shared.protocol, carrier).await {
+            Ok(opened) => return Some(Admitted::Client(opened)),
+            Err(refused) => refused,
         };
         log::debug!("{}: {source} refused: {}", self.name, refused.why);
         match self.shared.fallback {
-            Some(fallback) => Some(Err((refused, fallback))),
+            Some(fallback) => Some(Admitted::Stranger(refused, fallback)),
             None => {
                 drain(refused.carrier).await;
                 None

@@ -14,6 +14,8 @@ pub struct ServerOptions {
     pub tls: Option<ServerTls>,
     /// `ws-path`: WebSocket, or HTTPUpgrade, at this path when present.
     pub ws_path: Option<Box<str>>,
+    /// `grpc-service-name`: gRPC ("gun") of this service when present, beside WebSocket.
+    pub grpc_service: Option<Box<str>>,
     /// `fallback`: who answers those that do not authenticate.
     pub fallback: Option<SocketAddr>,
 }

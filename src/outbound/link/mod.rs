@@ -19,6 +19,7 @@ use super::options::{
 };
 use super::shadowsocks::method::Secret;
 use super::shadowsocks::obfs::Disguise;
+use super::transport::http2::Asking;
 use super::transport::upgrade::Request;
 use super::vmess::keys::parse_id;
 
@@ -323,8 +324,8 @@ fn network_of(query: &Query) -> Result<NetworkOptions, LinkError> {
         }
         Some("ws") => false,
         Some("httpupgrade") => true,
-        Some("grpc") => return Err(LinkError::NotImplemented("grpc")),
-        Some("h2" | "http") => return Err(LinkError::NotImplemented("h2")),
+        Some("grpc") => return grpc(query.get("serviceName")),
+        Some("h2" | "http") => return http_2(query.get("path"), query.get("host")),
         Some(_) => return Err(LinkError::NotImplemented("its network")),
     };
     web_socket(query.get("path"), query.get("host"), upgrade_only)
@@ -352,6 +353,27 @@ fn web_socket(
     Request::new(&options.path, "", &options.headers)
         .map_err(|_| LinkError::Part("path or host"))?;
     Ok(NetworkOptions::WebSocket(options))
+}
+
+/// A gRPC service.
+fn grpc(service: Option<&str>) -> Result<NetworkOptions, LinkError> {
+    let service = service.unwrap_or_default();
+    Asking::gun("host", service).map_err(|_| LinkError::Part("serviceName"))?;
+    Ok(NetworkOptions::Grpc(service.into()))
+}
+
+/// Bodies of HTTP/2 at the first of `hosts`.
+fn http_2(path: Option<&str>, hosts: Option<&str>) -> Result<NetworkOptions, LinkError> {
+    let path = path.unwrap_or("");
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let path = format!("{slash}{path}");
+    let host = hosts.and_then(|hosts| hosts.split(',').next());
+    let host = host.filter(|host| !host.is_empty());
+    Asking::body(host.unwrap_or("host"), &path).map_err(|_| LinkError::Part("path or host"))?;
+    Ok(NetworkOptions::Http2 {
+        host: host.map(Into::into),
+        path: path.into(),
+    })
 }
 
 fn packets_of(query: &Query, absent: PacketEncoding) -> PacketEncoding {

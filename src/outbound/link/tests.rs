@@ -121,6 +121,27 @@ fn vless_links_have_tls_only_when_they_ask() {
 }
 
 #[test]
+fn links_name_a_service_or_a_path_of_http_2() {
+    let network = |rest: &str| match parse(&format!("vless://{ID}@h.test:443?{rest}")) {
+        Ok(ProxyOptions {
+            protocol: Protocol::Vless(options),
+            ..
+        }) => Ok(options.network),
+        Ok(_) => panic!("{rest}"),
+        Err(error) => Err(error),
+    };
+    let grpc = network("type=grpc&serviceName=way&mode=gun");
+    assert_eq!(grpc, Ok(NetworkOptions::Grpc("way".into())));
+    let http_2 = network("type=http&path=way&host=a.test,b.test");
+    let want = NetworkOptions::Http2 {
+        host: Some("a.test".into()),
+        path: "/way".into(),
+    };
+    assert_eq!(http_2, Ok(want));
+    assert!(network("type=grpc&serviceName=a%20b").is_err());
+}
+
+#[test]
 fn vmess_links_are_json_or_like_the_others() {
     let json = format!(
         r#"{{"v":"2","ps":"Näme","add":"h.test","port":443,"id":"{ID}","aid":"0","scy":"auto","net":"ws","type":"none","host":"cdn.test","path":"/p","tls":"tls","sni":"","alpn":""}}"#

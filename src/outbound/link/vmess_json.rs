@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::query::base64;
-use super::{LinkError, address, security_named, web_socket};
+use super::{LinkError, address, grpc, http_2, security_named, web_socket};
 use crate::outbound::options::{NetworkOptions, PacketEncoding, TlsOptions, VmessOptions};
 use crate::outbound::vmess::keys::parse_id;
 
@@ -33,8 +33,8 @@ pub(super) fn parse(rest: &str) -> Result<(VmessOptions, String), LinkError> {
         },
         "ws" => web_socket(Some(&path), Some(&host), false)?,
         "httpupgrade" => web_socket(Some(&path), Some(&host), true)?,
-        "grpc" => return Err(LinkError::NotImplemented("grpc")),
-        "h2" | "http" => return Err(LinkError::NotImplemented("h2")),
+        "grpc" => grpc(Some(&path))?,
+        "h2" | "http" => http_2(Some(&path), Some(&host))?,
         _ => return Err(LinkError::NotImplemented("its network")),
     };
     let text = |value: String| (!value.is_empty()).then(|| value.into());

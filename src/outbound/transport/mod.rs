@@ -3,19 +3,25 @@
 //! A [`Transport`] knows one server and opens a carrier to it, every layer included, within
 //! one time-out. Protocols above do not know which layers there are. Layouts: proxy-protocols.md 8.
 
+pub mod gun;
+pub mod http2;
 pub mod upgrade;
 pub mod websocket;
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use tokio::time::timeout;
 
+use self::http2::{Asking, Http2};
 use self::upgrade::HeadError;
 use self::websocket::WebSocket;
+use super::BoxFuture;
 use super::carrier::Carrier;
 use super::dial::{DIAL_TIMEOUT, DialError, Dialer};
 use super::options::{NetworkOptions, ServerAddress, TlsOptions};
+use super::sessions::{Limits, Session, Sessions};
 use super::tls::{TlsClient, TlsError};
 
 /// What is wrong with the options of a transport.
@@ -60,7 +66,11 @@ pub struct Transport {
 enum Network {
     Tcp,
     WebSocket(WebSocket),
+    Http2(Sessions, Arc<Asking>),
 }
+
+/// Streams of one connection; beyond, there is a further one.
+const STREAMS_MAX: u32 = 100;
 
 impl Transport {
     /// The way to `server` by these layers. Opens nothing.
@@ -83,6 +93,11 @@ impl Transport {
                 offer(&mut tls, &["http/1.1"]);
                 Network::WebSocket(WebSocket::new(options, &host, server.port, tls.is_some())?)
             }
+            NetworkOptions::Http2 { host: own, path } => {
+                let host = own.as_ref().unwrap_or(&host);
+                shared(&mut tls, Asking::body(host, path)?)
+            }
+            NetworkOptions::Grpc(service) => shared(&mut tls, Asking::gun(&host, service)?),
         };
         let client = |tls: &TlsOptions| TlsClient::new(tls, &server.host);
         Ok(Self {
@@ -98,13 +113,19 @@ impl Transport {
     /// What the dialer, TLS or the network's handshake says, or that it took too long.
     pub async fn connect(&self, dialer: &Dialer) -> io::Result<Carrier> {
         let connecting = async {
-            let mut carrier = dialer.connect(&self.server).await?;
-            if let Some(tls) = &self.tls {
-                carrier = tls.handshake(carrier).await?;
-            }
             match &self.network {
-                Network::Tcp => Ok(carrier),
-                Network::WebSocket(websocket) => websocket.connect(carrier).await,
+                Network::Tcp => self.dial(dialer).await,
+                Network::WebSocket(websocket) => websocket.connect(self.dial(dialer).await?).await,
+                Network::Http2(sessions, asking) => {
+                    let begin = || -> BoxFuture<'_, io::Result<Arc<dyn Session>>> {
+                        Box::pin(async {
+                            let carrier = self.dial(dialer).await?;
+                            let session = Http2::begin(carrier, Arc::clone(asking)).await?;
+                            Ok(Arc::new(session) as Arc<dyn Session>)
+                        })
+                    };
+                    sessions.stream(&begin).await.map(Carrier::Boxed)
+                }
             }
         };
         match timeout(DIAL_TIMEOUT, Box::pin(connecting)).await {
@@ -112,6 +133,28 @@ impl Transport {
             Err(_elapsed) => Err(DialError::TimedOut.into()),
         }
     }
+
+    /// A connection with TLS, if there is some.
+    async fn dial(&self, dialer: &Dialer) -> io::Result<Carrier> {
+        let carrier = dialer.connect(&self.server).await?;
+        match &self.tls {
+            Some(tls) => tls.handshake(carrier).await,
+            None => Ok(carrier),
+        }
+    }
+}
+
+/// HTTP/2 with streams that ask so; the server must agree to it, whatever else is to be offered.
+fn shared(tls: &mut Option<TlsOptions>, asking: Asking) -> Network {
+    if let Some(tls) = tls {
+        tls.alpn = vec!["h2".into()];
+    }
+    let limits = Limits {
+        sessions_max: 0,
+        streams_min: 0,
+        streams_max: STREAMS_MAX,
+    };
+    Network::Http2(Sessions::new(limits), Arc::new(asking))
 }
 
 /// Has TLS offer `protocols` unless the configuration says what to offer.
