@@ -190,4 +190,7 @@ pub trait Hook: Any {
     /// Something happened. What it pushes to `out` is published afterwards, unless that goes on for
     /// more than [`HOPS_MAX`] rounds.
     fn event(&mut self, now: Time, event: &Event<'_>, out: &mut Vec<Publication>);
+
+    /// What it pushed came after more than [`HOPS_MAX`] rounds and is not published.
+    fn cut(&mut self, now: Time, publication: &Publication);
 }

@@ -3,21 +3,24 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::action::Action;
 use super::ask::Queries;
 use super::counters::{Bucket, Speeds, Totals};
 use super::definition::{BadRule, Definition, Ids};
+use super::down::Down;
 use super::event::{EventKind, Occurrence, Shown};
 use super::feed::Feed;
 use super::message::BrokerEvent;
 use super::outside::Outside;
 use super::resource::{Resource, ResourceDefinition, ResourceReport, Resources};
-use super::rule::{Around, Rule};
+use super::rule::{Around, CALM, Rule};
 use super::world::World;
 use super::{ACT_RATE, RULES_MAX, Router, state};
 use crate::mqtt::Time;
-use crate::mqtt::codec::{PropertyWriter, Qos};
+use crate::mqtt::codec::Qos;
 use crate::mqtt::hook::{Event, Hook, Interest, Publication};
 use crate::mqtt::topic::tree::{Match, Subscriber, Tree};
 use crate::platform::clock;
@@ -73,6 +76,8 @@ pub struct Engine {
     outside: Option<Arc<Outside>>,
     /// The numbers that match; kept for its room.
     matched: Vec<u32>,
+    /// Rules whose alarms are to be raised; kept only while they run.
+    cut: Vec<Box<str>>,
     stamped: u64,
     /// How many commands by topic are still obeyed; none: none is.
     commands: Option<Bucket>,
@@ -97,6 +102,7 @@ impl Engine {
             resources: Resources::default(),
             outside: None,
             matched: Vec::new(),
+            cut: Vec::new(),
             stamped: 0,
             commands: None,
             queries: Queries::new(),
@@ -167,7 +173,8 @@ impl Engine {
         if self.resources.find(&id).is_some() {
             return Err(BadRule::Exists);
         }
-        let resource = Resource::start(definition, self.outside.as_ref(), &self.feed)?;
+        let down = Down::new(&self.feed, definition.kind, &id);
+        let resource = Resource::start(definition, self.outside.as_ref(), &self.feed, down)?;
         self.resources.add(resource)?;
         Ok(id)
     }
@@ -180,9 +187,10 @@ impl Engine {
         let before = self.resources.find(id).map(|one| one.definition.clone());
         let before = before.ok_or_else(|| BadRule::Resource(id.into()))?;
         let definition = ResourceDefinition::read(asked, Some(&before), self)?;
-        let resource = Resource::start(definition, self.outside.as_ref(), &self.feed)?;
-        self.resources.replace(resource);
-        Ok(())
+        let (outside, feed) = (self.outside.as_ref(), &self.feed);
+        let down = Down::new(feed, definition.kind, id);
+        self.resources
+            .replace(id, || Resource::start(definition, outside, feed, down))
     }
 
     /// Removes a resource, if there is one.
@@ -317,8 +325,9 @@ impl Engine {
         let Some(number) = self.number(id) else {
             return false;
         };
-        if let Some(place) = self.rules.get_mut(number) {
-            *place = None;
+        let gone = self.rules.get_mut(number).and_then(Option::take);
+        if gone.is_some_and(|rule| rule.is_cut()) {
+            self.feed.alarm(alarm_of(id), None, Value::Null);
         }
         self.index();
         true
@@ -420,11 +429,51 @@ impl Engine {
                 continue;
             };
             if rule.run(event, &around, out) {
-                self.feed
-                    .publish(alarm(&rule.definition.id, self.feed.node()));
+                let id = rule.definition.id.clone();
+                self.cut.push(id);
             }
         }
+        for id in std::mem::take(&mut self.cut) {
+            self.alarm(&id);
+        }
     }
+
+    /// Raises a rule's alarm, which ends when the rule has been calm for a while.
+    fn alarm(&self, id: &str) {
+        let message = "a rule acts too often and is cut".to_owned();
+        self.feed
+            .alarm(alarm_of(id), Some(message), json!({"rule": id}));
+        let Some(outside) = &self.outside else {
+            return;
+        };
+        let (feed, id) = (Arc::clone(&self.feed), Box::from(id));
+        outside.runtime.spawn(watch_cut(feed, id));
+    }
+
+    /// Whether a rule's alarm still stands at `now`.
+    pub(super) fn is_cut(&mut self, now: Time, id: &str) -> bool {
+        let number = self.number(id);
+        let rule = number.and_then(|number| self.rules.get_mut(number)?.as_mut());
+        rule.is_some_and(|rule| !rule.calms(now) && rule.is_cut())
+    }
+}
+
+/// Ends the alarm of a rule when the rule is calm, or gone.
+async fn watch_cut(feed: Arc<Feed>, id: Box<str>) {
+    loop {
+        sleep(CALM).await;
+        let (answer, stands) = oneshot::channel();
+        let rule = id.clone();
+        let told = feed.tell(move |broker, now| {
+            let is_cut = broker.with_hook(|engine: &mut Engine| engine.is_cut(now, &rule));
+            let _gone = answer.send(is_cut.unwrap_or_default());
+        });
+        // Where there is no broker any more there are no alarms.
+        if !told || !stands.await.unwrap_or_default() {
+            break;
+        }
+    }
+    feed.alarm(alarm_of(&id), None, Value::Null);
 }
 
 /// How the message of an event was published; of other events nothing.
@@ -436,24 +485,8 @@ struct Sent<'a> {
     retain: bool,
 }
 
-/// `rule_loop`, as EMQX publishes alarms.
-fn alarm(id: &str, node: &str) -> Publication {
-    let message = "a rule acts too often and is cut";
-    let at = clock::unix_time().as_micros();
-    let payload = json!({
-        "name": format!("rule/{id}/cut"),
-        "message": message,
-        "details": {"rule": id},
-        "activate_at": u64::try_from(at).unwrap_or(u64::MAX),
-    });
-    Publication {
-        topic: format!("$SYS/brokers/{node}/alarms/activate").into(),
-        payload: payload.to_string().into_bytes().into(),
-        properties: PropertyWriter::default(),
-        qos: Qos::AtMostOnce,
-        retain: false,
-        client_id: "rule_engine".into(),
-    }
+fn alarm_of(rule: &str) -> String {
+    format!("rule/{rule}/cut")
 }
 
 fn report(rule: &mut Rule, now: Time) -> RuleReport {
@@ -542,6 +575,17 @@ impl Hook for Engine {
         self.run_matched(now, &shown, &sent, out);
         if let Event::Disconnected { session, .. } = event {
             self.world.forget(&session.client_id);
+        }
+    }
+
+    fn cut(&mut self, now: Time, publication: &Publication) {
+        let mut rules = self.rules.iter_mut().flatten();
+        let cut = rules.find_map(|rule| {
+            let first = rule.has_action(&publication.client_id) && rule.note_cut(now);
+            first.then(|| rule.definition.id.clone())
+        });
+        if let Some(id) = cut {
+            self.alarm(&id);
         }
     }
 }

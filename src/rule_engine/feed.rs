@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::Value as JsonValue;
 use tokio::sync::Notify;
 
 use super::engine::Engine;
@@ -21,7 +22,6 @@ use crate::dns::server;
 use crate::metadata::{Mac, Network};
 use crate::mqtt::Time;
 use crate::mqtt::broker::Broker;
-use crate::mqtt::hook::Publication;
 use crate::mqtt::remote::Remote;
 use crate::platform::clock;
 use crate::tunnel::connections::{Connection, Connections, Observer};
@@ -263,10 +263,13 @@ impl Feed {
         self.remote.tell(call)
     }
 
-    /// Publishes apart from what is going on: at the end of a long chain it would be cut as well.
-    pub(super) fn publish(&self, publication: Publication) {
+    /// Raises an alarm, or with no message ends it.
+    pub(super) fn alarm(&self, name: String, message: Option<String>, details: JsonValue) {
         let told = self.remote.tell(move |broker, now| {
-            broker.publish_for(now, &publication);
+            match &message {
+                Some(message) => broker.raise_alarm(now, &name, message, &details),
+                None => broker.lower_alarm(now, &name),
+            };
         });
         if !told {
             log::warn!("the broker is too busy for an alarm");

@@ -8,7 +8,8 @@
 //! `resource`s, whose tasks run on the flows' runtimes.
 //!
 //! Rules that feed each other are cut twice: the broker counts hops, and each rule may publish and act
-//! only so often ([`PUBLISH_RATE`], [`ACT_RATE`]); what is cut counts as failed and raises an alarm.
+//! only so often ([`PUBLISH_RATE`], [`ACT_RATE`]); what is cut counts as failed and raises an
+//! alarm, as does a resource whose server does not answer.
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub mod catalogue;
 mod counters;
 pub mod definition;
 mod desk;
+mod down;
 mod engine;
 mod event;
 mod feed;

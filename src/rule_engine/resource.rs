@@ -10,13 +10,14 @@ use serde_json::{Map, Value, json};
 use tokio::task::JoinHandle;
 
 use super::definition::{BadRule, Ids, fill_in};
+use super::down::Down;
 use super::feed::Feed;
 use super::outside::Outside;
 use super::resource_types::resource_type;
 use super::webhook::{Hook, Target};
 use super::{FORWARD_WAITING_MAX, FORWARD_WAITING_MAX_BYTES, RESOURCES_MAX};
 use crate::metadata::{Endpoint, Host};
-use crate::mqtt::client::{self, Options, Outbox, Patience, Server};
+use crate::mqtt::client::{self, Event, Options, Outbox, Patience, Server};
 use crate::mqtt::codec::Version;
 use crate::mqtt::topic;
 use crate::outbound::options::TlsOptions;
@@ -241,11 +242,13 @@ pub(super) enum Link {
 pub(super) struct Resource {
     pub definition: ResourceDefinition,
     pub link: Link,
+    down: Arc<Down>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Resource {
     fn drop(&mut self) {
+        self.down.end();
         match &self.link {
             // It says good-bye by itself.
             Link::Broker { outbox, .. } => outbox.end(),
@@ -265,6 +268,7 @@ impl Resource {
         definition: ResourceDefinition,
         outside: Option<&Arc<Outside>>,
         feed: &Arc<Feed>,
+        down: Arc<Down>,
     ) -> Result<Self, BadRule> {
         let plan = definition.plan(feed.node())?;
         let Some(outside) = outside else {
@@ -272,12 +276,13 @@ impl Resource {
             return Ok(Self {
                 definition,
                 link,
+                down,
                 tasks,
             });
         };
         let (link, tasks) = match plan {
             Plan::Hook(target) => {
-                let hook = Hook::new(*target);
+                let hook = Hook::new(*target, Arc::clone(&down));
                 let serve = |_| {
                     let serving = Arc::clone(&hook).serve(Arc::clone(outside), Arc::clone(feed));
                     outside.runtime.spawn(serving)
@@ -297,13 +302,14 @@ impl Resource {
                     first: RECONNECT_FIRST.min(bridge.last),
                     last: bridge.last,
                 };
-                let task = client::run(
-                    bridge.options,
-                    server,
-                    patience,
-                    Arc::clone(&outbox),
-                    Box::new(|_| {}),
-                );
+                let alarm = Arc::clone(&down);
+                let show = move |event: Event<'_>| match event {
+                    Event::Connected { .. } => alarm.lower(),
+                    Event::Closed(why) => alarm.raise(&why.to_string()),
+                    _ => {}
+                };
+                let (options, waiting) = (bridge.options, Arc::clone(&outbox));
+                let task = client::run(options, server, patience, waiting, Box::new(show));
                 let tasks = vec![outside.runtime.spawn(task)];
                 let mountpoint = bridge.mountpoint;
                 (Link::Broker { outbox, mountpoint }, tasks)
@@ -312,6 +318,7 @@ impl Resource {
         Ok(Self {
             definition,
             link,
+            down,
             tasks,
         })
     }
@@ -349,12 +356,17 @@ impl Resources {
         Ok(())
     }
 
-    /// Puts another in the place of the one with its id.
-    pub(super) fn replace(&mut self, resource: Resource) {
-        let id = resource.definition.id.clone();
-        if let Some(place) = self.0.iter_mut().find(|one| one.definition.id == id) {
-            *place = resource;
+    /// Puts another in the place of the one with this id, which ends before the other is started.
+    pub(super) fn replace(
+        &mut self,
+        id: &str,
+        start: impl FnOnce() -> Result<Resource, BadRule>,
+    ) -> Result<(), BadRule> {
+        if let Some(place) = self.0.iter().position(|one| *one.definition.id == *id) {
+            drop(self.0.remove(place));
+            self.0.insert(place, start()?);
         }
+        Ok(())
     }
 
     pub(super) fn remove(&mut self, id: &str) {
@@ -399,7 +411,7 @@ pub fn try_resource(
         let why = format!("{place} is not in rule-engine.webhook-allow");
         return Err(BadRule::Dead(why.into()));
     }
-    let resource = Resource::start(definition, Some(outside), feed)?;
+    let resource = Resource::start(definition, Some(outside), feed, Down::mute())?;
     let step = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
     while waited < TRIAL_TIME_MAX {

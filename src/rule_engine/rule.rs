@@ -1,5 +1,7 @@
 //! A rule that runs.
 
+use std::time::Duration;
+
 use super::action::{self, Action, Doing};
 use super::counters::{Bucket, Counters};
 use super::definition::{BadRule, Definition, OnFailure, check_sql};
@@ -19,8 +21,8 @@ pub(super) struct Rule {
     pub counters: Counters,
     publishing: Bucket,
     acting: Bucket,
-    /// When an alarm was last raised; none for a minute after that.
-    alarmed: Option<Time>,
+    /// When it was last cut; its alarm stands until [`CALM`] after that.
+    cut: Option<Time>,
 }
 
 /// What there is around the event.
@@ -36,8 +38,8 @@ pub(super) struct Around<'a> {
     pub resources: &'a Resources,
 }
 
-/// Between two alarms of a rule.
-const ALARM_EVERY: Time = 60_000;
+/// How long a rule must not have been cut for its alarm to end.
+pub(super) const CALM: Duration = Duration::from_secs(60);
 
 impl Rule {
     pub(super) fn new(definition: Definition) -> Result<Self, BadRule> {
@@ -50,13 +52,14 @@ impl Rule {
             counters: Counters::default(),
             publishing: Bucket::new(PUBLISH_RATE, PUBLISH_RATE),
             acting: Bucket::new(ACT_RATE, 5 * ACT_RATE),
-            alarmed: None,
+            cut: None,
         })
     }
 
     /// Takes counters over from the rule that this one follows, action by action.
     pub(super) fn inherit(&mut self, before: &Self) {
         self.counters = before.counters.clone();
+        self.cut = before.cut;
         for (action, before) in self.actions.iter_mut().zip(&before.actions) {
             action.inherit(before);
         }
@@ -110,7 +113,7 @@ impl Rule {
                 }
             }
         }
-        cut && self.alarm(around.now)
+        cut && self.note_cut(around.now)
     }
 
     /// Does what follows the failure of an action that was found out later; whether it is of this rule.
@@ -136,17 +139,34 @@ impl Rule {
         for fallback in &mut found.fallbacks {
             fallback.perform(row, &mut doing);
         }
+        if cut {
+            self.note_cut(around.now);
+        }
         true
     }
 
-    fn alarm(&mut self, now: Time) -> bool {
-        let quiet = self
-            .alarmed
-            .is_none_or(|last| now.saturating_sub(last) >= ALARM_EVERY);
-        if quiet {
-            self.alarmed = Some(now);
+    /// Whether one of its actions, or of their fallbacks, has this id.
+    pub(super) fn has_action(&mut self, id: &str) -> bool {
+        self.actions.iter_mut().any(|one| one.find(id).is_some())
+    }
+
+    /// It acted too often, or for too long in a chain. `true`: an alarm is to be raised.
+    pub(super) fn note_cut(&mut self, now: Time) -> bool {
+        let first = self.cut.replace(now).is_none();
+        if first {
             log::warn!("{}: it acts too often and is cut", self.definition.id);
         }
-        quiet
+        first
+    }
+
+    /// Whether its alarm stands.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// Whether its alarm ended, since it was not cut for a while.
+    pub(super) fn calms(&mut self, now: Time) -> bool {
+        let quiet = |last: Time| u128::from(now.saturating_sub(last)) >= CALM.as_millis();
+        self.cut.take_if(|last| quiet(*last)).is_some()
     }
 }

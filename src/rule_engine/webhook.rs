@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::down::Down;
 use super::feed::Feed;
 use super::outside::Outside;
 use crate::outbound::tls::TlsClient;
@@ -74,15 +75,17 @@ pub(super) struct Hook {
     queue: Mutex<Queue>,
     arrived: Notify,
     alive: AtomicBool,
+    down: Arc<Down>,
 }
 
 impl Hook {
-    pub(super) fn new(target: Target) -> Arc<Self> {
+    pub(super) fn new(target: Target, down: Arc<Down>) -> Arc<Self> {
         Arc::new(Self {
             target,
             queue: Mutex::default(),
             arrived: Notify::new(),
             alive: AtomicBool::new(false),
+            down,
         })
     }
 
@@ -156,8 +159,14 @@ impl Hook {
 
     fn is_now(&self, state: Result<(), FetchError>) {
         let was = self.alive.swap(state.is_ok(), Ordering::Relaxed);
-        if let (true, Err(why)) = (was, state) {
-            log::warn!("web hook {}: {why}", self.target.url.endpoint);
+        match state {
+            Ok(()) => self.down.lower(),
+            Err(why) => {
+                if was {
+                    log::warn!("web hook {}: {why}", self.target.url.endpoint);
+                }
+                self.down.raise(&why.to_string());
+            }
         }
     }
 

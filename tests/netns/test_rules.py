@@ -2,12 +2,13 @@
 
 import json
 import subprocess
+import time
 
 from lab import DIRECT, PROXIED, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, LabTest, config, wait_for
 
 MANAGEMENT = f"""
 mqtt:
-  listeners: [{{name: tcp, type: tcp, listen: {ROUTER_LAN}:1883}}]
+  listeners: [{{name: tcp, type: tcp, listen: {ROUTER_LAN}:1883}}, {{name: own, type: tcp, listen: 127.0.0.1:1883}}]
   allow-anonymous: true
   acl: [{{permission: allow, action: subscribe, topics: ["$SYS/#"]}}]
 management:
@@ -33,9 +34,9 @@ class Rules(LabTest):
         self.addCleanup(self.call, "DELETE", f"/rules/{answer['data']['id']}")
         return answer["data"]
 
-    def subscribe(self, topic, count=1):
+    def subscribe(self, topic, count=1, where="lan2", address=ROUTER_LAN):
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.lab.names["lan2"], "stdbuf", "-oL", "mosquitto_sub", "-d", "-h", ROUTER_LAN, "-t", topic, "-C", str(count), "-W", "10", "-F", "=%t %p"],
+            ["ip", "netns", "exec", self.lab.names[where], "stdbuf", "-oL", "mosquitto_sub", "-d", "-h", address, "-t", topic, "-C", str(count), "-W", "10", "-F", "=%t %p"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         self.addCleanup(process.stdout.close)
@@ -105,15 +106,44 @@ class Rules(LabTest):
         self.assertEqual({name: metrics[name] for name in want}, want)
         self.assertEqual((action["success"], action["failed"]), (2, 0))
 
+    def alarms(self, kind="activated"):
+        """The alarms by their names."""
+        return {alarm["name"]: alarm for alarm in self.call("GET", f"/alarms/{kind}")[1]["data"][0]["alarms"]}
+
     def test_a_storm_is_cut_and_raises_an_alarm(self):
-        alarm = self.subscribe("$SYS/brokers/+/alarms/activate")
+        heard = self.subscribe("$SYS/brokers/+/alarms/activate", where="gw", address="127.0.0.1")
         rules = [self.make('SELECT 1 AS x FROM "storm/#"', {"name": "republish", "params": {"target_topic": "storm/x", "payload_tmpl": "x"}}) for _ in range(6)]
         self.publish("storm", "x")
-        (said,) = self.lines(alarm)
-        self.assertIn(json.loads(said.split(" ", 1)[1])["details"]["rule"], [rule["id"] for rule in rules])
+        (said,) = self.lines(heard)
+        said = json.loads(said.split(" ", 1)[1])
+        cut = next(rule for rule in rules if rule["id"] == said["details"]["rule"])
+        self.assertEqual(said["name"], f"rule/{cut['id']}/cut")
+        self.assertTrue(self.alarms()[said["name"]]["activated"])
         _, action = self.metrics(rules[0])
         self.assertGreater(action["failed"], 0)
         self.assertTrue(self.call("GET", "/rules")[0] == 200, "it still answers")
+        # It goes with the rule.
+        self.call("DELETE", f"/rules/{cut['id']}")
+        wait_for("its end", lambda: said["name"] in self.alarms("deactivated"))
+        self.assertNotIn(said["name"], self.alarms())
+
+    def test_two_rules_that_feed_each_other_are_cut_after_some_rounds(self):
+        pair = [self.make(f'SELECT 1 AS x FROM "feed/{a}"', {"name": "republish", "params": {"target_topic": f"feed/{b}", "payload_tmpl": "x"}}) for a, b in ("xy", "yx")]
+        self.publish("feed/x", "x")
+        wait_for("the alarm", lambda: any(f"rule/{rule['id']}/cut" in self.alarms() for rule in pair))
+        self.assertLess(sum(self.metrics(rule)[0]["matched"] for rule in pair), 20)
+
+    def test_ten_thousand_events_a_second_are_counted_and_acts_on_the_router_are_few(self):
+        rule = self.make('SELECT clientid FROM "flood/#"', {"name": "select_proxy", "params": {"group": "Pick", "proxy": "ss"}})
+        began = time.monotonic()
+        self.lab.ns("lan1", "mosquitto_pub", "-h", ROUTER_LAN, "-q", "0", "-t", "flood/x", "-l", input="x\n" * 20_000, timeout=60)
+        wait_for("all of them", lambda: self.metrics(rule)[0]["matched"] == 20_000, seconds=20)
+        took = time.monotonic() - began
+        _, action = self.metrics(rule)
+        # Ten at once and two a second (ACT_RATE).
+        self.assertLessEqual(action["success"], 10 + 2 * took + 1)
+        self.assertEqual(action["success"] + action["failed"], 20_000)
+        self.assertIn(f"rule/{rule['id']}/cut", self.alarms())
 
     def test_elements_of_a_list_make_a_row_each(self):
         out = self.subscribe("each/#", 2)

@@ -197,6 +197,27 @@ class SqlResources(LabTest):
         # The queue holds 256; the others failed at once.
         self.assertGreaterEqual(self.metrics(rule)[0]["failed"], 2000 - 256 - 2)
 
+    def alarms(self, kind="activated"):
+        return {alarm["name"]: alarm for alarm in self.ask("GET", f"/alarms/{kind}")[1]["data"][0]["alarms"]}
+
+    def test_a_resource_that_is_down_raises_an_alarm_until_it_answers(self):
+        # Nobody listens there yet.
+        hook = self.hook(f"http://{DIRECT}:9912")
+        bridge = self.bridge(1886)
+        names = [f"resource/web_hook/{hook}/down", f"resource/bridge_mqtt/{bridge}/down"]
+        wait_for("both alarms", lambda: set(names) <= set(self.alarms()))
+        self.assertEqual(self.alarms()[names[0]]["details"]["resource"], hook)
+        self.broker(1886)
+        wait_for("the bridge", lambda: names[1] in self.alarms("deactivated"))
+        # A hook that leads elsewhere is another: the alarm begins anew, or not at all.
+        self.assertEqual(self.ask("PUT", f"/resources/{hook}", {"config": {"url": f"http://{DIRECT}:9910"}}), (200, {"code": 0}))
+        wait_for("the hook", lambda: self.alive(hook))
+        self.assertIn(names[0], self.alarms("deactivated"))
+        self.assertEqual([name for name in names if name in self.alarms()], [])
+        # A trial is nobody's resource.
+        self.assertEqual(self.ask("POST", "/resources?test=true", {"type": "web_hook", "config": {"url": f"http://{DIRECT}:9912"}})[0], 500)
+        self.assertEqual([name for name in self.alarms() if "00000000" in name], [])
+
     def broker(self, port, *lines):
         file = self.lab.directory / f"mosquitto-{port}.conf"
         file.write_text("\n".join(("allow_anonymous true", "user root", f"listener {port} {DIRECT}", *lines)) + "\n")

@@ -376,6 +376,9 @@ impl Broker {
         for answer in answers {
             if self.hops > HOPS_MAX {
                 self.metrics.add(Metric::MessagesForbidden, 1);
+                if let Some(hook) = &mut self.hook {
+                    hook.cut(now, &answer);
+                }
             } else {
                 self.publish_for(now, &answer);
             }

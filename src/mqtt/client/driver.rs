@@ -94,6 +94,7 @@ pub async fn run(
         if outbox.is_ending() {
             return;
         }
+        show(Event::Closed(&why));
         failures = if was_connected { 0 } else { failures + 1 };
         log::info!("mqtt client {}: {why}", server.endpoint);
         tokio::select! {
@@ -209,7 +210,7 @@ fn note(outbox: &Outbox, event: Event<'_>, show: &mut (dyn FnMut(Event<'_>) + Se
         Event::NotSubscribed { filter, .. } => {
             log::warn!("mqtt client: the broker refuses the subscription {filter}");
         }
-        Event::Message(_) => {}
+        Event::Message(_) | Event::Closed(_) => {}
     }
     show(event);
 }

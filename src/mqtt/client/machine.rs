@@ -138,6 +138,8 @@ pub enum Event<'a> {
     Sent,
     /// The broker refused a message, or cannot take one of that size or quality.
     NotSent(Reason),
+    /// The connection ended, or none came about; there will be another try.
+    Closed(&'a std::io::Error),
 }
 
 /// Why a connection is of no use any more.

@@ -263,6 +263,11 @@ impl Hook for Notes {
         };
         self.0.borrow_mut().push(note);
     }
+
+    fn cut(&mut self, _: Time, publication: &Publication) {
+        let note = format!("cut {}", publication.topic);
+        self.0.borrow_mut().push(note);
+    }
 }
 
 #[test]
