@@ -12,6 +12,9 @@ use crate::mqtt::password::Storage;
 /// The node's name when none is given; tools want the form `name@host`.
 pub(super) const NODE: &str = "headgate@127.0.0.1";
 
+/// What every EMQX is delivered with, and every scanner tries first (users.md S19).
+const EVERYBODY_S: (&str, &str) = ("admin", "public");
+
 /// What runs without a file; who may ask is made by the caller.
 pub(super) fn builtin() -> Management {
     Management {
@@ -36,10 +39,12 @@ pub(super) fn decode(
     };
     let mut section = management.section()?;
     let listen = section.take("listen");
+    let listen = listen.map(|at| socket_address(&at)).transpose()?;
+    let private = listen.is_some_and(|at| at.ip().is_loopback());
     let decoded = Management {
         enable: section.boolean("enable", true)?,
-        listen: listen.map(|at| socket_address(&at)).transpose()?,
-        applications: section.list("applications", |item| application(item, warnings))?,
+        listen,
+        applications: section.list("applications", |item| application(item, private, warnings))?,
         node: match section.take("node") {
             Some(value) => value.parse("a name like headgate@192.168.1.1", node)?,
             None => NODE.into(),
@@ -54,7 +59,12 @@ pub(super) fn decode(
     Ok(decoded)
 }
 
-fn application(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Application, ConfigError> {
+/// An application, of an API that only this machine can ask or not.
+fn application(
+    item: &Cursor<'_>,
+    private: bool,
+    warnings: &mut Warnings,
+) -> Result<Application, ConfigError> {
     let mut section = item.section()?;
     let secret = section.require("secret")?;
     let application = Application {
@@ -66,6 +76,10 @@ fn application(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Application
     };
     if application.secret.is_empty() {
         return Err(secret.fail(Reason::SecretValue("a secret")));
+    }
+    if !private && (&*application.id, &*application.secret) == EVERYBODY_S {
+        let wanted = "a secret of one's own: everybody knows EMQX's admin and public";
+        return Err(secret.fail(Reason::SecretValue(wanted)));
     }
     section.finish(warnings);
     Ok(application)

@@ -129,6 +129,10 @@ fn limits(section: &mut Section<'_>, warnings: &mut Warnings) -> Result<Limits, 
         delayed_max: count("max-delayed", absent.delayed_max, 1_000_000)?,
         sessions_max: count("max-sessions", absent.sessions_max, u32::MAX)?,
         subscriptions_max: count("max-subscriptions", absent.subscriptions_max, u32::MAX)?,
+        retained_bytes_max: match section.take("max-retained-bytes") {
+            Some(value) => value.parse("a size up to 256MB (16MB, 64KB)", size)?,
+            None => absent.retained_bytes_max,
+        },
         queue_bytes_max: match section.take("max-mqueue-bytes") {
             Some(value) => value.parse("a size up to 256MB (4MB, 64KB)", size)?,
             None => absent.queue_bytes_max,

@@ -58,6 +58,8 @@ pub struct Driver {
     paused: RefCell<BinaryHeap<Reverse<(Time, LinkId)>>>,
     /// Plain connections that were told why they end, until when they may see it.
     lingering: RefCell<VecDeque<(Time, LinkId, Weak<Link>)>>,
+    /// When the log may next tell that clients are turned away.
+    pub(super) complained: Cell<Duration>,
     began: std::time::Instant,
 }
 
@@ -81,6 +83,7 @@ impl Driver {
             timers: Notify::new(),
             paused: RefCell::default(),
             lingering: RefCell::default(),
+            complained: Cell::default(),
             began: clock::now(),
         })
     }

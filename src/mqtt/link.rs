@@ -37,6 +37,24 @@ pub(super) struct Link {
     pub closed: Cell<bool>,
 }
 
+impl Link {
+    /// A connection that the broker has not let in yet.
+    pub fn new(stream: Stream, version: Version, seat: Option<Seat>, waker: Option<Waker>) -> Self {
+        Self {
+            stream: RefCell::new(stream),
+            version,
+            session: Cell::new(None),
+            seat,
+            waker,
+            buffers: RefCell::default(),
+            more: Cell::new(false),
+            due: Cell::new(Duration::ZERO),
+            paused: Cell::new(false),
+            closed: Cell::new(false),
+        }
+    }
+}
+
 /// What a connection holds while it is not at rest.
 #[derive(Default)]
 pub(super) struct Buffers {

@@ -1,43 +1,26 @@
-//! A listener's connections: accepting them, CONNECT, and their lives after it.
+//! A listener's connections: accepting them, at the rate and up to the number that it may have, and the
+//! lives of those that have a task. [`super::greeting`] lets them in.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::auth::Login;
-use super::bridge::Leg;
-use super::broker::{Admitted, NO_LISTENER, refusal};
-use super::codec::property::id as property;
-use super::codec::{
-    Connect, Framed, Malformed, Packet, PropertyWriter, Reason, Version, decode, frame,
-};
 use super::driver::{Driver, Ended};
-use super::link::{Link, say_last};
+use super::greeting::{CONNECT_TIME_MAX, enter, greet, linger};
+use super::link::Link;
+use super::metrics::Metric;
 use super::session::LinkId;
-use super::transport::{Io, Opened, Plain, Stream, Transport};
-
-/// How long a client may take to send CONNECT (users.md S22).
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// The largest CONNECT: names, a password that may be a token, a will. Larger ones are refused by
-/// their length alone.
-const CONNECT_BYTES_MAX: usize = 8 * 1024;
-
-/// How long a client that was sent away may take to see it.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// What it may send meanwhile.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+use super::transport::{Opened, Plain, Stream, Transport};
 
 /// How long accepting pauses when the system is out of something.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -86,6 +69,11 @@ impl Seat {
         Some(Self(Rc::clone(service)))
     }
 
+    /// The broker's number of the listener.
+    pub(super) fn number(&self) -> u16 {
+        self.0.number
+    }
+
     /// Whether it is one of these.
     pub(super) fn is_of(&self, service: &Rc<Service>) -> bool {
         Rc::ptr_eq(&self.0, service)
@@ -126,6 +114,8 @@ pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, service: Rc
         match accepted {
             Ok((stream, source)) => {
                 let Some(seat) = Seat::take(&listening.service) else {
+                    let driver = &listening.driver;
+                    driver.with(|broker, _| broker.count(Metric::ConnectionsRefused));
                     continue;
                 };
                 // The broker gathers what belongs together; the kernel need not wait for more.
@@ -138,7 +128,12 @@ pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, service: Rc
                     sleep(wait).await;
                 }
             }
-            Err(_) => sleep(PAUSE).await,
+            // Whoever was about to come has gone.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                listening.driver.turn_away(&error);
+                sleep(PAUSE).await;
+            }
         }
     }
 }
@@ -181,38 +176,11 @@ async fn serve(driver: Rc<Driver>, stream: TcpStream, source: SocketAddr, seat: 
     }
 }
 
-impl Driver {
-    /// Whether a client may come in, and then whether no rule binds it. A slow hash is computed on a
-    /// thread apart.
-    async fn admit(&self, connect: &Connect<'_>, from: SocketAddr) -> Result<bool, Reason> {
-        let account = match self.with(|broker, now| broker.login(now, connect, from)) {
-            Login::Anonymous => return Ok(false),
-            Login::Refused(reason) => return Err(reason),
-            Login::Check(account) => account,
-        };
-        let given = connect.password.unwrap_or_default().to_vec();
-        let admitted = if account.secret.is_slow() {
-            let Ok(_turn) = self.hashing.acquire().await else {
-                return Err(Reason::SERVER_BUSY);
-            };
-            let work = spawn_blocking(move || account.secret.admits(&given));
-            work.await.unwrap_or(false)
-        } else {
-            account.secret.admits(&given)
-        };
-        if admitted {
-            Ok(account.superuser)
-        } else {
-            Err(Reason::BAD_CREDENTIALS)
-        }
-    }
-}
-
 /// A connection with a task, however that ends.
-struct Presence {
-    driver: Rc<Driver>,
-    link: Rc<Link>,
-    id: LinkId,
+pub(super) struct Presence {
+    pub driver: Rc<Driver>,
+    pub link: Rc<Link>,
+    pub id: LinkId,
 }
 
 impl Drop for Presence {
@@ -222,208 +190,10 @@ impl Drop for Presence {
 }
 
 /// The life of a connection with a task, after CONNECT.
-async fn run(presence: &Presence) {
+pub(super) async fn run(presence: &Presence) {
     let Presence { driver, link, id } = presence;
     let ended = poll_fn(|context| driver.turn(link, *id, true, context)).await;
     driver.end(*id, link, &ended);
-}
-
-/// A call that reads.
-type Read<'a> = dyn FnMut(&mut Context<'_>, &mut ReadBuf<'_>) -> Poll<io::Result<()>> + 'a;
-
-/// Reads on and throws away, until the client closes too: a socket that is closed with something
-/// unread resets the connection, and the client would not see why.
-async fn linger(read: &mut Read<'_>) {
-    let reading = async {
-        let mut left = LINGER_BYTES_MAX;
-        while left > 0 {
-            let mut chunk = [0; 512];
-            let mut buffer = ReadBuf::new(&mut chunk);
-            let read = poll_fn(|context| read(context, &mut buffer)).await;
-            if read.is_err() || buffer.filled().is_empty() {
-                return;
-            }
-            left = left.saturating_sub(buffer.filled().len());
-        }
-    };
-    let _over = timeout(LINGER, reading).await;
-}
-
-/// Whether a CONNECT that is refused began as one of 5.0, so that it can be told why.
-fn speaks_five(bytes: &[u8]) -> bool {
-    let start = bytes.get(..12).unwrap_or(bytes);
-    start.windows(7).any(|name| name == b"\0\x04MQTT\x05")
-}
-
-/// Serves the broker's end of a bridge: a client that is let in as it is, and is not asked for signs of
-/// life.
-pub(super) async fn attach(driver: Rc<Driver>, leg: Leg) {
-    let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-    let link = Rc::new(Link {
-        stream: RefCell::new(Stream::Layered(Box::new(leg.io))),
-        version: Version::V5,
-        session: Cell::new(None),
-        seat: None,
-        waker: Some(waker),
-        buffers: RefCell::default(),
-        more: Cell::new(false),
-        due: Cell::new(Duration::ZERO),
-        paused: Cell::new(false),
-        closed: Cell::new(false),
-    });
-    let Ok(id) = driver.add(&link) else {
-        return;
-    };
-    let presence = Presence { driver, link, id };
-    let Presence { driver, link, .. } = &presence;
-    let mut properties = PropertyWriter::default();
-    properties.u32(property::SESSION_EXPIRY, u32::MAX);
-    properties.u16(property::RECEIVE_MAXIMUM, leg.inflight_max.max(1));
-    properties.u32(property::MAXIMUM_PACKET, leg.packet_max.max(1));
-    let connect = Connect {
-        version: Version::V5,
-        bridge: true,
-        clean: false,
-        keep_alive: 0,
-        properties: properties.finish(),
-        client_id: &leg.client_id,
-        will: None,
-        username: None,
-        password: None,
-    };
-    let who = Admitted {
-        username: None,
-        superuser: true,
-        address: (Ipv4Addr::LOCALHOST, 0).into(),
-        listener: NO_LISTENER,
-    };
-    driver.with(|broker, now| broker.adopt(now, &leg.client_id, &leg.filters, leg.forgotten));
-    match driver.with(|broker, now| broker.connect(now, id, &connect, who)) {
-        Ok(session) => {
-            link.session.set(Some(session));
-            run(&presence).await;
-        }
-        Err(reason) => log::warn!("mqtt: {}: {:#04x}", leg.client_id, reason.0),
-    }
-}
-
-/// What a client said to begin with, and that it may come in.
-struct Greeting {
-    /// CONNECT and what came behind it.
-    bytes: Vec<u8>,
-    /// The length of CONNECT.
-    length: usize,
-    superuser: bool,
-}
-
-fn connect_of(bytes: &[u8]) -> Option<Connect<'_>> {
-    let Ok(Framed::Whole(whole)) = frame(bytes, CONNECT_BYTES_MAX) else {
-        return None;
-    };
-    match decode(whole, Version::V4) {
-        Ok(Packet::Connect(connect)) => Some(connect),
-        _ => None,
-    }
-}
-
-/// Reads CONNECT and checks who it is.
-async fn greet(driver: &Driver, io: &mut dyn Io, source: SocketAddr) -> Option<Greeting> {
-    let mut bytes = Vec::new();
-    let first = timeout(CONNECT_TIME_MAX, first_packet(io, &mut bytes)).await;
-    let length = match first.ok()? {
-        Ok(length) => length,
-        Err(why) => {
-            log::debug!("mqtt: {source}: {why}");
-            if speaks_five(&bytes) {
-                say_last(io, &refusal(Version::V5, why.reason()));
-            } else if matches!(why, Malformed::ProtocolLevel(_)) {
-                say_last(io, &refusal(Version::V4, why.reason()));
-            }
-            return None;
-        }
-    };
-    let connect = connect_of(&bytes)?;
-    match driver.admit(&connect, source).await {
-        Ok(superuser) => Some(Greeting {
-            bytes,
-            length,
-            superuser,
-        }),
-        Err(reason) => {
-            say_last(io, &refused(driver, &connect, reason, source));
-            None
-        }
-    }
-}
-
-/// What a client is told that is refused.
-fn refused(driver: &Driver, connect: &Connect<'_>, reason: Reason, source: SocketAddr) -> Vec<u8> {
-    log::debug!("mqtt: {source}: refused with {:#04x}", reason.0);
-    driver.with(|broker, _| broker.refused(reason));
-    refusal(connect.version, reason)
-}
-
-/// Begins the session, and lets the broker have what came behind CONNECT. `None`: it is gone already.
-fn enter(
-    driver: &Driver,
-    (stream, waker): (Stream, Option<Waker>),
-    greeting: &Greeting,
-    source: SocketAddr,
-    seat: Seat,
-) -> Option<(LinkId, Rc<Link>)> {
-    let connect = connect_of(&greeting.bytes)?;
-    let who = Admitted {
-        username: connect.username.map(Box::from),
-        superuser: greeting.superuser,
-        address: source,
-        listener: seat.0.number,
-    };
-    let link = Rc::new(Link {
-        stream: RefCell::new(stream),
-        version: connect.version,
-        session: Cell::new(None),
-        seat: Some(seat),
-        waker,
-        buffers: RefCell::default(),
-        more: Cell::new(false),
-        due: Cell::new(Duration::ZERO),
-        paused: Cell::new(false),
-        closed: Cell::new(false),
-    });
-    let id = driver.add(&link).ok()?;
-    match driver.with(|broker, now| broker.connect(now, id, &connect, who)) {
-        Ok(session) => {
-            link.session.set(Some(session));
-            if let Err(ended) = driver.begin(&link, &greeting.bytes, greeting.length) {
-                driver.end(id, &link, &ended);
-            }
-        }
-        Err(reason) => driver.close(id, &refused(driver, &connect, reason, source)),
-    }
-    Some((id, link))
-}
-
-/// Reads until the first packet is whole and a CONNECT. Its length.
-async fn first_packet(io: &mut dyn Io, bytes: &mut Vec<u8>) -> Result<usize, Malformed> {
-    loop {
-        // Nothing is set aside for a length; only what came is held.
-        if let Some(&kind) = bytes.first()
-            && kind != 0x10
-        {
-            return Err(Malformed::PacketType(kind >> 4));
-        }
-        if let Framed::Whole(whole) = frame(bytes, CONNECT_BYTES_MAX)? {
-            decode(whole, Version::V4)?;
-            return Ok(whole.length);
-        }
-        let mut chunk = [0; 512];
-        let mut buffer = ReadBuf::new(&mut chunk);
-        let read = poll_fn(|context| Pin::new(&mut *io).poll_read(context, &mut buffer)).await;
-        if read.is_err() || buffer.filled().is_empty() {
-            return Err(Malformed::Truncated);
-        }
-        bytes.extend_from_slice(buffer.filled());
-    }
 }
 
 #[cfg(test)]

@@ -119,6 +119,8 @@ pub enum Metric {
     DeliveryQueueFull,
     /// Expired in a queue.
     DeliveryExpired,
+    /// Connections that there was no room for: at the listener, or on this system.
+    ConnectionsRefused,
     /// Clients let in.
     ClientConnected,
     /// Those of them without a password.
@@ -315,6 +317,8 @@ pub const NAMES: &[(&str, &[Metric])] = &[
     ("delivery.dropped.qos0_msg", &[Metric::DeliveryQos0]),
     ("delivery.dropped.queue_full", &[Metric::DeliveryQueueFull]),
     ("delivery.dropped.expired", &[Metric::DeliveryExpired]),
+    // Ours.
+    ("client.turned_away", &[Metric::ConnectionsRefused]),
     ("client.connect", &[Metric::ConnectReceived]),
     ("client.connack", &[Metric::ConnackSent]),
     ("client.connected", &[Metric::ClientConnected]),

@@ -1,8 +1,8 @@
 //! The MQTT broker: what it speaks, what it remembers, and the thread it lives on.
 //!
 //! `codec` and `topic` are pure; so are `session` and `broker`, the machine, which is told the time
-//! and states effects. `driver` has the buffers and timers, `listener` the sockets; `client` is the other
-//! side.
+//! and states effects. `driver` has the buffers and timers, `listener` the sockets, `greeting` lets their
+//! clients in; `client` is the other side.
 
 pub mod acl;
 pub mod alarms;
@@ -13,8 +13,10 @@ pub mod broker;
 pub mod client;
 pub mod codec;
 pub mod driver;
+mod greeting;
 pub mod handle;
 pub mod hook;
+mod leg;
 mod link;
 pub mod listener;
 pub mod message;

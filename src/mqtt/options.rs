@@ -134,6 +134,8 @@ pub struct Limits {
     pub awaiting_rel_max: u16,
     /// `max-retained`: a message on a further topic is delivered but not kept.
     pub retained_max: usize,
+    /// `max-retained-bytes`, as they stand in memory: further ones are not kept.
+    pub retained_bytes_max: usize,
     /// `max-delayed`: further messages to `$delayed/…` are refused.
     pub delayed_max: usize,
     /// `session-expiry`, seconds, of MQTT 3 clients that ask for a session.
@@ -164,6 +166,7 @@ impl Default for Limits {
             queue_bytes_max: 4 * 1024 * 1024,
             awaiting_rel_max: 100,
             retained_max: 10_000,
+            retained_bytes_max: 16 * 1024 * 1024,
             delayed_max: 1000,
             session_expiry: 7200,
             sessions_max: 10_000,

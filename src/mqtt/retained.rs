@@ -39,53 +39,67 @@ impl Ord for ByTopic {
 
 /// The retained messages.
 #[derive(Default)]
-pub struct Retained(BTreeSet<ByTopic>);
+pub struct Retained {
+    messages: BTreeSet<ByTopic>,
+    bytes: usize,
+}
 
 impl Retained {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.messages.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.messages.is_empty()
     }
 
-    /// Keeps a message, or with an empty payload forgets its topic. `false`: there are `max` already.
-    pub fn keep(&mut self, message: &Rc<Message>, max: usize) -> bool {
+    /// Keeps a message, or with an empty payload forgets its topic. `false`: there are `max` already, or
+    /// they would be more than `bytes_max`; what was there stays.
+    pub fn keep(&mut self, message: &Rc<Message>, max: usize, bytes_max: usize) -> bool {
         if message.payload().is_empty() {
-            self.0.remove(message.topic());
+            self.remove(message.topic());
             return true;
         }
-        if self.0.len() >= max && !self.0.contains(message.topic()) {
+        let known = self.get(message.topic()).map(|known| known.size());
+        let bytes = self.bytes - known.unwrap_or(0) + message.size();
+        if bytes > bytes_max || (self.len() >= max && known.is_none()) {
             return false;
         }
-        self.0.replace(ByTopic(Rc::clone(message)));
+        self.bytes = bytes;
+        self.messages.replace(ByTopic(Rc::clone(message)));
         true
     }
 
     /// The message on a topic.
     #[must_use]
     pub fn get(&self, topic: &str) -> Option<&Rc<Message>> {
-        self.0.get(topic).map(|ByTopic(message)| message)
+        self.messages.get(topic).map(|ByTopic(message)| message)
     }
 
     /// Forgets a topic.
     pub fn remove(&mut self, topic: &str) {
-        self.0.remove(topic);
+        if let Some(ByTopic(gone)) = self.messages.take(topic) {
+            self.bytes -= gone.size();
+        }
     }
 
     /// The topics, in order.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|ByTopic(message)| message.topic())
+        self.messages.iter().map(|ByTopic(message)| message.topic())
     }
 
     /// Forgets those that have expired.
     pub fn sweep(&mut self, now: Time) {
-        self.0.retain(|ByTopic(message)| message.expires > now);
+        let bytes = &mut self.bytes;
+        self.messages.retain(|ByTopic(message)| {
+            let stays = message.expires > now;
+            *bytes -= if stays { 0 } else { message.size() };
+            stays
+        });
     }
 
     /// The next message on a topic that `filter` matches, after the topic `after`.
@@ -96,7 +110,7 @@ impl Retained {
             Some(after) => Bound::Excluded(after),
             None => Bound::Included(prefix),
         };
-        self.0
+        self.messages
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(|ByTopic(message)| message.topic().starts_with(prefix))
             .find(|ByTopic(message)| topic::matches(filter, message.topic()))
@@ -138,13 +152,29 @@ mod tests {
     #[test]
     fn an_empty_payload_forgets_and_a_full_store_keeps_what_it_has() {
         let mut retained = Retained::default();
-        assert!(retained.keep(&message("a", b"1"), 1));
-        assert!(retained.keep(&message("a", b"2"), 1));
-        assert!(!retained.keep(&message("b", b"1"), 1));
+        assert!(retained.keep(&message("a", b"1"), 1, 1 << 20));
+        assert!(retained.keep(&message("a", b"2"), 1, 1 << 20));
+        assert!(!retained.keep(&message("b", b"1"), 1, 1 << 20));
         assert_eq!(retained.next("a", None).unwrap().payload(), b"2");
-        assert!(retained.keep(&message("a", b""), 1));
+        assert!(retained.keep(&message("a", b""), 1, 1 << 20));
         assert!(retained.is_empty());
         retained.sweep(NEVER - 1);
+    }
+
+    #[test]
+    fn bytes_have_an_end_too_and_come_back() {
+        let (mut retained, one) = (Retained::default(), message("a", &[1; 100]).size());
+        let max = one + one / 2;
+        assert!(retained.keep(&message("a", &[1; 100]), 9, max));
+        assert!(!retained.keep(&message("b", &[1; 100]), 9, max));
+        assert!(!retained.keep(&message("a", &[1; 1000]), 9, max));
+        assert_eq!(retained.get("a").unwrap().payload(), [1; 100]);
+        assert!(retained.keep(&message("a", b"1"), 9, max));
+        retained.remove("a");
+        assert_eq!(retained.bytes, 0);
+        assert!(retained.keep(&message("b", &[1; 100]), 9, max));
+        retained.sweep(NEVER);
+        assert_eq!((retained.bytes, retained.len()), (0, 0));
     }
 
     proptest! {
@@ -155,7 +185,7 @@ mod tests {
         ) {
             let mut retained = Retained::default();
             for topic in &topics {
-                retained.keep(&message(topic, b"x"), 100);
+                retained.keep(&message(topic, b"x"), 100, 1 << 20);
             }
             let want: Vec<_> = topics
                 .iter()

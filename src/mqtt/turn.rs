@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::ReadBuf;
 use tokio::task::yield_now;
+use tokio::time::sleep;
 
 use super::codec::{Framed, Packet, decode, frame};
 use super::driver::{Driver, Ended};
@@ -20,6 +21,9 @@ pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Writes to one connection before it is another's turn.
 const ROUNDS_MAX: usize = 16;
+
+/// How long it takes until clients are waited for again, when that failed.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Writes what every connection has, in the order in which they got something.
@@ -287,18 +291,23 @@ pub async fn write_forever(driver: Rc<Driver>) {
 
 /// Lets the plain connections have their turns, as they are ready.
 pub async fn read_forever(driver: Rc<Driver>) {
-    let told = async {
-        let mut watch = driver.readiness.watch()?;
-        loop {
-            let ready = watch.next().await?;
-            driver.gathering.set(true);
-            for one in ready {
-                driver.turn_of(one.number, one.ended);
-            }
-            driver.gathering.set(false);
-            driver.write_dirty();
+    loop {
+        let Err(error) = read_ready(&driver).await;
+        log::error!("mqtt: clients cannot be waited for: {error}");
+        // The kernel still knows who has something: nobody is passed over.
+        sleep(WATCH_AGAIN).await;
+    }
+}
+
+async fn read_ready(driver: &Driver) -> io::Result<Infallible> {
+    let mut watch = driver.readiness.watch()?;
+    loop {
+        let ready = watch.next().await?;
+        driver.gathering.set(true);
+        for one in ready {
+            driver.turn_of(one.number, one.ended);
         }
-    };
-    let Err(error): io::Result<Infallible> = told.await;
-    log::error!("mqtt: clients cannot be waited for: {error}");
+        driver.gathering.set(false);
+        driver.write_dirty();
+    }
 }

@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -77,10 +78,16 @@ impl Watch<'_> {
     /// What the kernel says.
     pub async fn next(&mut self) -> io::Result<impl Iterator<Item = Ready>> {
         let mut guard = self.descriptor.readable().await?;
-        let count = self.epoll.wait(&mut self.events, EpollTimeout::ZERO)?;
-        if count < self.events.len() {
-            guard.clear_ready();
-        }
+        let count = match self.epoll.wait(&mut self.events, EpollTimeout::ZERO) {
+            Err(Errno::EINTR) => 0,
+            waited => {
+                let count = waited?;
+                if count < self.events.len() {
+                    guard.clear_ready();
+                }
+                count
+            }
+        };
         let over = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         Ok(self.events.iter().take(count).map(move |event| Ready {
             number: u32::try_from(event.data()).unwrap_or(u32::MAX),

@@ -195,14 +195,14 @@ socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
 
     # What a device does.
 
-    def socket(self, where):
-        """A TCP socket of this process in a namespace: it stays where it was made."""
+    def socket(self, where, kind=socket.SOCK_STREAM):
+        """A socket of this process in a namespace: it stays where it was made."""
         libc = ctypes.CDLL(None, use_errno=True)
         with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.names[where]}") as there:
             if libc.setns(there.fileno(), 0) != 0:
                 raise OSError(ctypes.get_errno(), "setns")
             try:
-                return socket.socket()
+                return socket.socket(type=kind)
             finally:
                 assert libc.setns(home.fileno(), 0) == 0
 

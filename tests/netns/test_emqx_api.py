@@ -20,7 +20,7 @@ mqtt:
 management:
   listen: {router}:8081
   node: {node}
-  applications: [{{id: admin, secret: public}}, {{id: other, secret: hidden}}]
+  applications: [{{id: admin, secret: not-public}}, {{id: other, secret: hidden}}]
 """
 CLIENT_FIELDS = {
     "node": str, "clientid": str, "username": str, "proto_name": str, "proto_ver": int, "ip_address": str, "port": int, "is_bridge": bool,
@@ -55,7 +55,7 @@ def quote(text):
 class EmqxApi(LabTest):
     CONFIG_TEXT = config() + MANAGEMENT.format(router=ROUTER_LAN, node=NODE)
 
-    def ask(self, method, path, body=None, *, login="admin:public", prefix="/api/v4", raw=None):
+    def ask(self, method, path, body=None, *, login="admin:not-public", prefix="/api/v4", raw=None):
         """Status and JSON (or text) of a call."""
         command = ["curl", "-s", "-m", "5", "-X", method, "-w", "\n%{http_code}", f"http://{ROUTER_LAN}:8081{prefix}{path}"]
         if login:
@@ -106,7 +106,7 @@ class EmqxApi(LabTest):
         return subprocess.run(("ip", "netns", "exec", self.lab.names["lan2"], *command), capture_output=True, text=True, timeout=10, check=False)
 
     def test_only_applications_come_in(self):
-        for login in (None, "admin:wrong", "nobody:public", "admin:hidden", "ann:plain"):
+        for login in (None, "admin:wrong", "admin:public", "nobody:not-public", "admin:hidden", "ann:plain"):
             with self.subTest(login=login):
                 self.assertEqual(self.ask("GET", "/brokers", login=login), (401, "UNAUTHORIZED"))
         headers = self.lab.ns("lan1", "curl", "-s", "-o", "/dev/null", "-D", "-", f"http://{ROUTER_LAN}:8081/api/v4/brokers")

@@ -8,14 +8,14 @@ EXTRA = """
 mqtt:
   listeners: [{{name: tcp, type: tcp, listen: "{router}:1883"}}]
   allow-anonymous: true
-management: {{listen: "{router}:8081", applications: [{{id: admin, secret: public}}]}}
+management: {{listen: "{router}:8081", applications: [{{id: panel, secret: public}}]}}
 """
 
 
 class SqlQuery(LabTest):
     CONFIG_TEXT = config() + EXTRA.format(router=ROUTER_LAN)
 
-    def ask(self, sql, login="admin:public"):
+    def ask(self, sql, login="panel:public"):
         text = self.lab.ns("lan1", "curl", "-s", "-m", "10", "-u", login, "-d", json.dumps({"sql": sql}), f"http://{ROUTER_LAN}:8081/api/v4/query")
         try:
             return json.loads(text)

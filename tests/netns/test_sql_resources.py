@@ -16,7 +16,7 @@ mqtt:
 management:
   listen: {router}:8081
   node: emqx@127.0.0.1
-  applications: [{{id: admin, secret: public}}]
+  applications: [{{id: panel, secret: public}}]
 rule-engine:
   webhook-allow: ["direct.test:9910", inside.test, "5.5.5.0/24"]
 """
@@ -61,7 +61,7 @@ class SqlResources(LabTest):
         status.unlink(missing_ok=True)
 
     def ask(self, method, path, body=None):
-        command = ["curl", "-s", "-m", "10", "-X", method, "-w", "\n%{http_code}", "--basic", "-u", "admin:public", f"http://{ROUTER_LAN}:8081/api/v4{path}"]
+        command = ["curl", "-s", "-m", "10", "-X", method, "-w", "\n%{http_code}", "--basic", "-u", "panel:public", f"http://{ROUTER_LAN}:8081/api/v4{path}"]
         if body is not None:
             command += ["-d", json.dumps(body)]
         text, _, status = self.lab.ns("lan1", *command).rpartition("\n")
@@ -289,7 +289,7 @@ class SqlResources(LabTest):
         daemon = Daemon(self.lab, text, directory).start()
 
         def ask(method, path, body=None):
-            return json.loads(self.lab.ns("gw", "curl", "-s", "-X", method, "-u", "admin:public", "-d", json.dumps(body or {}), f"http://127.0.0.5:8081/api/v4{path}"))
+            return json.loads(self.lab.ns("gw", "curl", "-s", "-X", method, "-u", "panel:public", "-d", json.dumps(body or {}), f"http://127.0.0.5:8081/api/v4{path}"))
 
         hook = ask("POST", "/resources", {"type": "web_hook", "config": {"url": f"http://{DIRECT}:9910/again"}})["data"]
         ask("POST", "/rules", {"rawsql": 'SELECT * FROM "again"', "actions": [{"name": "data_to_webserver", "params": {"$resource": hook["id"], "payload_tmpl": "${payload}"}}]})

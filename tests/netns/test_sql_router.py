@@ -15,7 +15,7 @@ mqtt:
 management:
   listen: {router}:8081
   node: gate@192.168.77.1
-  applications: [{{id: admin, secret: public}}]
+  applications: [{{id: panel, secret: public}}]
 """
 
 WAKE = """
@@ -37,7 +37,7 @@ class SqlRouter(LabTest):
                          transparent="  offload: true") + EXTRA.format(router=ROUTER_LAN)
 
     def call(self, method, path, body=None):
-        command = ["curl", "-s", "-m", "10", "-X", method, "-u", "admin:public"] + (["-d", json.dumps(body)] if body is not None else [])
+        command = ["curl", "-s", "-m", "10", "-X", method, "-u", "panel:public"] + (["-d", json.dumps(body)] if body is not None else [])
         return json.loads(self.lab.ns("gw", *command, f"http://{ROUTER_LAN}:8081/api/v4{path}"))
 
     def make(self, sql, *actions):

@@ -13,7 +13,7 @@ mqtt:
   acl:
     - {{permission: allow, username: hub, topics: ["headgate/#"]}}
     - {{permission: deny, action: publish, topics: ["headgate/#"]}}
-management: {{listen: "{router}:8081", node: "gate@192.168.77.1", applications: [{{id: admin, secret: public}}]}}
+management: {{listen: "{router}:8081", node: "gate@192.168.77.1", applications: [{{id: panel, secret: public}}]}}
 rule-engine:
   state: {{interval: 1s, home-assistant: true, commands: true}}
 """

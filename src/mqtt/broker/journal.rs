@@ -375,7 +375,8 @@ impl Broker {
         match record {
             Record::Retained(message) => {
                 if let Some(message) = self.message(now, &message) {
-                    self.retained.keep(&Rc::new(message), usize::MAX);
+                    self.retained
+                        .keep(&Rc::new(message), usize::MAX, usize::MAX);
                 }
             }
             Record::RetainedGone(topic) => self.retained.remove(topic),

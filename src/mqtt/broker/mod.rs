@@ -167,6 +167,11 @@ impl Broker {
         &self.metrics
     }
 
+    /// Counts something that happened outside.
+    pub fn count(&mut self, metric: Metric) {
+        self.metrics.add(metric, 1);
+    }
+
     /// Tells what time zero was, in milliseconds since 1970; again when the wall clock was set.
     pub fn set_epoch(&mut self, epoch: i64) {
         self.epoch = epoch;

@@ -305,7 +305,8 @@ impl Broker {
             return;
         }
         let known = self.retained.get(message.topic()).is_some();
-        if !self.retained.keep(message, self.limits.retained_max) {
+        let (max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
+        if !self.retained.keep(message, max, bytes_max) {
             self.metrics.add(Metric::RetainedRefused, 1);
             return;
         }
