@@ -8,10 +8,12 @@ use super::section::Section;
 use super::transport;
 use crate::metadata::Host;
 use crate::outbound::IpVersion;
+use crate::outbound::mux::sing::request::Protocol as MuxProtocol;
 use crate::outbound::options::{
-    Credentials, DialOptions, HttpOptions, Protocol, ProxyOptions, ServerAddress,
+    Credentials, DialOptions, HttpOptions, MuxOptions, Protocol, ProxyOptions, ServerAddress,
     ShadowsocksOptions, Socks5Options, TlsOptions,
 };
+use crate::outbound::sessions::Limits;
 use crate::outbound::shadowsocks::method::{MethodError, Secret};
 
 /// Proxy types of mihomo's that are not served yet.
@@ -29,7 +31,7 @@ const OTHER_TYPES: &[&str] = &[
 ];
 
 /// Keys common to all types that are not served yet.
-const OTHER_KEYS: &[&str] = &["mptcp", "smux", "client-fingerprint", "ech-opts"];
+const OTHER_KEYS: &[&str] = &["mptcp", "client-fingerprint", "ech-opts"];
 
 /// One entry of `proxies:`.
 pub(super) fn decode(
@@ -61,10 +63,49 @@ pub(super) fn decode(
         udp: udp || matches!(protocol, Protocol::Direct | Protocol::Reject),
         protocol,
         dial: dial(&mut section)?,
+        mux: match section.take("smux") {
+            Some(at) => mux(&at, warnings)?,
+            None => None,
+        },
     };
     section.not_implemented(OTHER_KEYS, warnings);
     section.finish(warnings);
     Ok(options)
+}
+
+/// `smux`; `None`: it is not enabled.
+fn mux(at: &Cursor<'_>, warnings: &mut Warnings) -> Result<Option<MuxOptions>, ConfigError> {
+    let mut section = at.section()?;
+    let enabled = section.boolean("enabled", false)?;
+    let protocol = match section.take("protocol") {
+        Some(name) => name.parse("smux, yamux or h2mux", |text| match text {
+            "smux" => Some(MuxProtocol::Smux),
+            "yamux" => Some(MuxProtocol::Yamux),
+            "" | "h2mux" => Some(MuxProtocol::H2mux),
+            _ => None,
+        })?,
+        None => MuxProtocol::default(),
+    };
+    let mut number = |key| match section.take(key) {
+        Some(at) => at.integer(0..=u32::MAX, "a number"),
+        None => Ok(0),
+    };
+    let limits = Limits {
+        sessions_max: number("max-connections")?,
+        streams_min: number("min-streams")?,
+        streams_max: number("max-streams")?,
+    };
+    let options = MuxOptions {
+        protocol,
+        limits,
+        padding: section.boolean("padding", false)?,
+        only_tcp: section.boolean("only-tcp", false)?,
+    };
+    // Whether the APIs show the connection itself: here they never do.
+    let _never = section.take("statistic");
+    section.not_implemented(&["brutal-opts"], warnings);
+    section.finish(warnings);
+    Ok(enabled.then_some(options))
 }
 
 fn dial(section: &mut Section<'_>) -> Result<DialOptions, ConfigError> {

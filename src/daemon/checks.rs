@@ -153,6 +153,7 @@ mod tests {
 
     fn proxy(name: &str, port: u16) -> ProxyOptions {
         ProxyOptions {
+            mux: None,
             name: name.into(),
             protocol: Protocol::Socks5(Socks5Options {
                 server: ServerAddress {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::mux::sing::request::Protocol as MuxProtocol;
 use super::provided::Wanted;
+use super::sessions::Limits;
 use super::shadowsocks::obfs::Disguise;
 use super::status_ranges::StatusRanges;
 use super::{IpVersion, Kind};
@@ -19,6 +21,21 @@ pub struct ProxyOptions {
     pub udp: bool,
     /// How its sockets leave the router.
     pub dial: DialOptions,
+    /// `smux`, when it is enabled.
+    pub mux: Option<MuxOptions>,
+}
+
+/// Keys of `smux`: sing-mux inside the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MuxOptions {
+    /// `protocol`.
+    pub protocol: MuxProtocol,
+    /// `max-connections`, `min-streams`, `max-streams`.
+    pub limits: Limits,
+    /// `padding`.
+    pub padding: bool,
+    /// `only-tcp`: datagrams go as without it.
+    pub only_tcp: bool,
 }
 
 /// Keys common to all proxies.

@@ -11,6 +11,7 @@ use super::direct::Direct;
 use super::group::{Group, Member};
 use super::health::Health;
 use super::http::{Http, HttpError};
+use super::mux::sing::Multiplexed;
 use super::options::{GroupKind, GroupOptions, Protocol, ProxyOptions};
 use super::provided::ProviderNodes;
 use super::reject::Reject;
@@ -540,7 +541,7 @@ fn build_proxy(
         proxy: options.name.clone(),
         error,
     };
-    Ok(match &options.protocol {
+    let outbound: Arc<dyn Outbound> = match &options.protocol {
         Protocol::Direct => Arc::new(Direct::new(
             node.name,
             Kind::Direct,
@@ -566,6 +567,10 @@ fn build_proxy(
         Protocol::Vless(options) => {
             Arc::new(vless::outbound(node, options).map_err(|e| wrong(ProtocolError::Vmess(e)))?)
         }
+    };
+    Ok(match options.mux {
+        Some(mux) => Arc::new(Multiplexed::new(outbound, mux)),
+        None => outbound,
     })
 }
 
@@ -594,6 +599,7 @@ mod tests {
 
     fn proxy(name: &str, dialer: Option<&str>) -> ProxyOptions {
         ProxyOptions {
+            mux: None,
             name: name.into(),
             protocol: Protocol::Socks5(Socks5Options {
                 server: ServerAddress {

@@ -141,6 +141,7 @@ fn proxy(name: &str, protocol: Protocol) -> ProxyOptions {
         protocol,
         udp: true,
         dial: DialOptions::default(),
+        mux: None,
     }
 }
 

@@ -153,3 +153,57 @@ fn the_old_form_of_the_sniffer_counts_only_alone() {
     let sniffer = good(&format!("sniffer: {{{old}, sniff: {{QUIC: {{}}}}}}")).sniffer;
     assert!(sniffer.tls.is_none() && sniffer.quic.is_some());
 }
+
+#[test]
+fn flows_of_a_proxy_share_connections_when_they_are_to() {
+    use crate::outbound::mux::sing::request::Protocol as Mux;
+    use crate::outbound::options::NetworkOptions;
+    let config = good(
+        "proxies:
+- {name: a, type: vless, server: h, port: 1, uuid: x, network: grpc, smux: {enabled: true, protocol: yamux, max-connections: 4, min-streams: 2, padding: true, statistic: true}}
+- {name: b, type: vmess, server: h, port: 1, uuid: x, network: h2, h2-opts: {host: [a.test, b.test], path: /p}, smux: {enabled: false}}
+- {name: c, type: vless, server: h, port: 1, uuid: x, network: grpc, grpc-opts: {grpc-service-name: s}, smux: {enabled: 'true', only-tcp: true}}
+",
+    );
+    let mux: Vec<_> = config.proxies.iter().map(|proxy| proxy.mux).collect();
+    let first = mux[0].unwrap();
+    assert_eq!((first.protocol, first.padding), (Mux::Yamux, true));
+    assert_eq!(
+        (first.limits.sessions_max, first.limits.streams_min),
+        (4, 2)
+    );
+    assert!(mux[1].is_none());
+    assert!(mux[2].is_some_and(|mux| mux.only_tcp && mux.protocol == Mux::H2mux));
+    let networks: Vec<_> = config
+        .proxies
+        .iter()
+        .map(|proxy| match &proxy.protocol {
+            Protocol::Vless(options) => (options.network.clone(), options.tls.is_some()),
+            Protocol::Vmess(options) => (options.network.clone(), options.tls.is_some()),
+            _ => panic!("another protocol"),
+        })
+        .collect();
+    let host = Some("a.test".into());
+    let http_2 = NetworkOptions::Http2 {
+        host,
+        path: "/p".into(),
+    };
+    // VMess over HTTP/2 has TLS even so.
+    assert_eq!(
+        networks[0],
+        (NetworkOptions::Grpc("GunService".into()), false)
+    );
+    assert_eq!(networks[1], (http_2, true));
+    assert_eq!(networks[2], (NetworkOptions::Grpc("s".into()), false));
+    let proxy = |keys: &str| {
+        format!("proxies:\n- {{name: a, type: vless, server: h, port: 1, uuid: x, {keys}}}\n")
+    };
+    wrong(
+        &proxy("smux: {enabled: true, protocol: ^quic}"),
+        "proxies[0].smux.protocol: expected smux, yamux or h2mux, found `quic`",
+    );
+    wrong(
+        &proxy("network: grpc, grpc-opts: {grpc-service-name: ^'a b'}"),
+        "proxies[0].grpc-opts.grpc-service-name: expected the name of a gRPC service, found `a b`",
+    );
+}

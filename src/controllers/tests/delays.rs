@@ -56,6 +56,7 @@ async fn rig() -> (Rig, String, tokio::task::JoinSet<()>) {
         }
     });
     let proxy = |name: &str, protocol| ProxyOptions {
+        mux: None,
         name: name.into(),
         protocol,
         udp: true,

@@ -89,6 +89,7 @@ pub fn parse(link: &str) -> Result<ProxyOptions, LinkError> {
         false => name,
     };
     Ok(ProxyOptions {
+        mux: None,
         name: name.into(),
         udp: !matches!(protocol, Protocol::Http(_)),
         protocol,

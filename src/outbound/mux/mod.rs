@@ -1,4 +1,5 @@
-//! Several streams or associations in one: mux.cool with XUDP, and packetaddr.
+//! Several streams or associations in one: mux.cool with XUDP, packetaddr, and sing-mux.
 
 pub mod frames;
 pub mod packet_address;
+pub mod sing;

@@ -16,8 +16,12 @@ use crate::wire::Reader;
 /// The longest head of an HTTP answer.
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// Data of one record that we send at most: with 16 KB obfs-server 0.0.5 cuts uploads (seen).
-const RECORD_MAX: usize = 4 * 1024;
+/// Data of one record that we send at most (RFC 8446 section 5.1).
+const RECORD_MAX: usize = 16 * 1024;
+
+/// Data that goes with the hello or the request at most. obfs-server reads those whole into 16 KB, and
+/// takes it for the client's end when they fill that.
+const FIRST_MAX: usize = 4 * 1024;
 
 /// What a hello adds to its data, its server name excluded.
 const HELLO_BYTES: usize = 5 + 212;
@@ -182,7 +186,7 @@ impl Codec for Obfs {
         if !self.begun {
             self.begun = true;
             let room = out.spare().len().saturating_sub(HELLO_BYTES + 512);
-            let first = payload.get(..room.min(RECORD_MAX)).unwrap_or(payload);
+            let first = payload.get(..room.min(FIRST_MAX)).unwrap_or(payload);
             match self.disguise {
                 Disguise::Http => self.request(first, out)?,
                 Disguise::Tls => self.hello(first, out)?,
@@ -253,6 +257,21 @@ mod tests {
         let name = tls::server_name(&hello);
         assert_eq!(name, Sniffed::Host("front.test".into()));
         assert_eq!(encoded(&mut obfs, b"more"), b"\x17\x03\x03\0\x04more");
+    }
+
+    #[test]
+    fn the_hello_leaves_room_in_the_servers_buffer_and_records_are_long() {
+        for disguise in [Disguise::Http, Disguise::Tls] {
+            let mut obfs = Obfs::new(disguise, "front.test");
+            let payload = [1; 20_000];
+            let mut out = Scratch::take(obfs.room(payload.len()));
+            let first = obfs.encode(&payload, &mut out).unwrap();
+            assert_eq!(first, FIRST_MAX);
+            assert!(out.len() < 8 * 1024);
+            let rest = encoded(&mut obfs, &payload[first..]);
+            let records = if disguise == Disguise::Tls { 5 } else { 0 };
+            assert_eq!(rest.len(), payload.len() - first + records);
+        }
     }
 
     fn read(obfs: &mut Obfs, bytes: &[u8], step: usize) -> Vec<u8> {

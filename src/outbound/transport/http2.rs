@@ -1,4 +1,4 @@
-//! Streams of HTTP/2 as carriers: gRPC ("gun") and plain bodies (`h2`).
+//! Streams of HTTP/2 as carriers: gRPC ("gun"), plain bodies (`h2`), and the CONNECTs of sing-mux's h2mux.
 //!
 //! `h2` owns the frames; here are requests, the streams of both ends, and the client's connection. Many
 //! streams share one connection, as mihomo has it: a handshake less for each flow, and what a web page
@@ -98,6 +98,17 @@ impl Asking {
             headers: HeaderMap::new(),
             gun: false,
         })
+    }
+
+    /// A CONNECT to what `host` stands for.
+    #[must_use]
+    pub fn connect(host: &'static str) -> Self {
+        Self {
+            method: Method::CONNECT,
+            uri: Uri::from_static(host),
+            headers: HeaderMap::new(),
+            gun: false,
+        }
     }
 
     fn request(&self) -> Request<()> {
