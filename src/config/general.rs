@@ -13,6 +13,8 @@ pub struct General {
     pub mode: Mode,
     /// `max-connections`: streams that may be in at once; none: by the machine's memory.
     pub max_connections: Option<u32>,
+    /// `hardening`: the rights that the configuration does not need are given up at the start.
+    pub hardening: bool,
     /// `log-level`: `silent`, `error`, `warning`, `info`, `debug`.
     pub log_level: LevelFilter,
     /// `ipv6`: off resolves no AAAA and refuses to dial IPv6.
@@ -68,6 +70,7 @@ impl Default for General {
         Self {
             mode: Mode::Rule,
             max_connections: None,
+            hardening: true,
             log_level: LevelFilter::Info,
             ipv6: true,
             unified_delay: false,
@@ -101,6 +104,7 @@ pub(super) fn decode(
             Some(count) => Some(count.integer(16..=1 << 20, "a number (16 to 1048576)")?),
             None => None,
         },
+        hardening: section.boolean("hardening", absent.hardening)?,
         log_level: match section.take("log-level") {
             Some(level) => level.parse("silent, error, warning, info or debug", log_level)?,
             None => absent.log_level,

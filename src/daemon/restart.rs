@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 
+use crate::platform::confinement::Confined;
+
 /// How an instance ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -27,11 +29,12 @@ impl Program {
         std::env::current_exe().map(Self)
     }
 
-    /// Becomes that program with this process's arguments and environment. Comes back only with the
-    /// reason why not.
-    pub fn run(&self) -> io::Error {
+    /// Becomes that program with this process's arguments and environment, and with what it was confined to.
+    /// Comes back only with the reason why not.
+    pub fn run(&self, confined: Option<&Confined>) -> io::Error {
         std::process::Command::new(&self.0)
             .args(std::env::args_os().skip(1))
+            .envs(confined.and_then(Confined::mark))
             .exec()
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod answering_udp;
 pub mod clock;
+pub mod confinement;
 pub mod conntrack;
 pub mod counter;
 pub mod file_map;

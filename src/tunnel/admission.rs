@@ -89,6 +89,14 @@ impl Drop for Seat {
     }
 }
 
+/// Whose room for UDP sessions is used up.
+pub(super) enum Lacking {
+    /// Everybody's.
+    OfAll,
+    /// This device's half.
+    OfDevice(IpAddr),
+}
+
 /// What [`Admission`] has done so far, for those who watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
@@ -125,19 +133,15 @@ impl Admission {
 
     /// Sets the limit to `wanted`, or by the machine's memory, as far as there are descriptors.
     pub fn limit(&self, wanted: Option<u32>) {
-        let wanted = wanted.map_or_else(
-            || derived(room::memory()),
-            |wanted| usize::try_from(wanted).unwrap_or(usize::MAX).max(1),
-        );
-        let needed = u64::try_from(descriptors_for(wanted)).unwrap_or(u64::MAX);
-        let had = room::raise_descriptors(needed);
+        let had = room::raise_descriptors(descriptors_wanted(wanted));
+        let wanted = streams_wanted(wanted);
         let limit = limit_by(wanted, usize::try_from(had).unwrap_or(usize::MAX));
-        if limit < wanted {
+        let before = self.limit.swap(limit, Ordering::Relaxed);
+        if limit < wanted && limit != before {
             log::warn!(
                 "max-connections: {limit} instead of {wanted}: only {had} files may be open"
             );
         }
-        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Takes a seat; whether there is one, [`Self::room`] has said.
@@ -171,14 +175,20 @@ impl Admission {
 
     /// Makes room for UDP sessions, whose newest was just refused: those that nobody ever answered go
     /// first, then those that are silent longest.
-    pub(super) fn make_session_room(&self) {
+    pub(super) fn make_session_room(&self, lacking: &Lacking) {
         self.unseated.add(1);
-        self.cut_sessions(clock::coarse());
-        self.say(&|| format!("{} UDP sessions: new ones are dropped", self.sessions_max()));
+        self.cut_sessions(lacking, clock::coarse());
+        let most = self.sessions_max();
+        self.say(&|| match lacking {
+            Lacking::OfAll => format!("{most} UDP sessions: new ones are dropped"),
+            Lacking::OfDevice(device) => {
+                format!("half of {most} UDP sessions are of {device}: its new ones are dropped")
+            }
+        });
     }
 
     /// At most once a second, by the coarse clock.
-    fn cut_sessions(&self, now: u32) {
+    fn cut_sessions(&self, lacking: &Lacking, now: u32) {
         if self.swept.swap(now, Ordering::Relaxed) == now {
             return;
         }
@@ -191,7 +201,12 @@ impl Admission {
             } else {
                 UNANSWERED_SECONDS
             };
-            let may = connection.metadata.network == Network::Udp && silent(connection) >= needed;
+            let metadata = &connection.metadata;
+            let concerned = match lacking {
+                Lacking::OfAll => true,
+                Lacking::OfDevice(device) => metadata.source.ip() == *device,
+            };
+            let may = concerned && metadata.network == Network::Udp && silent(connection) >= needed;
             may.then(|| (answered, connection.last_active()))
         });
         self.note_cut(cut);
@@ -327,6 +342,19 @@ fn sessions_of(limit: usize) -> usize {
     (limit / 2).clamp(SESSIONS.0, SESSIONS.1)
 }
 
+/// How many descriptors `max-connections` takes.
+#[must_use]
+pub fn descriptors_wanted(wanted: Option<u32>) -> u64 {
+    u64::try_from(descriptors_for(streams_wanted(wanted))).unwrap_or(u64::MAX)
+}
+
+fn streams_wanted(wanted: Option<u32>) -> usize {
+    wanted.map_or_else(
+        || derived(room::memory()),
+        |wanted| usize::try_from(wanted).unwrap_or(usize::MAX).max(1),
+    )
+}
+
 /// A stream has two descriptors, a UDP session one.
 fn descriptors_for(limit: usize) -> usize {
     let streams = limit.saturating_mul(2).saturating_add(sessions_of(limit));
@@ -454,12 +482,14 @@ mod tests {
         let stream = open(&admission, Network::Tcp, "192.168.1.1:3");
         admission.connections.count_download(&flows[0], 1);
         flows[0].set_last_active(0);
-        admission.cut_sessions(now);
+        admission.cut_sessions(&Lacking::OfDevice("192.168.1.2".parse().unwrap()), now - 1);
+        assert!(!flows.iter().any(|flow| is_cut(flow)));
+        admission.cut_sessions(&Lacking::OfAll, now);
         assert!(!is_cut(&flows[0]) && flows[1..].iter().all(|flow| is_cut(flow)));
         // Not twice in a second.
-        admission.cut_sessions(now);
+        admission.cut_sessions(&Lacking::OfAll, now);
         assert!(!is_cut(&flows[0]));
-        admission.cut_sessions(now + 1);
+        admission.cut_sessions(&Lacking::OfAll, now + 1);
         assert!(is_cut(&flows[0]) && !is_cut(&stream));
     }
 }

@@ -99,7 +99,11 @@ def udp_echo(address, port):
     server.bind((address, port))
     while True:
         payload, client = server.recvfrom(65535)
-        server.sendto(payload + b" " + f"{client[0]} {client[1]}".encode(), client)
+        try:
+            server.sendto(payload + b" " + f"{client[0]} {client[1]}".encode(), client)
+        except OSError:
+            # Nobody that can be reached from here: a source address that the router did not translate.
+            continue
 
 
 def main():

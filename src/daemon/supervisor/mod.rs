@@ -25,6 +25,7 @@ use super::build::{self, DnsTables, DnsTies};
 use super::checks::Checks;
 use super::command::{self, Command, Loaded};
 use super::control::{self, Door, Request};
+use super::hardening::Hardened;
 use super::history::Keeper;
 use super::kernel::{self, Kernel};
 use super::listeners::Listeners;
@@ -75,6 +76,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     let began = clock::now();
     let mut loaded = command::load(command)?;
     let directory = command.directory();
+    let hardened = Arc::new(Hardened::start(&loaded.config, &directory));
     let logger = logger::install(level(&loaded.config));
     for warning in &loaded.warnings {
         log::warn!("{}:{warning}", loaded.origin);
@@ -96,7 +98,9 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         .build()?;
     let program = Program::current()?;
     let end = runtime.block_on(async {
-        let mut instance = Instance::start(loaded, directory, file, logger).await?;
+        let mut instance =
+            Instance::start(loaded, directory, file, logger, Arc::clone(&hardened)).await?;
+        hardened.tell();
         let ready = format!(
             "headgate ready in {} ms",
             (clock::now() - began).as_millis()
@@ -113,7 +117,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     })?;
     match end {
         End::Stop => Ok(()),
-        End::Restart => Err(program.run().into()),
+        End::Restart => Err(program.run(hardened.confined()).into()),
     }
 }
 
@@ -133,6 +137,7 @@ struct Instance {
     directory: PathBuf,
     file: PathBuf,
     logger: &'static Logger,
+    hardened: Arc<Hardened>,
     workers: Arc<Workers>,
     tunnel: Arc<Tunnel>,
     tunnel_known: Arc<OnceLock<Weak<Tunnel>>>,
@@ -164,6 +169,7 @@ impl Instance {
         directory: PathBuf,
         file: PathBuf,
         logger: &'static Logger,
+        hardened: Arc<Hardened>,
     ) -> Result<Self, Failure> {
         let mut config = loaded.config;
         settle(&mut config, &directory)?;
@@ -211,6 +217,7 @@ impl Instance {
             directory,
             file,
             logger,
+            hardened,
             workers,
             tunnel,
             tunnel_known,

@@ -44,6 +44,7 @@ impl Instance {
         };
         let server = build::dns_server(&config, &mut self.tables, &ties)?;
         let providers = Providers::load(&config, &self.directory, &loaded.origin).await?;
+        self.hardened.follow(&config);
         let mut routing = build::routing(
             &mut config,
             &providers.nodes(),

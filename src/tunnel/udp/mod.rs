@@ -25,6 +25,7 @@ use crate::metadata::{Endpoint, Host, Metadata};
 use crate::outbound::{Datagrams, IpVersion, Purpose};
 
 use super::Tunnel;
+use super::admission::Lacking;
 use super::connections::Connection;
 use super::flow::ReplySink;
 use super::names::Mapping;
@@ -62,16 +63,19 @@ struct Table {
 }
 
 impl Table {
-    /// Enters a session, if there is room for it.
-    fn enter(&mut self, session: &Arc<Session>, most: usize) -> bool {
+    /// Enters a session; if there is no room for it, whose it lacks.
+    fn enter(&mut self, session: &Arc<Session>, most: usize) -> Result<(), Lacking> {
         let device = session.client.ip();
         let own = self.by_device.get(&device).copied().unwrap_or(0);
-        if self.by_client.len() >= most || own >= most / 2 {
-            return false;
+        if own >= most / 2 {
+            return Err(Lacking::OfDevice(device));
+        }
+        if self.by_client.len() >= most {
+            return Err(Lacking::OfAll);
         }
         self.by_client.insert(session.client, Arc::clone(session));
         self.by_device.insert(device, own + 1);
-        true
+        Ok(())
     }
 
     fn leave(&mut self, client: SocketAddr) {
@@ -147,8 +151,8 @@ impl Sessions {
         let entered = self
             .table()
             .enter(&session, tunnel.admission.sessions_max());
-        if !entered {
-            tunnel.admission.make_session_room();
+        if let Err(lacking) = entered {
+            tunnel.admission.make_session_room(&lacking);
             return;
         }
         let Some(tunnel) = tunnel.handle() else {
