@@ -67,6 +67,7 @@ fn user_and_password(item: &Cursor<'_>) -> Result<Credentials, ConfigError> {
         Some((username, password)) if !username.is_empty() => Ok(Credentials {
             username: username.into(),
             password: password.into(),
+            ..Credentials::default()
         }),
         _ => Err(item.fail(Reason::SecretValue("user:password"))),
     }
@@ -138,6 +139,7 @@ fn credentials(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Credentials
     let credentials = Credentials {
         username: section.require("username")?.text()?.into(),
         password: section.require("password")?.text()?.into(),
+        ..Credentials::default()
     };
     section.finish(warnings);
     Ok(credentials)

@@ -154,6 +154,7 @@ fn credentials(section: &mut Section<'_>) -> Result<Option<Credentials>, ConfigE
     Ok(Some(Credentials {
         username: username.unwrap_or_default(),
         password: password.unwrap_or_default(),
+        ..Credentials::default()
     }))
 }
 

@@ -12,6 +12,7 @@ use crate::inbound::server::options::{
 };
 use crate::outbound::options::Credentials;
 use crate::outbound::shadowsocks::method::{MethodError, Secret};
+use crate::outbound::vless::vision::FLOW;
 use crate::outbound::vmess::keys::parse_id;
 
 /// What a listener of this kind has besides; `None` for kinds without.
@@ -22,10 +23,14 @@ pub(super) fn decode(
 ) -> Result<Option<Arc<ServerOptions>>, ConfigError> {
     let protocol = match kind {
         ListenerKind::Shadowsocks => shadowsocks(section, warnings)?,
-        ListenerKind::Vmess => ServerProtocolOptions::Vmess(users(section, "uuid", warnings)?),
-        ListenerKind::Vless => ServerProtocolOptions::Vless(users(section, "uuid", warnings)?),
+        ListenerKind::Vmess => {
+            ServerProtocolOptions::Vmess(users(section, "uuid", false, warnings)?)
+        }
+        ListenerKind::Vless => {
+            ServerProtocolOptions::Vless(users(section, "uuid", true, warnings)?)
+        }
         ListenerKind::Trojan => {
-            ServerProtocolOptions::Trojan(users(section, "password", warnings)?)
+            ServerProtocolOptions::Trojan(users(section, "password", false, warnings)?)
         }
         ListenerKind::Http
         | ListenerKind::Socks
@@ -107,6 +112,7 @@ fn shadowsocks(
                     let user = Credentials {
                         username: user_name(&mut section, number)?,
                         password: check(&section.require("password")?)?,
+                        ..Credentials::default()
                     };
                     section.finish(warnings);
                     Ok(user)
@@ -131,10 +137,11 @@ fn shadowsocks(
     }))
 }
 
-/// `users:` with a `uuid` or a `password` each.
+/// `users:` with a `uuid` or a `password` each, and maybe the flow `vision`.
 fn users(
     section: &mut Section<'_>,
     secret: &'static str,
+    vision: bool,
     warnings: &mut Warnings,
 ) -> Result<Vec<Credentials>, ConfigError> {
     let list = section.require("users")?;
@@ -146,12 +153,17 @@ fn users(
             let expected = "a UUID, or a text of at most 30 bytes";
             return Err(at.fail(Reason::SecretValue(expected)));
         }
-        let user = Credentials {
+        let mut user = Credentials {
             username: name,
             password: at.text()?.into(),
+            ..Credentials::default()
         };
         if let Some(flow) = section.take("flow") {
-            return Err(flow.fail(Reason::NotImplemented(Excerpt::of("flow"))));
+            user.vision = match flow.text()? {
+                "" => false,
+                FLOW if vision => true,
+                _ => return Err(flow.expected("xtls-rprx-vision, of VLESS alone")),
+            };
         }
         section.not_implemented(&["alterId"], warnings);
         section.finish(warnings);

@@ -5,13 +5,16 @@ use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::proxies::{header, server, tls, tls_keys};
 use super::section::Section;
 use crate::outbound::options::{
-    NetworkOptions, PacketEncoding, TrojanOptions, VlessOptions, VmessOptions, VmessSecurity,
-    WebSocketOptions,
+    NetworkOptions, PacketEncoding, TrojanOptions, VlessFlow, VlessOptions, VmessOptions,
+    VmessSecurity, WebSocketOptions,
 };
 use crate::outbound::vmess::keys::parse_id;
 
 /// Values of `network` that mihomo knows and headgate does not.
 const OTHER_NETWORKS: &[&str] = &["http", "xhttp"];
+
+/// Values of `flow`.
+const FLOWS: &str = "xtls-rprx-vision or xtls-rprx-vision-udp443";
 
 /// `type: trojan`.
 pub(super) fn trojan(
@@ -83,16 +86,22 @@ pub(super) fn vless(
     section: &mut Section<'_>,
     warnings: &mut Warnings,
 ) -> Result<VlessOptions, ConfigError> {
-    let options = VlessOptions {
+    let mut options = VlessOptions {
         server: server(section)?,
         id: uuid(section)?,
         packets: packet_encoding(section, PacketEncoding::Xudp)?,
+        flow: VlessFlow::Plain,
         tls: tls(section)?,
         network: network(section, warnings)?,
     };
-    for key in ["flow", "reality-opts"] {
-        refuse(section, key)?;
+    if let Some(flow) = section.take("flow") {
+        options.flow = flow.parse(FLOWS, VlessFlow::parse)?;
+        let fits = options.tls.is_some() && options.network == NetworkOptions::Tcp;
+        if options.flow != VlessFlow::Plain && !fits {
+            return Err(flow.expected("a flow only with `tls: true` and `network: tcp`"));
+        }
     }
+    refuse(section, "reality-opts")?;
     if let Some(encryption) = section.take("encryption")
         && encryption.text()? != "none"
     {

@@ -67,7 +67,7 @@ pub fn store(directory: &Path, document: &Value) -> io::Result<()> {
 pub fn document(overlay: &Overlay, tunnel: &Tunnel) -> Value {
     let pairs = |list: &[(Box<str>, Box<str>)]| json!(list);
     let users = overlay.users.iter();
-    let users = users.map(|(of, user)| json!([of, user.username, user.password]));
+    let users = users.map(|(of, user)| json!([of, user.username, user.password, user.vision]));
     let rules = overlay.rules.iter();
     let rules = rules.map(|rule| json!([rule.tag, rule.group, rule.lines]));
     let groups = overlay
@@ -145,7 +145,12 @@ fn taken(document: &Value) -> Kept {
             outbounds: pairs("outbounds"),
             users: list(document, "users", |entry| {
                 let (username, password) = (text(entry, 1)?.into(), text(entry, 2)?.into());
-                Some((text(entry, 0)?.into(), Credentials { username, password }))
+                let user = Credentials {
+                    username,
+                    password,
+                    vision: entry.get(3).and_then(Value::as_bool) == Some(true),
+                };
+                Some((text(entry, 0)?.into(), user))
             }),
             removed_users: pairs("removed"),
             rules: list(document, "rules", |entry| {
@@ -238,6 +243,7 @@ mod tests {
         let ann = Credentials {
             username: "ann".into(),
             password: "secret \" \u{1f600}".into(),
+            vision: true,
         };
         overlay.users.push(("in".into(), ann));
         overlay.removed_users.push(("door".into(), "bob".into()));

@@ -248,6 +248,7 @@ mod tests {
         Credentials {
             username: name.into(),
             password: "x".into(),
+            ..Credentials::default()
         }
     }
 

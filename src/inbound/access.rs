@@ -125,6 +125,7 @@ mod tests {
         let credentials = |(username, password): &(&str, &str)| Credentials {
             username: (*username).into(),
             password: (*password).into(),
+            ..Credentials::default()
         };
         list.iter().map(credentials).collect()
     }

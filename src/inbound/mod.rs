@@ -116,6 +116,7 @@ mod tests {
             authentication: vec![Credentials {
                 username: "u".into(),
                 password: "p".into(),
+                ..Credentials::default()
             }],
             listeners: vec![listener("own", None), listener("open", Some(Vec::new()))],
             ..Options::default()

@@ -39,6 +39,7 @@ impl Dispatch for Direct {
             let _end = match client {
                 Stream::Tcp(mut client) => copy_bidirectional(&mut client, &mut server).await,
                 Stream::Boxed(mut client) => copy_bidirectional(&mut client, &mut server).await,
+                Stream::Shedding(mut client) => copy_bidirectional(&mut client, &mut server).await,
                 Stream::Closed | Stream::Silent => return,
             };
         })
@@ -82,6 +83,7 @@ pub(super) fn closed_port(kind: ListenerKind) -> Port {
     let user = |username: &str, password: &str| Credentials {
         username: username.into(),
         password: password.into(),
+        ..Credentials::default()
     };
     Port {
         access: Arc::new(Access::new(&[user("u", "p"), user("alone", "")], &[])),

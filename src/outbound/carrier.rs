@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UdpSocket};
 
+use super::layer::{Gate, Layer};
 use super::{ByteStream, Datagrams, Stream};
 use crate::metadata::Endpoint;
 
@@ -15,16 +16,26 @@ use crate::metadata::Endpoint;
 pub enum Carrier {
     /// A plain socket.
     Tcp(TcpStream),
+    /// A stream that gives one record a read: beneath a layer that may be left.
+    Gate(Box<Gate>),
+    /// A layer that may be left.
+    Layer(Box<dyn Layer>),
     /// Anything else.
     Boxed(Box<dyn ByteStream>),
 }
 
 impl Carrier {
+    /// The same for a layer that may be left.
+    #[must_use]
+    pub fn gated(self) -> Self {
+        Self::Gate(Box::new(Gate::new(self)))
+    }
+
     /// Whether a read may find something; `Ready` also when that is not known.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
-            Self::Boxed(_) => Poll::Ready(Ok(())),
+            Self::Gate(_) | Self::Layer(_) | Self::Boxed(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -33,19 +44,23 @@ impl Carrier {
     pub fn peer(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok(),
-            Self::Boxed(_) => None,
+            Self::Gate(_) | Self::Layer(_) | Self::Boxed(_) => None,
         }
     }
 
     /// The same with `early` before what it gives.
     #[must_use]
     pub fn preceded(self, early: Vec<u8>) -> Self {
-        match early.is_empty() {
-            true => self,
-            false => Self::Boxed(Box::new(Early {
+        match self {
+            same if early.is_empty() => same,
+            Self::Layer(mut layer) => {
+                layer.put_back(early);
+                Self::Layer(layer)
+            }
+            carrier => Self::Boxed(Box::new(Early {
                 bytes: early,
                 position: 0,
-                carrier: self,
+                carrier,
             })),
         }
     }
@@ -54,8 +69,9 @@ impl Carrier {
     #[must_use]
     pub fn boxed(self) -> Box<dyn ByteStream> {
         match self {
-            Self::Tcp(stream) => Box::new(stream),
             Self::Boxed(stream) => stream,
+            Self::Layer(layer) => layer,
+            other => Box::new(other),
         }
     }
 
@@ -64,7 +80,7 @@ impl Carrier {
     pub fn into_stream(self, early: Vec<u8>) -> Stream {
         match self.preceded(early) {
             Self::Tcp(stream) => Stream::Tcp(stream),
-            Self::Boxed(stream) => Stream::Boxed(stream),
+            other => Stream::Boxed(other.boxed()),
         }
     }
 }
@@ -77,6 +93,8 @@ impl AsyncRead for Carrier {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Gate(gate) => Pin::new(gate).poll_read(cx, buffer),
+            Self::Layer(layer) => Pin::new(layer).poll_read(cx, buffer),
             Self::Boxed(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -90,6 +108,8 @@ impl AsyncWrite for Carrier {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Gate(gate) => gate.below().poll_write(cx, bytes),
+            Self::Layer(layer) => Pin::new(layer).poll_write(cx, bytes),
             Self::Boxed(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -97,6 +117,8 @@ impl AsyncWrite for Carrier {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Gate(gate) => gate.below().poll_flush(cx),
+            Self::Layer(layer) => Pin::new(layer).poll_flush(cx),
             Self::Boxed(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -104,6 +126,8 @@ impl AsyncWrite for Carrier {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Gate(gate) => gate.below().poll_shutdown(cx),
+            Self::Layer(layer) => Pin::new(layer).poll_shutdown(cx),
             Self::Boxed(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

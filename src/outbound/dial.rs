@@ -215,6 +215,7 @@ impl Dialer {
             return match carrier.connect(&metadata).await? {
                 Stream::Tcp(stream) => Ok(Carrier::Tcp(stream)),
                 Stream::Boxed(stream) => Ok(Carrier::Boxed(stream)),
+                Stream::Shedding(stream) => Ok(Carrier::Boxed(stream)),
                 Stream::Closed | Stream::Silent => Err(DialError::DialerRejects.into()),
             };
         }

@@ -13,6 +13,7 @@ pub mod group;
 pub mod health;
 pub mod http;
 pub mod http_url;
+pub mod layer;
 pub mod link;
 pub mod mux;
 pub mod name_filter;
@@ -49,6 +50,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use self::layer::Shedding;
 use crate::metadata::{Endpoint, Metadata};
 
 /// A boxed future: one allocation a connection, none a packet.
@@ -64,6 +66,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Anything else.
     Boxed(Box<dyn ByteStream>),
+    /// May come to be a plain socket.
+    Shedding(Box<dyn Shedding>),
     /// Answers end of file to reads and swallows writes (REJECT).
     Closed,
     /// Never answers (REJECT-DROP); the relay holds it for its time and ends it.

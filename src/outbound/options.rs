@@ -84,12 +84,14 @@ pub enum Protocol {
 }
 
 /// `username` and `password`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// User name.
     pub username: Box<str>,
     /// Password; never shown.
     pub password: Box<str>,
+    /// `flow: xtls-rprx-vision`, of VLESS.
+    pub vision: bool,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -231,10 +233,37 @@ pub struct VlessOptions {
     pub id: Box<str>,
     /// `packet-encoding`.
     pub packets: PacketEncoding,
+    /// `flow`.
+    pub flow: VlessFlow,
     /// TLS when present.
     pub tls: Option<TlsOptions>,
     /// `network` with its own keys.
     pub network: NetworkOptions,
+}
+
+/// `flow` of VLESS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VlessFlow {
+    /// Absent, or empty.
+    #[default]
+    Plain,
+    /// `xtls-rprx-vision`: inner TLS 1.3 goes without the outer one; no datagrams to port 443.
+    Vision,
+    /// `xtls-rprx-vision-udp443`: the same with datagrams to port 443.
+    VisionUdp443,
+}
+
+impl VlessFlow {
+    /// What the configuration calls it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "" => Self::Plain,
+            "xtls-rprx-vision" => Self::Vision,
+            "xtls-rprx-vision-udp443" => Self::VisionUdp443,
+            _ => return None,
+        })
+    }
 }
 
 impl std::fmt::Debug for VlessOptions {

@@ -163,6 +163,7 @@ impl Probe {
         let mut carrier = match node.connect(&metadata).await? {
             Stream::Tcp(stream) => Carrier::Tcp(stream),
             Stream::Boxed(stream) => Carrier::Boxed(stream),
+            Stream::Shedding(stream) => Carrier::Boxed(stream),
             Stream::Closed | Stream::Silent => return Err(ProbeError::Rejected),
         };
         if url.tls {

@@ -416,6 +416,7 @@ mod tests {
         let credentials = |username: &str, password: &str| Credentials {
             username: username.into(),
             password: password.into(),
+            ..Credentials::default()
         };
         let request = login(&credentials("u", "pw")).unwrap();
         assert_eq!(&*request, b"\x01\x01u\x02pw");

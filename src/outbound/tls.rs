@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use super::carrier::Carrier;
 use super::crypto::has_aes_instructions;
+use super::layer::TlsLayer;
 use super::options::TlsOptions;
 
 /// Where systems keep their root certificates: OpenWrt and Debian, then BSD's and Alpine's place.
@@ -89,24 +90,38 @@ impl TlsClient {
         Ok(self.negotiate(carrier).await?.0)
     }
 
+    /// As [`Self::handshake`], for a user who may leave the layer: a [`Carrier::Layer`].
+    ///
+    /// # Errors
+    /// As [`Self::handshake`].
+    pub async fn handshake_to_leave(&self, carrier: Carrier) -> io::Result<Carrier> {
+        let connector = TlsConnector::from(self.config().await?);
+        let connecting = connector.connect(self.name.clone(), carrier.gated());
+        let layer = TlsLayer::new(connecting.await?.into());
+        Ok(Carrier::Layer(Box::new(layer)))
+    }
+
     /// As [`Self::handshake`]; and the protocol that the server chose of `alpn`, if it did.
     ///
     /// # Errors
     /// As [`Self::handshake`].
     pub async fn negotiate(&self, carrier: Carrier) -> io::Result<(Carrier, Option<Box<[u8]>>)> {
+        let connector = TlsConnector::from(self.config().await?);
+        let stream = connector.connect(self.name.clone(), carrier).await?;
+        let chosen = stream.get_ref().1.alpn_protocol().map(Box::from);
+        Ok((Carrier::Boxed(Box::new(stream)), chosen))
+    }
+
+    async fn config(&self) -> io::Result<Arc<ClientConfig>> {
         let known = self
             .config
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let config = match known {
-            Some(config) => config,
-            None => self.load().await?,
-        };
-        let connector = TlsConnector::from(config);
-        let stream = connector.connect(self.name.clone(), carrier).await?;
-        let chosen = stream.get_ref().1.alpn_protocol().map(Box::from);
-        Ok((Carrier::Boxed(Box::new(stream)), chosen))
+        match known {
+            Some(config) => Ok(config),
+            None => self.load().await,
+        }
     }
 
     /// Makes the configuration, away from the flows: reading the roots takes a while.

@@ -190,6 +190,7 @@ pub async fn open_carrier(
     let carrier = match way.connect(to, proxy).await? {
         Stream::Tcp(stream) => Carrier::Tcp(stream),
         Stream::Boxed(stream) => Carrier::Boxed(stream),
+        Stream::Shedding(stream) => Carrier::Boxed(stream),
         Stream::Closed | Stream::Silent => return Err(io::ErrorKind::ConnectionRefused.into()),
     };
     match tls {

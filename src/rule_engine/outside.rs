@@ -86,6 +86,7 @@ impl Outside {
                 }
             }
             Stream::Boxed(stream) => Ok(Carrier::Boxed(stream)),
+            Stream::Shedding(stream) => Ok(Carrier::Boxed(stream)),
             Stream::Closed | Stream::Silent => Err(io::ErrorKind::ConnectionRefused.into()),
         }
     }

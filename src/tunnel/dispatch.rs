@@ -109,7 +109,7 @@ impl Tunnel {
                 tokio::time::sleep(SILENCE).await;
                 return;
             }
-            Stream::Tcp(_) | Stream::Boxed(_) => {}
+            Stream::Tcp(_) | Stream::Boxed(_) | Stream::Shedding(_) => {}
         }
         let rule = routing.rule_names(&decision);
         drop(routing);

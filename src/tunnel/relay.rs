@@ -4,6 +4,8 @@
 //! scratch buffer a thread while they move little: a pipe costs more than it saves below some
 //! kilobytes. No buffer and no pipe is held while nothing flows, so an idle flow costs its task.
 //!
+//! A stream that has come to be its socket ([`Shedding`]) is relayed as that from then on.
+//!
 //! The end of one direction is carried across as a half-close; an error as a reset, so that the
 //! peer learns that the bytes were cut, not finished.
 
@@ -16,6 +18,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::outbound::layer::Shedding;
 use crate::outbound::{ByteStream, Stream};
 use crate::platform::pipe::Pipe;
 use crate::platform::socket;
@@ -65,29 +68,77 @@ pub async fn relay(
             .await
         }
         (client, remote) => {
-            let (Some(client), Some(remote)) = (boxed(client), boxed(remote)) else {
+            let (Some(client), Some(remote)) = (Side::new(client), Side::new(remote)) else {
                 return Ok(());
             };
-            let up = Leg::default();
-            let down = Leg::default();
-            Boxes {
+            let mut boxes = Boxes {
                 client,
                 remote,
-                up,
-                down,
+                up: Leg::default(),
+                down: Leg::default(),
                 connection,
                 totals,
+            };
+            (&mut boxes).await?;
+            let (up, down) = (boxes.up.finished, boxes.down.finished);
+            match (boxes.client.into_socket(), boxes.remote.into_socket()) {
+                (Some(client), Some(remote)) if !(up && down) => {
+                    Sockets {
+                        client,
+                        remote,
+                        up: Direction::behind(up),
+                        down: Direction::behind(down),
+                        connection,
+                        totals,
+                    }
+                    .await
+                }
+                _ => Ok(()),
             }
-            .await
         }
     }
 }
 
-fn boxed(stream: Stream) -> Option<Box<dyn ByteStream>> {
-    match stream {
-        Stream::Tcp(stream) => Some(Box::new(stream)),
-        Stream::Boxed(stream) => Some(stream),
-        Stream::Closed | Stream::Silent => None,
+/// One end, of which at least the other is no plain socket.
+enum Side {
+    Tcp(TcpStream),
+    Boxed(Box<dyn ByteStream>),
+    Shedding(Box<dyn Shedding>),
+}
+
+impl Side {
+    fn new(stream: Stream) -> Option<Self> {
+        match stream {
+            Stream::Tcp(stream) => Some(Self::Tcp(stream)),
+            Stream::Boxed(stream) => Some(Self::Boxed(stream)),
+            Stream::Shedding(stream) => Some(Self::Shedding(stream)),
+            Stream::Closed | Stream::Silent => None,
+        }
+    }
+
+    fn stream(&mut self) -> &mut dyn ByteStream {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Boxed(stream) => stream,
+            Self::Shedding(stream) => stream,
+        }
+    }
+
+    /// Whether it is a plain socket by now.
+    fn is_bare(&self) -> bool {
+        match self {
+            Self::Tcp(_) => true,
+            Self::Boxed(_) => false,
+            Self::Shedding(stream) => stream.is_bare(),
+        }
+    }
+
+    fn into_socket(self) -> Option<TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Shedding(mut stream) if stream.is_bare() => stream.take_socket(),
+            Self::Boxed(_) | Self::Shedding(_) => None,
+        }
     }
 }
 
@@ -155,6 +206,14 @@ enum Held {
 }
 
 impl Direction {
+    /// One that begins where boxed streams have left it.
+    fn behind(finished: bool) -> Self {
+        Self {
+            finished,
+            ..Self::default()
+        }
+    }
+
     /// Moves what can be moved. `last`: the other direction has finished, so that the end goes out by
     /// the close of the socket, which saves a call for each connection.
     fn poll(
@@ -314,10 +373,10 @@ fn read_and_settle(source: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     got.map_or(result, Ok)
 }
 
-/// Two ends of which at least one is no plain socket.
+/// Two ends of which at least one is no plain socket. Done also when both have come to be.
 struct Boxes<'a> {
-    client: Box<dyn ByteStream>,
-    remote: Box<dyn ByteStream>,
+    client: Side,
+    remote: Side,
     up: Leg,
     down: Leg,
     connection: &'a Connection,
@@ -333,17 +392,22 @@ impl Future for Boxes<'_> {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let (connection, totals) = (this.connection, this.totals);
-        let up = this.up.poll(cx, &mut *this.client, &mut *this.remote, |n| {
+        let (client, remote) = (this.client.stream(), this.remote.stream());
+        let up = this.up.poll(cx, &mut *client, &mut *remote, |n| {
             totals.count_upload(connection, n)
         });
         let down = this
             .down
-            .poll(cx, &mut *this.remote, &mut *this.client, |n| {
-                totals.count_download(connection, n)
-            });
+            .poll(cx, remote, client, |n| totals.count_download(connection, n));
         match (up, down) {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+            _ if this.client.is_bare() && this.remote.is_bare() => {
+                match this.up.holds_nothing() && this.down.holds_nothing() {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
+                }
+            }
             _ => Poll::Pending,
         }
     }
@@ -360,6 +424,11 @@ struct Leg {
 }
 
 impl Leg {
+    /// Whether nothing was read that has not been sent.
+    fn holds_nothing(&self) -> bool {
+        self.held.is_empty() && !self.unflushed && (self.finished || !self.ended)
+    }
+
     fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -93,15 +93,22 @@ pub async fn read(client: &mut Stream, port: u16, options: &sniff::Options) -> R
                 let reading = gather(stream.as_mut(), &mut bytes, port, options).await;
                 (reading, bytes)
             }
+            Stream::Shedding(stream) => {
+                let mut bytes = Vec::new();
+                let reading = gather(stream.as_mut(), &mut bytes, port, options).await;
+                (reading, bytes)
+            }
             Stream::Closed | Stream::Silent => (Reading::Nothing, Vec::new()),
         }
     };
     let (reading, bytes) = read.await;
-    if !bytes.is_empty()
-        && let Stream::Boxed(stream) = client
-    {
-        let rest = std::mem::replace(stream, Box::new(tokio::io::empty()));
-        *stream = Box::new(Prefixed::new(bytes.into(), rest));
+    match client {
+        Stream::Boxed(stream) if !bytes.is_empty() => {
+            let rest = std::mem::replace(stream, Box::new(tokio::io::empty()));
+            *stream = Box::new(Prefixed::new(bytes.into(), rest));
+        }
+        Stream::Shedding(stream) => stream.put_back(bytes),
+        _ => {}
     }
     reading
 }

@@ -193,6 +193,7 @@ async fn connect(outbound: &Arc<dyn Outbound>, destination: &str) -> Box<dyn Bot
     match outbound.connect(&metadata).await.unwrap() {
         Stream::Tcp(stream) => Box::new(stream),
         Stream::Boxed(stream) => Box::new(stream),
+        Stream::Shedding(stream) => Box::new(stream),
         Stream::Closed | Stream::Silent => panic!("rejected"),
     }
 }
@@ -420,6 +421,7 @@ async fn http_agrees_with_tinyproxy() {
             credentials: Some(Credentials {
                 username: "user".into(),
                 password: password.into(),
+                ..Credentials::default()
             }),
             tls: None,
             headers: vec![("X-Test".into(), "1".into())],

@@ -10,6 +10,7 @@ use crate::inbound::options::{ListenerKind, ListenerOptions};
 use crate::inbound::server::options::{ServerProtocolOptions, ShadowsocksServer};
 use crate::outbound::options::Credentials;
 use crate::outbound::shadowsocks::method::{Edition, Method, Secret};
+use crate::outbound::vless::vision::FLOW;
 use crate::outbound::vmess::keys::parse_id;
 
 /// `xray.proxy.shadowsocks.CipherType` as mihomo's `cipher`.
@@ -71,6 +72,7 @@ pub(super) fn credentials(
     let named = |secret: &str| Credentials {
         username: user.email.into(),
         password: secret.into(),
+        ..Credentials::default()
     };
     if by_name.contains(&kind) {
         if first.is_empty() || !(user.email.is_empty() || user.email == first) {
@@ -79,6 +81,7 @@ pub(super) fn credentials(
         return Ok(Credentials {
             username: first.into(),
             password: second.into(),
+            ..Credentials::default()
         });
     }
     if user.email.is_empty() {
@@ -90,7 +93,13 @@ pub(super) fn credentials(
                 return Err(wrong(&format!("common/uuid: invalid UUID: {first}")));
             }
             if kind == "proxy.vless.Account" && !second.is_empty() {
-                return Err(wrong(&format!("headgate does not speak the flow {second}")));
+                if second != FLOW {
+                    return Err(wrong(&format!("headgate does not speak the flow {second}")));
+                }
+                return Ok(Credentials {
+                    vision: true,
+                    ..named(first)
+                });
             }
         }
         "proxy.trojan.Account" if first.is_empty() => return Err(wrong("a password is missing")),

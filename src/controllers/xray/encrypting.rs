@@ -11,6 +11,7 @@ use super::status::Status;
 use super::stream::Entry;
 use super::typed::{Typed, User};
 use crate::inbound::server::options::{ServerOptions, ServerProtocolOptions};
+use crate::outbound::vless::vision::FLOW;
 
 /// How the messages of one type are laid out.
 struct Layout {
@@ -130,11 +131,14 @@ pub(super) fn server(proxy: &Typed<'_>, listener: &mut Entry) -> Result<(), Stat
 /// An entry of `users:`; who has no email is named by his place.
 fn entry(user: &User<'_>, secret: &str) -> Result<Value, Status> {
     let (first, second) = user.words()?;
-    if !second.is_empty() && user.account.kind() == "proxy.vless.Account" {
-        let text = format!("headgate does not speak the flow {second}");
-        return Err(Status::unknown(text));
-    }
     let mut entry = Entry::new();
+    if !second.is_empty() && user.account.kind() == "proxy.vless.Account" {
+        if second != FLOW {
+            let text = format!("headgate does not speak the flow {second}");
+            return Err(Status::unknown(text));
+        }
+        entry.insert("flow".to_owned(), json!(second));
+    }
     if !user.email.is_empty() {
         entry.insert("username".to_owned(), json!(user.email));
     }

@@ -143,6 +143,7 @@ impl Reach {
                     match outbound.connect(&flow).await {
                         Ok(Stream::Tcp(stream)) => return Ok(Carrier::Tcp(stream)),
                         Ok(Stream::Boxed(stream)) => return Ok(Carrier::Boxed(stream)),
+                        Ok(Stream::Shedding(stream)) => return Ok(Carrier::Boxed(stream)),
                         Ok(Stream::Closed | Stream::Silent) => {
                             failure = Failure::Io(io::ErrorKind::ConnectionRefused);
                         }

@@ -18,6 +18,7 @@ use super::options::{ServerOptions, ServerTls};
 use super::{Opened, Refused, ServerProtocol};
 use crate::outbound::carrier::Carrier;
 use crate::outbound::framed::Framed;
+use crate::outbound::layer::TlsLayer;
 use crate::outbound::tls::crypto_provider;
 use crate::outbound::transport::http2::gun_path;
 use crate::outbound::transport::upgrade::HEAD_BYTES_MAX;
@@ -103,14 +104,19 @@ impl Accept {
         })
     }
 
-    /// The carrier that the protocol sees.
+    /// The carrier that the protocol sees; with `leaves`, TLS that it may leave.
     ///
     /// # Errors
     /// What a layer says of the client; it is answered where that layer has an answer.
-    pub(super) async fn accept(&self, socket: TcpStream) -> io::Result<Accepted> {
+    pub(super) async fn accept(&self, socket: TcpStream, leaves: bool) -> io::Result<Accepted> {
+        let carrier = Carrier::Tcp(socket);
         let carrier = match &self.tls {
-            Some(tls) => Carrier::Boxed(Box::new(tls.accept(socket).await?)),
-            None => Carrier::Tcp(socket),
+            Some(tls) if leaves && self.ws_path.is_none() && self.gun_path.is_none() => {
+                let layer = TlsLayer::new(tls.accept(carrier.gated()).await?.into());
+                Carrier::Layer(Box::new(layer))
+            }
+            Some(tls) => Carrier::Boxed(Box::new(tls.accept(carrier).await?)),
+            None => carrier,
         };
         let carrier = match (&self.gun_path, &self.ws_path) {
             (None, None) => carrier,

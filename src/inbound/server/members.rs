@@ -45,8 +45,8 @@ impl Member {
 /// One line of a list.
 pub(super) struct Listed<K> {
     pub(super) member: Arc<Member>,
-    secret: Box<str>,
-    /// What his secret comes to.
+    options: Credentials,
+    /// What they come to.
     pub(super) key: K,
 }
 
@@ -60,7 +60,7 @@ pub(super) type List<K> = Arc<[Arc<Listed<K>>]>;
 pub(super) fn renewed<K>(
     before: &[Arc<Listed<K>>],
     users: &[Credentials],
-    key: &dyn Fn(&str) -> Result<K, ServerError>,
+    key: &dyn Fn(&Credentials) -> Result<K, ServerError>,
 ) -> Result<List<K>, ServerError> {
     let known = before.iter().map(|line| (&*line.member.name, line));
     let mut known: HashMap<&str, _> = known.collect();
@@ -68,15 +68,15 @@ pub(super) fn renewed<K>(
     for user in users {
         let stays = known.remove(&*user.username);
         list.push(match stays {
-            Some(line) if line.secret == user.password => Arc::clone(line),
+            Some(line) if line.options == *user => Arc::clone(line),
             _ => Arc::new(Listed {
                 member: Arc::new(Member {
                     name: (&*user.username).into(),
                     gone: AtomicBool::new(false),
                     waiting: Notify::new(),
                 }),
-                secret: user.password.clone(),
-                key: key(&user.password)?,
+                options: user.clone(),
+                key: key(user)?,
             }),
         });
     }
@@ -98,7 +98,7 @@ impl<K> Roll<K> {
     /// What `key` says of a secret.
     pub(super) fn new(
         users: &[Credentials],
-        key: &dyn Fn(&str) -> Result<K, ServerError>,
+        key: &dyn Fn(&Credentials) -> Result<K, ServerError>,
     ) -> Result<Self, ServerError> {
         Ok(Self(RwLock::new(renewed(&[], users, key)?)))
     }
@@ -115,7 +115,7 @@ impl<K> Roll<K> {
     pub(super) fn replace(
         &self,
         users: &[Credentials],
-        key: &dyn Fn(&str) -> Result<K, ServerError>,
+        key: &dyn Fn(&Credentials) -> Result<K, ServerError>,
     ) -> Result<(), ServerError> {
         let list = renewed(&self.now(), users, key)?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = list;
@@ -133,12 +133,13 @@ mod tests {
         let user = |(name, secret): &(&str, &str)| Credentials {
             username: (*name).into(),
             password: (*secret).into(),
+            ..Credentials::default()
         };
         list.iter().map(user).collect()
     }
 
-    fn key(secret: &str) -> Result<usize, ServerError> {
-        secret.parse().map_err(|_| ServerError::Secret)
+    fn key(user: &Credentials) -> Result<usize, ServerError> {
+        user.password.parse().map_err(|_| ServerError::Secret)
     }
 
     #[test]

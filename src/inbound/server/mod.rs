@@ -64,11 +64,13 @@ impl std::error::Error for ServerError {}
 /// What a client that authenticated wants.
 enum Asked {
     /// One stream.
-    Stream(Endpoint, Box<dyn ByteStream>),
+    Stream(Endpoint, Stream),
     /// Datagrams; those that name no target go to this one.
     Packets(Endpoint, PacketStream),
     /// Streams and datagrams in frames.
     Mux(Box<dyn ByteStream>),
+    /// What his carrier is not fit for.
+    Nothing,
 }
 
 /// A request that authenticated.
@@ -116,6 +118,11 @@ trait ServerProtocol: Send + Sync {
     /// # Errors
     /// [`ServerError::Secret`]; nothing is changed then.
     fn admit(&self, users: &[Credentials]) -> Result<(), ServerError>;
+
+    /// Whether it may leave TLS for a user.
+    fn may_leave_tls(&self) -> bool {
+        false
+    }
 
     /// The datagrams of a protocol that has some of its own.
     fn datagrams(&self) -> Option<Arc<shadowsocks::Secrets>> {
@@ -249,7 +256,8 @@ impl Server {
 
     /// Lets a client in, or hands him to the fallback; without one he is never done.
     async fn open(&self, socket: TcpStream, source: SocketAddr) -> Option<Admitted> {
-        match self.shared.accept.accept(socket).await {
+        let leaves = self.shared.protocol.may_leave_tls();
+        match self.shared.accept.accept(socket, leaves).await {
             Ok(Accepted::Carrier(carrier)) => self.admit(carrier, source).await,
             Ok(Accepted::Calls(calls)) => Some(Admitted::Calls(calls)),
             Err(error) => {
@@ -301,10 +309,11 @@ impl Origin {
             Asked::Stream(to, stream) => Box::pin(async move {
                 let metadata = self.metadata(Network::Tcp, to);
                 let dispatch = &self.server.dispatch;
-                dispatch.stream(metadata, Stream::Boxed(stream)).await;
+                dispatch.stream(metadata, stream).await;
             }),
             Asked::Packets(to, stream) => Box::pin(association::run(self, to, stream)),
             Asked::Mux(stream) => Box::pin(mux::run(self, stream)),
+            Asked::Nothing => Box::pin(std::future::ready(())),
         }
     }
 

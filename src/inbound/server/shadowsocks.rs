@@ -12,6 +12,7 @@ use super::options::ShadowsocksServer;
 use super::replay::Replay;
 use super::{Asked, Reading, ServerError, ServerProtocol};
 use crate::metadata::Endpoint;
+use crate::outbound::Stream;
 use crate::outbound::carrier::Carrier;
 use crate::outbound::crypto::{BlockKey, KEY_MAX, Nonce, TAG, identity_subkey};
 use crate::outbound::framed::{Codec, Framed, Step};
@@ -92,6 +93,7 @@ impl Secrets {
         let everybody = [Credentials {
             username: "".into(),
             password: options.password.clone(),
+            ..Credentials::default()
         }];
         let several = options.users.is_some();
         let identity = match several && method.edition == Edition::Of2022 {
@@ -99,7 +101,7 @@ impl Secrets {
             false => None,
         };
         let users = options.users.as_deref().unwrap_or(&everybody);
-        let key = |password: &str| UserKeys::new(&options.cipher, password);
+        let key = |user: &Credentials| UserKeys::new(&options.cipher, &user.password);
         Ok(Self {
             users: renewed(before, users, &key)?,
             method,
@@ -326,7 +328,7 @@ fn start(accepted: Accepted, carrier: Carrier) -> Asked {
     };
     let stream = Framed::bare(carrier, Box::new(served));
     let stream = Carrier::Boxed(Box::new(stream)).preceded(accepted.first);
-    Asked::Stream(accepted.to, stream.boxed())
+    Asked::Stream(accepted.to, Stream::Boxed(stream.boxed()))
 }
 
 /// The server's end of a stream.

@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 use super::members::{Member, Roll};
 use super::{Asked, Reading, ServerError, ServerProtocol};
 use crate::metadata::Endpoint;
+use crate::outbound::Stream;
 use crate::outbound::carrier::Carrier;
 use crate::outbound::options::Credentials;
 use crate::outbound::packets::PacketStream;
@@ -88,7 +89,7 @@ impl Request {
     fn start(self, carrier: Carrier) -> Asked {
         let stream = carrier.boxed();
         match self.command {
-            Command::Connect => Asked::Stream(self.to, stream),
+            Command::Connect => Asked::Stream(self.to, Stream::Boxed(stream)),
             Command::Associate => {
                 Asked::Packets(self.to, PacketStream::new(stream, Box::new(Packets)))
             }
@@ -123,8 +124,8 @@ impl ServerProtocol for Server {
     clippy::unnecessary_wraps,
     reason = "other protocols' secrets may be unusable"
 )]
-fn key(secret: &str) -> Result<UserKey, ServerError> {
-    Ok(UserKey::of(secret))
+fn key(user: &Credentials) -> Result<UserKey, ServerError> {
+    Ok(UserKey::of(&user.password))
 }
 
 #[cfg(test)]
@@ -138,6 +139,7 @@ mod tests {
         let user = |name: &str| Credentials {
             username: name.into(),
             password: format!("{name}-password").into(),
+            ..Credentials::default()
         };
         Server::new(&[user("a"), user("b")]).unwrap()
     }

@@ -7,6 +7,7 @@ use super::members::{Listed, Member, Roll};
 use super::replay::Replay;
 use super::{Asked, Reading, ServerError, ServerProtocol};
 use crate::metadata::Endpoint;
+use crate::outbound::Stream;
 use crate::outbound::carrier::Carrier;
 use crate::outbound::framed::{Codec, Framed, Step};
 use crate::outbound::mux::packet_address;
@@ -99,8 +100,8 @@ impl ServerProtocol for Server {
     }
 }
 
-fn key(secret: &str) -> Result<UserKey, ServerError> {
-    let id = parse_id(secret).ok_or(ServerError::Secret)?;
+fn key(user: &Credentials) -> Result<UserKey, ServerError> {
+    let id = parse_id(&user.password).ok_or(ServerError::Secret)?;
     UserKey::new(id).map_err(|_| ServerError::Secret)
 }
 
@@ -113,7 +114,10 @@ fn start(request: Request, carrier: Carrier) -> Asked {
             let codec = Box::new(BodyPackets { body, addressed });
             Asked::Packets(to, PacketStream::new(carrier.boxed(), codec))
         }
-        Command::Stream(to) => Asked::Stream(to, Box::new(Framed::bare(carrier, Box::new(body)))),
+        Command::Stream(to) => {
+            let stream = Framed::bare(carrier, Box::new(body));
+            Asked::Stream(to, Stream::Boxed(Box::new(stream)))
+        }
         Command::Mux => Asked::Mux(Box::new(Framed::bare(carrier, Box::new(body)))),
     }
 }
@@ -237,6 +241,7 @@ mod tests {
         let user = |name: &str, secret: &str| Credentials {
             username: name.into(),
             password: secret.into(),
+            ..Credentials::default()
         };
         Server::new(&[user("a", "somebody"), user("b", ID)]).unwrap()
     }

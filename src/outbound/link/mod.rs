@@ -15,7 +15,7 @@ use self::query::{Query, base64, percent_decoded};
 use super::options::{
     Credentials, DialOptions, HttpOptions, NetworkOptions, PacketEncoding, PluginOptions, Protocol,
     ProxyOptions, ServerAddress, ShadowsocksOptions, Socks5Options, TlsOptions, TrojanOptions,
-    VlessOptions, VmessOptions, VmessSecurity, WebSocketOptions,
+    VlessFlow, VlessOptions, VmessOptions, VmessSecurity, WebSocketOptions,
 };
 use super::shadowsocks::method::Secret;
 use super::shadowsocks::obfs::Disguise;
@@ -201,9 +201,7 @@ fn vless(rest: &str) -> Result<Spoken, LinkError> {
     let authority = Authority::parse(authority)?;
     let query = Query::parse(query)?;
     let server = authority.server(None)?;
-    if query.get("flow").is_some() {
-        return Err(LinkError::NotImplemented("a flow"));
-    }
+    let flow = VlessFlow::parse(query.get("flow").unwrap_or("")).ok_or(LinkError::Part("flow"))?;
     if !matches!(query.get("encryption"), None | Some("none")) {
         return Err(LinkError::NotImplemented("encryption"));
     }
@@ -211,9 +209,14 @@ fn vless(rest: &str) -> Result<Spoken, LinkError> {
         server: server.clone(),
         id: id_of(&authority)?,
         packets: packets_of(&query, PacketEncoding::Xudp),
+        flow,
         tls: security_of(&query)?,
         network: network_of(&query)?,
     };
+    if flow != VlessFlow::Plain && (options.tls.is_none() || options.network != NetworkOptions::Tcp)
+    {
+        return Err(LinkError::Part("flow"));
+    }
     Ok((Protocol::Vless(options), server))
 }
 
@@ -279,6 +282,7 @@ fn credentials(authority: &Authority<'_>) -> Result<Option<Credentials>, LinkErr
     Ok(Some(Credentials {
         username: username.into(),
         password: password.into(),
+        ..Credentials::default()
     }))
 }
 

@@ -60,6 +60,8 @@ impl From<HeadError> for TransportError {
 pub struct Transport {
     server: ServerAddress,
     tls: Option<TlsClient>,
+    /// TLS is one that the protocol may leave.
+    left: bool,
     network: Network,
 }
 
@@ -103,8 +105,14 @@ impl Transport {
         Ok(Self {
             server: server.clone(),
             tls: tls.as_ref().map(client).transpose()?,
+            left: false,
             network,
         })
+    }
+
+    /// Has TLS, on which nothing else may stand then, be a layer that the protocol may leave.
+    pub fn may_be_left(&mut self) {
+        self.left = true;
     }
 
     /// A stream to the server. What delays its first bytes is named at the layer that does.
@@ -138,6 +146,7 @@ impl Transport {
     async fn dial(&self, dialer: &Dialer) -> io::Result<Carrier> {
         let carrier = dialer.connect(&self.server).await?;
         match &self.tls {
+            Some(tls) if self.left => tls.handshake_to_leave(carrier).await,
             Some(tls) => tls.handshake(carrier).await,
             None => Ok(carrier),
         }

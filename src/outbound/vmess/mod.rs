@@ -33,6 +33,8 @@ use crate::metadata::Endpoint;
 pub enum VmessError {
     /// `uuid` is no id.
     Id,
+    /// `flow` of VLESS without TLS, or with a `network` on it.
+    Flow,
     /// TLS or `network`.
     Transport(TransportError),
 }
@@ -41,6 +43,7 @@ impl fmt::Display for VmessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id => f.write_str("uuid is neither a UUID nor a text of at most 30 bytes"),
+            Self::Flow => f.write_str("a flow needs TLS and network tcp"),
             Self::Transport(error) => error.fmt(f),
         }
     }

@@ -23,6 +23,7 @@ fuzz_target!(|data: &[u8]| {
         let user = |name: &str, secret: &str| Credentials {
             username: name.into(),
             password: secret.into(),
+            ..Credentials::default()
         };
         vec![user("a", secret), user("b", secret)]
     };

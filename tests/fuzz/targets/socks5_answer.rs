@@ -31,6 +31,7 @@ fuzz_target!(|data: &[u8]| {
         credentials: (flags & 1 != 0).then(|| Credentials {
             username: "u".into(),
             password: "p".into(),
+            ..Credentials::default()
         }),
         tls: None,
     };

@@ -59,6 +59,7 @@ impl Multiplexed {
         let carrier = match self.inner.connect(&metadata).await? {
             Stream::Tcp(stream) => Carrier::Tcp(stream),
             Stream::Boxed(stream) => Carrier::Boxed(stream),
+            Stream::Shedding(stream) => Carrier::Boxed(stream),
             Stream::Closed | Stream::Silent => return Err(DialError::DialerRejects.into()),
         };
         let MuxOptions {
