@@ -91,6 +91,7 @@ class V6TCP(socketserver.ThreadingTCPServer):
     address_family = socket.AF_INET6
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = 512
 
 
 def udp_echo(address, port):
