@@ -54,7 +54,14 @@ load_case() {
 }
 
 group_encrypted() {
-    rounds encrypted_cases headgate-chacha20 libev-chacha20 headgate-aes128 libev-aes128
+    local -a rust=() blake3=()
+    if command -v sslocal >/dev/null && command -v ssserver >/dev/null; then
+        rust=(rust-chacha20 rust-aes128) blake3=(headgate-blake3 rust-blake3)
+    else
+        echo "shadowsocks-rust is not here (cargo install shadowsocks-rust): left out" >&2
+    fi
+    rounds encrypted_cases headgate-chacha20 libev-chacha20 headgate-aes128 libev-aes128 "${rust[@]}" "${blake3[@]}" \
+        headgate-vmess v2ray-vmess headgate-vless v2ray-vless
 }
 
 encrypted_cases() {
@@ -64,6 +71,7 @@ encrypted_cases() {
         wanted "${parts[0]}" "$CASES" || continue
         load_case "encrypted" "${parts[0]}-${1##*-}" "${1%-*}" "${parts[@]:1}"
     done
+    ! wanted "connections-1000" "$CASES" || idle_connections "${1%-*}" "connections-1000-${1##*-}"
 }
 
 group_dns() {
@@ -190,7 +198,7 @@ group_idle() {
     rounds idle_whole headgate-everything
 }
 
-# A thousand connections, each proven by an echoed byte, then still.
+# A thousand connections, each proven by an echoed byte, then still: `idle_connections PEER [CASE]`.
 idle_connections() {
     local count=1000 empty full after held fds
     sleep 1
@@ -203,7 +211,7 @@ idle_connections() {
     wait "$load" || true
     sleep 2
     after=$(pss_kib)
-    record idle connections-1000 "$1" \
+    record idle "${2:-connections-1000}" "$1" \
         per_connection "$(awk -v kib=$((full - empty)) -v n="$held" 'BEGIN { printf "%.2f", kib / n }')" \
         descriptors "$(awk -v fds="$fds" -v n="$held" 'BEGIN { printf "%.2f", fds / n }')" \
         returned "$(awk -v f="$full" -v a="$after" -v e="$empty" 'BEGIN { printf "%.0f", (f > e ? (f - a) * 100 / (f - e) : 0) }')" \

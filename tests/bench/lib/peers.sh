@@ -24,7 +24,10 @@ end() {
     done
 }
 
-# The Internet: the load's servers, a Shadowsocks server per method, a name server.
+UUID=66ad4540-b58c-4ad2-9926-ea63445a9b57
+BLAKE3_KEY=AQEBAQEBAQEBAQEBAQEBAQ==
+
+# The Internet: the load's servers, a server per method, a name server.
 start_servers() {
     spawn "$WAN" load "$LOAD" serve "$SERVER" 9000
     SERVERS+=("$SPAWNED")
@@ -34,6 +37,20 @@ start_servers() {
         SERVERS+=("$SPAWNED")
         port=$((port + 1))
     done
+    if command -v ssserver >/dev/null; then
+        spawn "$WAN" ssserver ssserver -s "$NODE:8390" -k "$BLAKE3_KEY" -m 2022-blake3-aes-128-gcm
+        SERVERS+=("$SPAWNED")
+        wait_listening "$WAN" "$NODE:8390"
+    fi
+    cat >"$STATE/v2ray-server.json" <<JSON
+{"log": {"loglevel": "warning"},
+ "inbounds": [{"listen": "$NODE", "port": 8391, "protocol": "vmess", "settings": {"clients": [{"id": "$UUID"}]}},
+              {"listen": "$NODE", "port": 8392, "protocol": "vless", "settings": {"clients": [{"id": "$UUID"}], "decryption": "none"}}],
+ "outbounds": [{"protocol": "freedom", "settings": {}}]}
+JSON
+    spawn "$WAN" v2ray-server v2ray -config "$STATE/v2ray-server.json"
+    SERVERS+=("$SPAWNED")
+    wait_listening "$WAN" "$NODE:8391" "$NODE:8392"
     spawn "$WAN" upstream dnsmasq -k --conf-file=/dev/null --no-resolv --no-hosts --user=root --pid-file= \
         --listen-address="$SERVER" --bind-interfaces --local-ttl=3600 --address=/bench.test/192.0.2.1 --dns-forward-max=1000
     SERVERS+=("$SPAWNED")
@@ -161,13 +178,14 @@ CFG
     capture_tproxy 7894
 }
 
+# Its argument: the outbound.
 start_v2ray() {
-    cat >"$STATE/v2ray.json" <<'JSON'
+    cat >"$STATE/v2ray.json" <<JSON
 {"log": {"loglevel": "warning"},
  "inbounds": [{"listen": "127.0.0.1", "port": 7895, "protocol": "dokodemo-door",
                "settings": {"network": "tcp,udp", "followRedirect": true},
                "streamSettings": {"sockopt": {"tproxy": "tproxy"}}}],
- "outbounds": [{"protocol": "freedom", "settings": {}}]}
+ "outbounds": [$1]}
 JSON
     spawn "$GW" v2ray v2ray -config "$STATE/v2ray.json"
     PIDS=("$SPAWNED")
@@ -180,6 +198,21 @@ start_ss_redir() {
     PIDS=("$SPAWNED")
     wait_listening "$GW" :7896
     capture_redirect 7896
+}
+
+# shadowsocks-rust, built with its redirection ("local-redir").
+start_sslocal() {
+    spawn "$GW" sslocal sslocal --protocol redir -b 0.0.0.0:7897 -s "$NODE:$2" -k "$(node_key "$1")" -m "$1"
+    PIDS=("$SPAWNED")
+    wait_listening "$GW" :7897
+    capture_redirect 7897
+}
+
+node_key() {
+    case $1 in
+        2022-*) echo "$BLAKE3_KEY" ;;
+        *) echo secret ;;
+    esac
 }
 
 start_dnsmasq() {
@@ -278,11 +311,21 @@ start_peer() {
     case $1 in
         headgate | baseline) start_headgate "$binary" < <(headgate_head && headgate_capture false && headgate_rules DIRECT) ;;
         *-offload) start_headgate "$binary" < <(headgate_head && headgate_capture true && headgate_rules DIRECT "IP-CIDR,$SERVER/24,DIRECT,no-resolve") ;;
-        *-chacha20 | *-aes128)
+        *-vmess | *-vless)
+            local kind=${1##*-} port=8391
+            if [ "$kind" = vless ]; then port=8392; fi
+            case $1 in
+                v2ray-*) start_v2ray "$(v2ray_node "$kind" $port)" ;;
+                *) start_headgate "$binary" < <(headgate_head && headgate_capture false && headgate_user "$kind" $port && headgate_rules node) ;;
+            esac
+            ;;
+        *-chacha20 | *-aes128 | *-blake3)
             local method=chacha20-ietf-poly1305 port=8388
             if [[ $1 == *-aes128 ]]; then method=aes-128-gcm port=8389; fi
+            if [[ $1 == *-blake3 ]]; then method=2022-blake3-aes-128-gcm port=8390; fi
             case $1 in
                 libev-*) start_ss_redir $method $port ;;
+                rust-*) start_sslocal $method $port ;;
                 *) start_headgate "$binary" < <(headgate_head && headgate_capture false && headgate_node $method $port && headgate_rules node) ;;
             esac
             ;;
@@ -295,7 +338,7 @@ start_peer() {
         mosquitto) start_mosquitto ;;
         *-rest) start_headgate "$binary" < <(headgate_head && headgate_rules DIRECT) ;;
         haproxy) start_haproxy ;;
-        v2ray) start_v2ray ;;
+        v2ray) start_v2ray '{"protocol": "freedom", "settings": {}}' ;;
         forward) PIDS=() ;;
         dnsmasq) start_dnsmasq --server="$SERVER" --dns-forward-max=1000 ;;
         dnsmasq-listed)
@@ -322,8 +365,23 @@ YAML
 headgate_node() {
     cat <<YAML
 proxies:
-  - {name: node, type: ss, server: $NODE, port: $2, cipher: $1, password: secret}
+  - {name: node, type: ss, server: $NODE, port: $2, cipher: $1, password: '$(node_key "$1")'}
 YAML
+}
+
+# Of VMess with AES, or of VLESS, without TLS.
+headgate_user() {
+    local more=
+    if [ "$1" = vmess ]; then more=', cipher: aes-128-gcm'; fi
+    cat <<YAML
+proxies:
+  - {name: node, type: $1, server: $NODE, port: $2, uuid: $UUID$more}
+YAML
+}
+
+v2ray_node() {
+    local user="{\"id\": \"$UUID\", \"security\": \"aes-128-gcm\", \"encryption\": \"none\"}"
+    echo "{\"protocol\": \"$1\", \"settings\": {\"vnext\": [{\"address\": \"$NODE\", \"port\": $2, \"users\": [$user]}]}}"
 }
 
 # All that the configuration offers, for the memory of an idle router.
