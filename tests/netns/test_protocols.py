@@ -197,6 +197,49 @@ class Outbounds(LabTest):
         self.each(check)
 
 
+class Multiplexing(LabTest):
+    """smux and yamux of sing-mux over a SOCKS5 proxy."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        server = pathlib.Path(__file__).with_name("sing_mux_server.py")
+        cls.lab.spawn("wan", sys.executable, str(server), SHADOWSOCKS, "20500")
+        wait_for("the server", lambda: ":20500 " in cls.lab.ns("wan", "ss", "-lnt"))
+        cls.ports, proxies, listeners = {}, [], []
+        for protocol in ("smux", "yamux"):
+            for padding in ("false", "true"):
+                name, port = f"{protocol}-{padding}", 20501 + len(cls.ports)
+                mux = f"smux: {{enabled: true, protocol: {protocol}, padding: {padding}, max-connections: 2, min-streams: 4}}"
+                proxies.append(f"  - {{name: {name}, type: socks5, server: {SHADOWSOCKS}, port: 20500, udp: true, {mux}}}")
+                listeners.append(f"  - {{name: in-{name}, type: socks, listen: 0.0.0.0, port: {port}, proxy: {name}}}")
+                cls.ports[name] = port
+        text = config(swap={"proxies:\n": "proxies:\n" + "\n".join(proxies) + "\n"}) + "listeners:\n" + "\n".join(listeners) + "\n"
+        cls.daemon = Daemon(cls.lab, text).start()
+
+    each = Outbounds.each
+    test_megabytes_arrive_whole = Outbounds.test_megabytes_arrive_whole
+
+    def test_streams_and_datagrams_share_two_connections(self):
+        connections = lambda: len(self.lab.ns("gw", "ss", "-Hnt", "state", "established", "dst", f"{SHADOWSOCKS}:20500").splitlines())
+
+        def check(port):
+            before = connections()
+            one = f"curl -s -m 20 -x socks5h://127.0.0.1:{port} http://{DIRECT}/bytes/300000 -o /dev/null -w '%{{size_download}} '"
+            sizes = self.lab.ns("gw", "sh", "-c", f"for i in $(seq 12); do {one} & done; wait")
+            self.assertEqual(sizes.split(), ["300000"] * 12)
+            got = json.loads(self.lab.python("gw", SOCKS_UDP, "127.0.0.1", port, DIRECT, "9000", "4", "1000", "2"))
+            self.assertEqual([one[0] and one[2] == DIRECT and one[3] for one in got], [True] * 4)
+            self.assertLessEqual(connections() - before, 2)
+        self.each(check)
+
+    def test_a_target_that_refuses_ends_its_stream_alone(self):
+        port = self.ports["smux-false"]
+        self.assertIsNone(self.lab.curl("gw", f"http://{DIRECT}:1/", "-x", f"socks5h://127.0.0.1:{port}"))
+        seen = self.lab.curl("gw", f"http://{DIRECT}/", "-x", f"socks5h://127.0.0.1:{port}")
+        self.assertIsNotNone(seen)
+
+
 def v2ray_outbound(tag, protocol, port, network="tcp", tls=False, mux=False, local=False):
     settings = {"network": network}
     if tls:
