@@ -83,6 +83,12 @@ impl From<NetlinkError> for CaptureError {
             NetlinkError::Socket(ref io) if io.kind() == std::io::ErrorKind::PermissionDenied => {
                 Self::NotPermitted
             }
+            // Not even netfilter's own door.
+            NetlinkError::Socket(ref io)
+                if io.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) =>
+            {
+                Self::Missing(Feature::OwnedTables)
+            }
             error => Self::Kernel(error),
         }
     }

@@ -33,6 +33,25 @@ RSS_KIB_MAX = 8 * 1024
 READY_SECONDS_MAX = 5.0
 
 
+MODULES = ("crc32c_generic", "nf_tables", "nft_tproxy", "nft_socket", "nft_ct", "nft_fib_inet", "nft_nat", "nft_chain_nat", "nft_redir", "nft_reject_inet",
+           "virtio_pci", "virtio_net")
+NFT = ("nftables", "libnftables1", "libmnl0", "libnftnl11", "libjansson4", "libgmp10", "libedit2", "libbsd0", "libmd0", "libtinfo6", "libxtables12", "libc6")
+
+CONFIG = f"""
+mixed-port: 7890
+external-controller-unix: /run/api.sock
+external-controller: 127.0.0.1:9090
+ipv6: true
+hosts: {{site.test: {SERVER}}}
+dns: {{enable: true, ipv6: true, enhanced-mode: fake-ip, nameserver: [5.77.2.9], listen: "127.0.0.1:1053"}}
+sniffer: {{enable: true, sniff: {{TLS: {{ports: [443]}}, HTTP: {{ports: [80]}}, QUIC: {{ports: [443]}}}}}}
+transparent: {{enable: true, interfaces: [eth0], offload: false}}
+mqtt: {{enable: true, allow-anonymous: true, listeners: [{{name: tcp, type: tcp, listen: "127.0.0.1:1883"}}]}}
+proxies: [{{name: node, type: ss, server: 5.77.2.9, port: 8388, cipher: aes-128-gcm, password: x}}]
+proxy-groups: [{{name: Exit, type: select, proxies: [DIRECT, node]}}]
+rules: ["DOMAIN,site.test,Exit", "MATCH,DIRECT"]
+"""
+
 @dataclasses.dataclass(frozen=True)
 class Machine:
     """A board: the cross target of its binary, Debian's architecture and kernel, QEMU's arguments."""
@@ -43,6 +62,10 @@ class Machine:
     qemu: tuple
     megabytes: int
     console: str
+    modules: tuple = MODULES
+    config: str = CONFIG
+    # With Debian's nft, for what fw4 would do.
+    firewall: bool = False
 
     @property
     def binary(self):
@@ -57,21 +80,12 @@ MALTA = Machine("mipsel", "mipsel", "linux-image-4kc-malta", ("qemu-system-mipse
 # highmem=off: a kernel without LPAE sees the PCI bus.
 ARM = Machine("armv7", "armhf", "linux-image-armmp", ("qemu-system-arm", "-M", "virt,highmem=off", "-cpu", "cortex-a7"), 128, "ttyAMA0")
 
-MODULES = ["crc32c_generic", "nf_tables", "nft_tproxy", "nft_socket", "nft_ct", "nft_fib_inet", "nft_nat", "nft_chain_nat", "nft_redir", "nft_reject_inet",
-           "virtio_pci", "virtio_net"]
-
-CONFIG = f"""
-mixed-port: 7890
-external-controller-unix: /run/api.sock
-ipv6: true
-hosts: {{site.test: {SERVER}}}
-dns: {{enable: true, ipv6: true, enhanced-mode: fake-ip, nameserver: [5.77.2.9], listen: "127.0.0.1:1053"}}
-sniffer: {{enable: true, sniff: {{TLS: {{ports: [443]}}, HTTP: {{ports: [80]}}, QUIC: {{ports: [443]}}}}}}
-transparent: {{enable: true, interfaces: [eth0], offload: false}}
-mqtt: {{enable: true, allow-anonymous: true, listeners: [{{name: tcp, type: tcp, listen: "127.0.0.1:1883"}}]}}
-proxies: [{{name: node, type: ss, server: 5.77.2.9, port: 8388, cipher: aes-128-gcm, password: x}}]
-proxy-groups: [{{name: Exit, type: select, proxies: [DIRECT, node]}}]
-rules: ["DOMAIN,site.test,Exit", "MATCH,DIRECT"]
+# As fw4 writes it with flow_offloading.
+FLOW_OFFLOADING = """
+table inet fw4 {
+    flowtable ft { hook ingress priority 0; devices = { eth0, eth1 }; }
+    chain forward { type filter hook forward priority 0; meta l4proto { tcp, udp } flow add @ft; }
+}
 """
 
 INIT = """#!/bin/busybox sh
@@ -96,17 +110,23 @@ def initramfs(machine, folder):
         (root / place).mkdir(parents=True, exist_ok=True)
     shutil.copy(tree / "bin/busybox", root / "bin/busybox")
     shutil.copy(machine.binary, root / "headgate")
-    (root / "config.yaml").write_text(CONFIG)
+    (root / "config.yaml").write_text(machine.config)
     (root / "init").write_text(INIT)
     for program in ("init", "headgate"):
         (root / program).chmod(0o755)
+    if machine.firewall:
+        (root / "fw4.nft").write_text(FLOW_OFFLOADING)
+        for path in [tree / "usr/sbin/nft", *(path for place in ("lib", "usr/lib") for path in (tree / place).glob("*-linux-*/lib*.so.*")), *tree.glob("lib/ld*"), *tree.glob("lib/*-linux-*/ld*")]:
+            there = root / path.relative_to(tree)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, there)
     kernel = tree / "lib/modules" / (machine.cache / "kernel").read_text().strip()
     needs = {}
     for line in (kernel / "modules.dep").read_text().splitlines():
         path, _, rest = line.partition(":")
         needs[pathlib.Path(path).name.removesuffix(".ko").replace("-", "_")] = (path, rest.split())
     order = []
-    for name in MODULES:
+    for name in machine.modules:
         if name in needs:
             path, rest = needs[name]
             order += [each for each in [*reversed(rest), path] if each not in order]
@@ -128,7 +148,7 @@ class Board:
 
     def up(self):
         machine = self.machine
-        run(str(pathlib.Path(__file__).with_name("board-packages")), str(machine.cache), machine.architecture, machine.kernel, timeout=300)
+        run(str(pathlib.Path(__file__).with_name("board-packages")), str(machine.cache), machine.architecture, machine.kernel, "busybox-static", *NFT, timeout=300)
         initramfs(machine, self.folder)
         q = self.names["q"]
         for name in self.names.values():
@@ -178,6 +198,13 @@ class Board:
         self.board.stdin.write(command + "\n")
         self.board.stdin.flush()
 
+    def there(self, side, *command):
+        """What a command beside the board prints."""
+        return run("ip", "netns", "exec", self.names[side], *command, check=False)
+
+    def spawn(self, side, *command, **options):
+        return subprocess.Popen(["ip", "netns", "exec", self.names[side], *command], **options)
+
     def curl(self, url):
         """Whom the WAN's server saw, None when nobody answered."""
         done = subprocess.run(["ip", "netns", "exec", self.names["lan"], "curl", "-s", "-m", "8", url], capture_output=True, text=True, check=False)
@@ -203,7 +230,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.client_address[0].encode() if self.path == '/' else bytes(1 << 20) * 8
         self.send_response(200); self.send_header('Content-Length', str(len(body))); self.end_headers(); self.wfile.write(body)
     def log_message(self, *_): pass
-server = http.server.ThreadingHTTPServer(('', 80), Handler)
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_): pass  # a device that hung up
+server = Server(('', 80), Handler)
 print('ready', flush=True)
 server.serve_forever()
 """
@@ -245,10 +274,9 @@ class BoardTests:
         self.figure(f"8 MB relayed in {time.monotonic() - began:.1f} s")
 
     def test_3_names_get_fake_addresses_from_whatever_server_is_asked(self):
-        answer = run("ip", "netns", "exec", self.board.names["lan"], "dig", "+short", "+time=5", "@192.0.2.53", "any.test", check=False).strip()
+        answer = self.board.there("lan", "dig", "+short", "+time=5", "@192.0.2.53", "any.test").strip()
         self.assertRegex(answer, r"^198\.18\.")
-        done = subprocess.run(["ip", "netns", "exec", self.board.names["lan"], "dig", "+short", "+time=5", "@192.0.2.53", "site.test"], capture_output=True, text=True, check=False)
-        address = done.stdout.strip()
+        address = self.board.there("lan", "dig", "+short", "+time=5", "@192.0.2.53", "site.test").strip()
         self.assertTrue(address)
         self.assertEqual(self.board.curl(f"http://{address}/"), ROUTER_WAN)
 
@@ -264,6 +292,54 @@ class BoardTests:
         self.board.tell("killall -9 headgate; echo KILLED")
         wait_for("the kill", lambda: self.board.said("^KILLED"), 20)
         wait_for("direct traffic", lambda: self.board.curl(f"http://{SERVER}/") == CLIENT, 10)
+
+
+class OneBoard(unittest.TestCase):
+    """A board of its own for each test."""
+
+    def boot(self, **changes):
+        machine = dataclasses.replace(MALTA, **changes)
+        if not machine.binary.exists():
+            self.skipTest(f"cross/build {machine.target} did not run")
+        if not shutil.which(machine.qemu[0]):
+            self.skipTest(f"there is no {machine.qemu[0]}")
+        board = Board(machine)
+        self.addCleanup(board.down)
+        board.up()
+        wait_for("the daemon", lambda: board.said("headgate ready in|ENDED"), 90)
+        return board
+
+    def test_r20_a_kernel_without_tproxy_is_named_and_the_rest_runs(self):
+        board = self.boot(modules=tuple(name for name in MODULES if name != "nft_tproxy"))
+        self.assertTrue(board.said("kmod-nft-tproxy"), board.lines[-20:])
+        self.assertEqual(board.curl(f"http://{SERVER}/"), ROUTER_WAN)
+        done = board.there("lan", "dig", "+short", "+time=5", "@10.77.1.1", "any.test")
+        self.assertRegex(done, r"^198\.18\.")
+
+    def test_r20_a_kernel_without_any_nftables_is_named_and_the_rest_runs(self):
+        board = self.boot(modules=("crc32c_generic", "virtio_pci", "virtio_net"))
+        self.assertTrue(board.said("kmod-nft-core"), board.lines[-20:])
+        self.assertEqual(board.curl(f"http://{SERVER}/"), CLIENT)
+        board.tell("wget -q -O - http://127.0.0.1:9090/version; echo")
+        wait_for("the controller", lambda: board.said('"version":"headgate'), 20)
+
+    def test_r14_a_change_of_rules_holds_for_new_flows_beside_flow_offloading(self):
+        board = self.boot(modules=(*MODULES, "nf_flow_table_inet", "nft_flow_offload"), config=CONFIG.replace("offload: false", "offload: true"), firewall=True)
+        board.tell("/usr/sbin/nft -f /fw4.nft && echo OFFLOADING")
+        wait_for("the firewall", lambda: board.said("^OFFLOADING"), 20)
+        self.assertEqual(board.there("lan", "dig", "+short", "+time=5", "@10.77.1.1", "site.test").strip(), SERVER)
+        slow = board.spawn("lan", "curl", "-s", "-m", "60", "--limit-rate", "200k", f"http://{SERVER}/8MB", stdout=subprocess.PIPE)
+        self.addCleanup(slow.communicate)
+        self.addCleanup(slow.kill)
+
+        def offloaded():
+            board.tell("grep -c OFFLOAD /proc/net/nf_conntrack | sed 's/^/FLOWS /'")
+            return board.said(r"FLOWS [1-9]")
+
+        wait_for("the flow to leave the hooks", offloaded, 20)
+        self.assertEqual(board.curl(f"http://{SERVER}/"), CLIENT)
+        board.tell("sed -i 's/DOMAIN,site.test,Exit/IP-CIDR,6.6.6.10\\/32,REJECT/' /config.yaml; killall -HUP headgate; echo CHANGED")
+        wait_for("the new rule", lambda: board.curl(f"http://{SERVER}/") is None, 20)
 
 
 class MaltaRouter(BoardTests, unittest.TestCase):

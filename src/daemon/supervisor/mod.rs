@@ -11,6 +11,7 @@ mod kept;
 mod patch;
 mod reload;
 
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::Duration;
@@ -40,7 +41,7 @@ use crate::controllers::gate::{Gate, StartError};
 use crate::controllers::{self, Control, ReloadSource, xray};
 use crate::dns::current::Current;
 use crate::mqtt;
-use crate::netfilter::apply;
+use crate::netfilter::apply::{self, CaptureError};
 use crate::netfilter::options::Fail;
 use crate::platform::leases::Leases;
 use crate::platform::logger::{self, Level, Logger};
@@ -244,12 +245,7 @@ impl Instance {
 
     /// Binds and serves, and captures last.
     async fn open(&mut self) -> Result<(), Failure> {
-        let place = if self.config.transparent.enable {
-            Some(kernel::only_instance()?)
-        } else {
-            None
-        };
-        let tproxy = place.is_some() && apply::has_tproxy()?;
+        let (place, tproxy) = self.place_of_capture()?;
         if place.is_some() {
             apply::hold(
                 &self.config.transparent,
@@ -288,6 +284,23 @@ impl Instance {
         self.follow_groups();
         self.show_general();
         Ok(())
+    }
+
+    /// The sole right to capture, and whether the kernel has tproxy. `None` where capture is not asked for, or
+    /// the kernel lacks what it needs: everything else is of use without.
+    fn place_of_capture(&self) -> Result<(Option<UnixListener>, bool), Failure> {
+        if !self.config.transparent.enable {
+            return Ok((None, false));
+        }
+        let place = kernel::only_instance()?;
+        match apply::has_tproxy() {
+            Ok(tproxy) => Ok((Some(place), tproxy)),
+            Err(error @ CaptureError::Missing(_)) => {
+                log::error!("{error}. Nothing is captured until then; the rest runs");
+                Ok((None, false))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Gives a broker that has just begun its rules.
