@@ -11,7 +11,7 @@ use super::proxies::tls;
 use super::section::Section;
 use crate::metadata::Endpoint;
 use crate::mqtt::acl::{Access, EXACTLY, Rule};
-use crate::mqtt::bridge::{BridgeOptions, BridgeTopic};
+use crate::mqtt::bridge::{BridgeOptions, BridgeTopic, TrustFiles};
 use crate::mqtt::codec::{Qos, Version};
 use crate::mqtt::options::{
     Flapping, Limits, ListenerOptions, Options, Share, Sync, TlsOptions, User,
@@ -311,6 +311,27 @@ fn rule(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Rule, ConfigError>
     Ok(rule)
 }
 
+/// A certificate and its key stand together.
+fn trust(section: &mut Section<'_>) -> Result<TrustFiles, ConfigError> {
+    let certificate = section.text("certificate")?;
+    let identity = match certificate {
+        Some(certificate) => {
+            let key = section.require("private-key")?;
+            Some((path(&certificate), path(key.text()?)))
+        }
+        None => {
+            if section.take("private-key").is_some() {
+                section.require("certificate")?;
+            }
+            None
+        }
+    };
+    Ok(TrustFiles {
+        ca: section.text("ca")?.as_deref().map(path),
+        identity,
+    })
+}
+
 fn bridge(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<BridgeOptions, ConfigError> {
     let mut section = item.section()?;
     let bridge = BridgeOptions {
@@ -325,6 +346,7 @@ fn bridge(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<BridgeOptions, C
             .require("server")?
             .parse("host:port of a broker", Endpoint::parse)?,
         tls: tls(&mut section)?,
+        trust: trust(&mut section)?,
         proxy: section.text("proxy")?,
         version: match section.take("version") {
             Some(value) => value.parse("5, 3.1.1 or 3.1", |text| {

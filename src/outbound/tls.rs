@@ -18,7 +18,7 @@ use rustls::{
     SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use subtle::ConstantTimeEq;
 use tokio_rustls::TlsConnector;
 
@@ -39,6 +39,8 @@ pub enum TlsError {
     NoRoots,
     /// rustls refuses the options; its words.
     Rejected(Box<str>),
+    /// The roots, the chain or the key of a [`Trust`] are none.
+    NotPem,
 }
 
 impl fmt::Display for TlsError {
@@ -47,6 +49,7 @@ impl fmt::Display for TlsError {
             Self::ServerName(name) => write!(f, "{name} is no server name for TLS"),
             Self::NoRoots => f.write_str("no root certificates on this system"),
             Self::Rejected(reason) => write!(f, "tls: {reason}"),
+            Self::NotPem => f.write_str("no certificate or key in PEM"),
         }
     }
 }
@@ -59,9 +62,22 @@ impl From<rustls::Error> for TlsError {
     }
 }
 
+/// Certificates or a key in PEM.
+pub type Pem = Box<[u8]>;
+
+/// Whom a client believes and who it is.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// Roots in place of the system's.
+    pub roots: Option<Pem>,
+    /// Its own certificates, leaf first, and the key of the leaf.
+    pub identity: Option<(Pem, Pem)>,
+}
+
 /// Speaks TLS to one server.
 pub struct TlsClient {
     options: TlsOptions,
+    trust: Option<Box<Trust>>,
     name: ServerName<'static>,
     /// Kept from the first handshake on.
     config: Mutex<Option<Arc<ClientConfig>>>,
@@ -78,8 +94,22 @@ impl TlsClient {
         Ok(Self {
             name: parsed.to_owned(),
             options: options.clone(),
+            trust: None,
             config: Mutex::default(),
         })
+    }
+
+    /// The same with other roots, or as somebody.
+    ///
+    /// # Errors
+    /// [`TlsError::NotPem`].
+    pub fn trusting(self, trust: Trust) -> Result<Self, TlsError> {
+        if trust.roots.is_none() && trust.identity.is_none() {
+            return Ok(self);
+        }
+        trust.parse()?;
+        let trust = Some(Box::new(trust));
+        Ok(Self { trust, ..self })
     }
 
     /// Puts TLS on `carrier`. Without a time-out of its own.
@@ -126,8 +156,12 @@ impl TlsClient {
 
     /// Makes the configuration, away from the flows: reading the roots takes a while.
     async fn load(&self) -> io::Result<Arc<ClientConfig>> {
-        let options = self.options.clone();
-        let loading = tokio::task::spawn_blocking(move || client_config(&options));
+        let (options, trust) = (self.options.clone(), self.trust.clone());
+        let loading = tokio::task::spawn_blocking(move || match trust {
+            None => client_config(&options),
+            // Files change, and few share them: these are for one client.
+            Some(trust) => build_config(&options, &trust).map(Arc::new),
+        });
         let config = loading.await?.map_err(io::Error::other)?;
         let mut known = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Some(Arc::clone(&config));
@@ -154,13 +188,34 @@ pub fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError
     if let Some(config) = known.and_then(|(_, config)| config.upgrade()) {
         return Ok(config);
     }
-    let config = Arc::new(build_config(&key)?);
+    let config = Arc::new(build_config(&key, &Trust::default())?);
     configs.push((key, Arc::downgrade(&config)));
     Ok(config)
 }
 
-fn build_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
+/// A chain with its key.
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+impl Trust {
+    fn parse(&self) -> Result<(Option<RootCertStore>, Option<Identity>), TlsError> {
+        let roots = self.roots.as_deref().map(parse_roots);
+        if roots.as_ref().is_some_and(RootCertStore::is_empty) {
+            return Err(TlsError::NotPem);
+        }
+        let Some((chain, key)) = &self.identity else {
+            return Ok((roots, None));
+        };
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+        let chain = chain.ok().filter(|chain| !chain.is_empty());
+        let key = PrivateKeyDer::from_pem_slice(key).ok();
+        let identity = chain.zip(key).ok_or(TlsError::NotPem)?;
+        Ok((roots, Some(identity)))
+    }
+}
+
+fn build_config(options: &TlsOptions, trust: &Trust) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(crypto_provider());
+    let (own_roots, identity) = trust.parse()?;
     let verifier: Arc<dyn ServerCertVerifier> =
         if options.skip_verify || options.fingerprint.is_some() {
             Arc::new(LeafVerifier {
@@ -168,15 +223,19 @@ fn build_config(options: &TlsOptions) -> Result<ClientConfig, TlsError> {
                 provider: Arc::clone(&provider),
             })
         } else {
-            WebPkiServerVerifier::builder_with_provider(roots()?, Arc::clone(&provider))
+            let roots = own_roots.map_or_else(roots, |own| Ok(Arc::new(own)))?;
+            WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
                 .build()
                 .map_err(|_| TlsError::NoRoots)?
         };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match identity {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key)?,
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = options.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     Ok(config)
 }

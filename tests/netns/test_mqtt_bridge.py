@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 
-from lab import DIRECT, ROUTER_LAN, Daemon, LabTest, run, wait_for
+from lab import DIRECT, HEADGATE, ROUTER_LAN, Daemon, LabTest, run, wait_for
 
 CONFIG = """
 mode: direct
@@ -43,6 +43,7 @@ class Bridge(LabTest):
         super().setUpClass()
         directory = cls.lab.directory
         cls.passwords = directory / "passwords"
+        cls.make_certificates(directory)
         run("mosquitto_passwd", "-b", "-c", str(cls.passwords), "site", "secret")
         cls.mosquitto_file = directory / "mosquitto.conf"
         cls.mosquitto_file.write_text(f"""
@@ -50,12 +51,27 @@ listener 1883 {DIRECT}
 listener 8883 {DIRECT}
 certfile {directory}/leaf.pem
 keyfile {directory}/key.pem
+listener 8884 {DIRECT}
+certfile {directory}/served.pem
+keyfile {directory}/served.key
+cafile {directory}/ca.pem
+require_certificate true
 password_file {cls.passwords}
 persistence true
 persistence_location {directory}/
 autosave_interval 1
 user root
 """)
+
+    @staticmethod
+    def make_certificates(directory):
+        """An authority of our own, a server's certificate and a client's."""
+        openssl = lambda *words: run("openssl", *words)
+        new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30")
+        openssl(*new, "-subj", "/CN=authority", "-keyout", f"{directory}/ca.key", "-out", f"{directory}/ca.pem")
+        signed = ("-CA", f"{directory}/ca.pem", "-CAkey", f"{directory}/ca.key", "-addext", "basicConstraints=critical,CA:FALSE")
+        for name, more in (("served", ("-addext", f"subjectAltName=IP:{DIRECT}")), ("site", ())):
+            openssl(*new, "-subj", f"/CN={name}", *signed, *more, "-keyout", f"{directory}/{name}.key", "-out", f"{directory}/{name}.pem")
 
     def setUp(self):
         self.mosquitto = None
@@ -134,6 +150,56 @@ user root
         other = self.headgate('tls: true', f"{DIRECT}:8883")
         wait_for("a refusal", lambda: other.said("mqtt bridge cloud:"), 20)
         self.assertFalse(other.said("connected to"))
+
+    def test_a_broker_that_asks_for_a_certificate_gets_one(self):
+        files = self.lab.directory
+        own = f"certificate: {files}/site.pem\n      private-key: {files}/site.key"
+        daemon = self.headgate(f"tls: true\n      ca: {files}/ca.pem\n      {own}", f"{DIRECT}:8884")
+        self.up(daemon)
+        self.passes()
+        daemon.stop()
+        for more in (f"tls: true\n      ca: {files}/ca.pem", f"tls: true\n      {own}", f"tls: true\n      ca: {files}/nothing.pem"):
+            with self.subTest(more):
+                other = self.headgate(more, f"{DIRECT}:8884")
+                wait_for("a refusal", lambda: other.said("mqtt bridge cloud:"), 20)
+                self.assertFalse(other.said("connected to"))
+                other.stop()
+
+    def test_two_headgates_carry_for_each_other(self):
+        """Both ways between two of our own, the other one on the Internet; what was sent while it was away too."""
+        self.stop_mosquitto()
+        there = f"""
+mode: direct
+log-level: info
+mqtt:
+  listeners: [{{name: tcp, type: tcp, listen: {DIRECT}:1883}}]
+  users: [{{username: site, password: secret}}]
+  persistence-sync: strict
+"""
+        directory = self.lab.directory / "there"
+        directory.mkdir(exist_ok=True)
+        (directory / "config.yaml").write_text(there)
+
+        def start():
+            process = self.lab.spawn("wan", HEADGATE, "-d", str(directory), stderr=subprocess.DEVNULL)
+            wait_for("the other one", lambda: f"{DIRECT}:1883" in self.lab.ns("wan", "ss", "-lnt"))
+            return process
+
+        other = start()
+        self.addCleanup(lambda: (other.kill(), other.wait()))
+        daemon = self.headgate()
+        self.up(daemon)
+        self.passes()
+        late = ("-i", "late", "-c", "-q", "2", "-t", "site1/#")
+        self.client("there", "mosquitto_sub", *late, "-E")
+        other.kill()
+        other.wait()
+        wait_for("the loss", lambda: daemon.said("mqtt bridge cloud: "), 20)
+        for number in range(50):
+            self.client("here", "mosquitto_pub", "-q", "2", "-t", f"sensors/{number}", "-m", str(number))
+        other = start()
+        got = self.client("there", "mosquitto_sub", *late, "-C", "50", "-W", "30", "-F", "%p", seconds=40)
+        self.assertEqual(got.split(), [str(number) for number in range(50)])
 
     def test_what_goes_both_ways_does_not_go_round(self):
         for version in ("5", "3.1.1"):

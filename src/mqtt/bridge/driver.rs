@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::duplex;
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::relay::{Noted, Relay, Taken};
@@ -71,9 +72,7 @@ pub(super) async fn run(
     broker: Remote,
     way: Arc<dyn Connect>,
 ) {
-    let host = options.server.host.to_string();
-    let tls = options.tls.as_ref().map(|tls| TlsClient::new(tls, &host));
-    let tls = match tls.transpose() {
+    let tls = match tls_client(&options).await {
         Ok(tls) => tls,
         Err(error) => return log::error!("mqtt bridge {}: {error}", options.name),
     };
@@ -112,6 +111,17 @@ pub(super) async fn run(
         failures = if was_up { 0 } else { failures + 1 };
         sleep(PATIENCE.after(failures)).await;
     }
+}
+
+async fn tls_client(options: &BridgeOptions) -> io::Result<Option<TlsClient>> {
+    let Some(tls) = &options.tls else {
+        return Ok(None);
+    };
+    let files = options.trust.clone();
+    let trust = spawn_blocking(move || files.read()).await??;
+    let client = TlsClient::new(tls, &options.server.host.to_string());
+    let client = client.and_then(|client| client.trusting(trust));
+    client.map(Some).map_err(io::Error::other)
 }
 
 async fn identity(broker: &Remote) -> Option<Box<str>> {

@@ -20,6 +20,9 @@ mod side;
 mod tests;
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::io::DuplexStream;
@@ -31,6 +34,7 @@ use super::options::Options;
 use super::remote::Remote;
 use crate::metadata::Endpoint;
 use crate::outbound::options::TlsOptions;
+use crate::outbound::tls::{Pem, Trust};
 use crate::provider::http::Connect;
 
 /// What the client identifiers of bridges' sessions begin with; nobody else's may.
@@ -45,6 +49,8 @@ pub struct BridgeOptions {
     pub server: Endpoint,
     /// `tls` and its keys.
     pub tls: Option<TlsOptions>,
+    /// `ca`, `certificate` and `private-key`.
+    pub trust: TrustFiles,
     /// `proxy`: the outbound to go through; none: by the rules.
     pub proxy: Option<Box<str>>,
     /// `version`: what is spoken there.
@@ -71,6 +77,42 @@ impl fmt::Debug for BridgeOptions {
             .field("server", &self.server)
             .field("topics", &self.topics)
             .finish_non_exhaustive()
+    }
+}
+
+/// Where in PEM stands whom a bridge believes, and who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustFiles {
+    /// Roots in place of the system's.
+    pub ca: Option<Box<Path>>,
+    /// Its certificates and its key.
+    pub identity: Option<(Box<Path>, Box<Path>)>,
+}
+
+/// Bytes of such a file; more are no certificates that anybody needs.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+impl TrustFiles {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// The file and why it cannot be read.
+    fn read(&self) -> io::Result<Trust> {
+        let identity = match &self.identity {
+            Some((chain, key)) => Some((read_pem(chain)?, read_pem(key)?)),
+            None => None,
+        };
+        let roots = self.ca.as_deref().map(read_pem).transpose()?;
+        Ok(Trust { roots, identity })
+    }
+}
+
+fn read_pem(path: &Path) -> io::Result<Pem> {
+    let mut text = Vec::new();
+    let opened = File::open(path).map(|file| file.take(FILE_BYTES_MAX));
+    match opened.and_then(|mut file| file.read_to_end(&mut text)) {
+        Ok(_) => Ok(text.into()),
+        Err(error) => Err(io::Error::other(format!("{}: {error}", path.display()))),
     }
 }
 

@@ -221,6 +221,7 @@ fn a_password_is_not_shown() {
         name: "b".into(),
         server: Endpoint::parse("example.org:1883").unwrap(),
         tls: None,
+        trust: TrustFiles::default(),
         proxy: None,
         version: Version::V5,
         client_id: None,

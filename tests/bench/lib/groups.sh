@@ -152,7 +152,7 @@ MQTT_CASES=(
     "ten-q0 ten 0 0" "ten-q1 ten 1 0" "ten-q2 ten 2 0"
     "fanout500-q0 fanout 0 0" "fanout500-q1 fanout 1 0"
     "fanin500-q0 fanin 0 0" "fanin500-q1 fanin 1 0"
-    "lat1k-q0 p2p 0 1000" "lat1k-q1 p2p 1 1000" "lat10k-q0 ten 0 10000"
+    "lat1k-q0 p2p 0 1000" "lat1k-q1 p2p 1 1000" "lat10k-q0 ten 0 10000" "lat10k-q1 ten 1 10000"
 )
 
 group_mqtt() { rounds mqtt_cases headgate-mqtt mosquitto; }
@@ -175,6 +175,23 @@ mqtt_cases() {
     mqtt_memory "$peer" connections-5000 5000 mqtt-idle 0
     mqtt_memory "$peer" subscribed-5000 5000 mqtt-idle 1
     mqtt_memory "$peer" retained-100k 100000 mqtt-retain
+    mqtt_memory "$peer" subscriptions-100k 100000 mqtt-subscribe
+    [ "$peer" = mosquitto ] || mqtt_broker "$1"
+}
+
+# What a broker that nobody uses adds to the daemon. It gives back what starting took after 5 s.
+mqtt_broker() {
+    local with without
+    wanted broker-idle "$CASES" || return 0
+    stop_peer
+    start_peer "$1"
+    sleep 8
+    with=$(pss_kib)
+    stop_peer
+    start_peer "${1%-mqtt}-rest"
+    sleep 8
+    without=$(pss_kib)
+    record idle mqtt-broker-idle "${1%-mqtt}" added $((with - without)) with "$with" without "$without"
 }
 
 # Memory for a number of something that then is still; its last argument is the load's.

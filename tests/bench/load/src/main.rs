@@ -4,7 +4,7 @@
 //! PORT+2 echoes one byte and keeps the connection; PORT+3 (UDP) echoes datagrams.
 //! `load CASE ADDRESS PORT …`: `bulk-down|bulk-up STREAMS SECONDS`, `short PARALLEL SECONDS`,
 //! `rtt SECONDS`, `idle COUNT SECONDS`, `udp FLOWS WINDOW SIZE SECONDS`.
-//! `mqtt …`, `mqtt-idle …`, `mqtt-retain …`: see `mqtt.rs`.
+//! `mqtt …`, `mqtt-idle …`, `mqtt-subscribe …`, `mqtt-retain …`: see `mqtt.rs`.
 //! ADDRESS is an IPv4 or IPv6 literal. Every case ends by itself.
 
 mod mqtt;
@@ -44,6 +44,7 @@ fn main() {
         "udp" => udp(at(3), number(3), number(4), usize::try_from(number(5)).expect("a size"), number(6)),
         "mqtt" => mqtt::load(at(0), text(3), u8::try_from(number(4)).expect("a QoS"), number(5), number(6)),
         "mqtt-idle" => mqtt::idle(at(0), number(3), number(4) == 1, number(5)),
+        "mqtt-subscribe" => mqtt::subscribe(at(0), number(3), number(4)),
         "mqtt-retain" => mqtt::retain(at(0), number(3), number(4)),
         other => panic!("no such case: {other}"),
     }

@@ -4,6 +4,7 @@
 //! (1→500) or `fanin` (500→1); RATE messages a second, 0: as many as go. Nobody is more than a window
 //! ahead of the slowest subscriber, so a broker with bounded queues drops nothing for want of patience.
 //! `load mqtt-idle ADDRESS PORT COUNT SUBSCRIBE SECONDS`: connections that are still.
+//! `load mqtt-subscribe ADDRESS PORT COUNT SECONDS`: distinct subscriptions of a hundred clients.
 //! `load mqtt-retain ADDRESS PORT COUNT SECONDS`: retained messages of 64 bytes, confirmed.
 
 use std::io::{ErrorKind, Read, Write};
@@ -234,6 +235,15 @@ pub fn idle(at: SocketAddr, count: u64, subscribe: bool, seconds: u64) {
         })
         .collect();
     println!("held {}", held.len());
+    std::thread::sleep(Duration::from_secs(seconds));
+}
+
+pub fn subscribe(at: SocketAddr, count: u64, seconds: u64) {
+    let mut clients: Vec<Client> = (0..100).map(|n| Client::connect(at, &format!("many{n}"))).collect();
+    for (n, client) in (0..count).zip((0..100).cycle()) {
+        clients[client].subscribe(&format!("site/{}/device/{}/state", n / 100, n % 100), 1);
+    }
+    println!("held {count}");
     std::thread::sleep(Duration::from_secs(seconds));
 }
 
