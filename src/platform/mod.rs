@@ -7,6 +7,7 @@
 )]
 
 pub mod answering_udp;
+pub mod beneath;
 pub mod clock;
 pub mod confinement;
 pub mod conntrack;

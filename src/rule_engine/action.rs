@@ -7,7 +7,7 @@ use serde_json::{Map as Json, Value as JsonValue};
 
 use super::definition::{ActionDefinition, BadRule};
 use super::forward::{Forward, WebServer};
-use super::resource::duration;
+use super::resource_definition::duration;
 use super::rule::Around;
 use super::{Act, BLOCK_MAX, RENDERED_MAX_BYTES};
 use crate::mqtt::codec::{PropertyWriter, Qos};
@@ -304,7 +304,8 @@ impl Action {
             Some(choice) => Qos::from_bits(choice.of(row)?)?,
         };
         let retain = republish.retain.of(row)? == 1;
-        let payload = republish.payload.render(row, RENDERED_MAX_BYTES).ok()?;
+        let room = doing.around.packet_max.min(RENDERED_MAX_BYTES);
+        let payload = republish.payload.render(row, room).ok()?;
         if !doing.publishing.take(doing.around.now) {
             *doing.cut = true;
             return None;

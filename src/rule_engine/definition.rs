@@ -301,6 +301,7 @@ pub(super) fn fill_in(
                 let templated = choice.contains("${");
                 let fits = match param.kind {
                     "string" | "password" => value.is_string(),
+                    "file" => value.is_string() || value.is_object(),
                     "object" => value.is_object(),
                     "number" => value.is_number() || value.is_string(),
                     _ => value.is_boolean() || value.is_number() || value.is_string(),

@@ -110,7 +110,11 @@ impl Desk {
         }
         let obeys = options.state.is_some_and(|state| state.commands);
         let told = self.remote.tell(move |broker, _| {
-            broker.with_hook(|engine: &mut Engine| engine.obey(obeys));
+            let packet_max = broker.limits().packet_bytes_max;
+            broker.with_hook(|engine: &mut Engine| {
+                engine.obey(obeys);
+                engine.bound(packet_max);
+            });
         });
         if !told && obeys {
             log::warn!("commands by topic are not heard: the broker is too busy, or does not run");

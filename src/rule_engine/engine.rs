@@ -15,10 +15,11 @@ use super::event::{EventKind, Occurrence, Shown};
 use super::feed::Feed;
 use super::message::BrokerEvent;
 use super::outside::Outside;
-use super::resource::{Resource, ResourceDefinition, ResourceReport, Resources};
+use super::resource::{Resource, ResourceReport, Resources};
+use super::resource_definition::ResourceDefinition;
 use super::rule::{Around, CALM, Rule};
 use super::world::World;
-use super::{ACT_RATE, RULES_MAX, Router, state};
+use super::{ACT_RATE, RENDERED_MAX_BYTES, RULES_MAX, Router, state};
 use crate::mqtt::Time;
 use crate::mqtt::codec::Qos;
 use crate::mqtt::hook::{Event, Hook, Interest, Publication};
@@ -79,6 +80,8 @@ pub struct Engine {
     /// Rules whose alarms are to be raised; kept only while they run.
     cut: Vec<Box<str>>,
     stamped: u64,
+    /// Bytes that a message may have.
+    packet_max: usize,
     /// How many commands by topic are still obeyed; none: none is.
     commands: Option<Bucket>,
     queries: Queries,
@@ -104,10 +107,16 @@ impl Engine {
             matched: Vec::new(),
             cut: Vec::new(),
             stamped: 0,
+            packet_max: RENDERED_MAX_BYTES,
             commands: None,
             queries: Queries::new(),
             peaks: [0; 3],
         }
+    }
+
+    /// Bounds what rules publish, as the broker bounds what clients do.
+    pub fn bound(&mut self, packet_max: usize) {
+        self.packet_max = packet_max;
     }
 
     /// Whether messages to `headgate/…/set` act on the router from now on.
@@ -139,7 +148,7 @@ impl Engine {
         let resources = document.get("resources").and_then(Value::as_array);
         for kept in resources.into_iter().flatten() {
             let asked = kept.as_object().cloned().unwrap_or_default();
-            if let Err(error) = self.create_resource(&asked) {
+            if let Err(error) = self.take_resource(&asked, false) {
                 let id = asked.get("id").and_then(Value::as_str);
                 log::error!("resource {} is left out: {error}", id.unwrap_or_default());
             }
@@ -168,13 +177,25 @@ impl Engine {
     /// # Errors
     /// [`BadRule`]; nothing is changed then.
     pub fn create_resource(&mut self, asked: &Map<String, Value>) -> Result<Box<str>, BadRule> {
+        self.take_resource(asked, true)
+    }
+
+    /// What can never work is refused when it is `fresh`. What was kept stays, also while a file is gone.
+    fn take_resource(
+        &mut self,
+        asked: &Map<String, Value>,
+        fresh: bool,
+    ) -> Result<Box<str>, BadRule> {
         let definition = ResourceDefinition::read(asked, None, self)?;
+        if fresh {
+            self.check(&definition)?;
+        }
         let id = definition.id.clone();
         if self.resources.find(&id).is_some() {
             return Err(BadRule::Exists);
         }
         let down = Down::new(&self.feed, definition.kind, &id);
-        let resource = Resource::start(definition, self.outside.as_ref(), &self.feed, down)?;
+        let resource = Resource::start(definition, self.outside.as_ref(), &self.feed, down);
         self.resources.add(resource)?;
         Ok(id)
     }
@@ -187,10 +208,17 @@ impl Engine {
         let before = self.resources.find(id).map(|one| one.definition.clone());
         let before = before.ok_or_else(|| BadRule::Resource(id.into()))?;
         let definition = ResourceDefinition::read(asked, Some(&before), self)?;
+        self.check(&definition)?;
         let (outside, feed) = (self.outside.as_ref(), &self.feed);
         let down = Down::new(feed, definition.kind, id);
         self.resources
-            .replace(id, || Resource::start(definition, outside, feed, down))
+            .replace(id, || Resource::start(definition, outside, feed, down));
+        Ok(())
+    }
+
+    fn check(&self, definition: &ResourceDefinition) -> Result<(), BadRule> {
+        let outside = self.outside.as_ref();
+        definition.check(&|name| outside.and_then(|outside| outside.file(name).ok()))
     }
 
     /// Removes a resource, if there is one.
@@ -271,6 +299,7 @@ impl Engine {
             qos: Qos::AtMostOnce,
             topic: "",
             retain: false,
+            packet_max: self.packet_max,
             resources: &self.resources,
         };
         let mut rules = self.rules.iter_mut().flatten();
@@ -421,6 +450,7 @@ impl Engine {
             qos: sent.qos,
             topic: sent.topic,
             retain: sent.retain,
+            packet_max: self.packet_max,
             resources: &self.resources,
         };
         for number in &self.matched {

@@ -19,6 +19,9 @@ use crate::sql::{Map, Template, Value, write_json};
 /// Fields of a request that its body and connection decide.
 const OWN_FIELDS: &[&str] = &["host", "content-length", "transfer-encoding", "connection"];
 
+/// Fields that name who asks: as the rule's owner wrote them, never as an event says (users.md S27).
+const CREDENTIALS: &[&str] = &["authorization", "cookie", "proxy-authorization"];
+
 /// Fields of one request.
 const FIELDS_MAX: usize = 32;
 
@@ -74,6 +77,10 @@ fn is_field_value(text: &str) -> bool {
 impl WebServer {
     pub(super) fn new(params: &Json<String, JsonValue>) -> Result<Self, BadRule> {
         let fields = fields(params.get("headers"));
+        let chosen = |(name, value): &(Box<str>, Box<str>)| {
+            CREDENTIALS.contains(&&**name) && value.contains("${")
+        };
+        let fields = fields.filter(|all| !all.iter().any(chosen));
         let fields = fields.ok_or(BadRule::Wrong("params.headers".into()))?;
         let body = match text(params, "body") {
             "" => text(params, "payload_tmpl"),

@@ -2,6 +2,7 @@
 //! they may go, and the tables.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use tokio::runtime::Handle;
@@ -11,7 +12,11 @@ use super::tables::Tables;
 use crate::metadata::Endpoint;
 use crate::outbound::Stream;
 use crate::outbound::carrier::Carrier;
+use crate::platform::beneath::{self, Refused};
 use crate::provider::http::Connect;
+
+/// Bytes of a certificate's or key's file.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The world beyond the broker's thread.
 pub struct Outside {
@@ -21,6 +26,8 @@ pub struct Outside {
     pub way: Arc<dyn Connect>,
     /// What queries read; it may hold this.
     pub tables: Weak<dyn Tables>,
+    /// The working directory, and the others in which the API may name a file.
+    places: Vec<PathBuf>,
     /// Snapshot: replaced by a reload.
     allowed: RwLock<Arc<[Allowed]>>,
 }
@@ -32,14 +39,27 @@ impl Outside {
         runtime: Handle,
         way: Arc<dyn Connect>,
         tables: Weak<dyn Tables>,
+        places: Vec<PathBuf>,
         options: &Options,
     ) -> Arc<Self> {
         Arc::new(Self {
             runtime,
             way,
             tables,
+            places,
             allowed: RwLock::new(options.webhook_allow.as_slice().into()),
         })
+    }
+
+    /// A file of a resource, by its path or by its name in the working directory.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn file(&self, name: &str) -> Result<Vec<u8>, Refused> {
+        let places: Vec<&Path> = self.places.iter().map(PathBuf::as_path).collect();
+        let own = places.first().ok_or(Refused::Outside)?;
+        let (_, content) = beneath::read(&places, &own.join(name), FILE_BYTES_MAX)?;
+        Ok(content)
     }
 
     /// Follows a new configuration.

@@ -31,6 +31,13 @@ const VERIFY: Param = Param::of(
 )
 .or("true");
 
+const CA: Param = Param::of("cacertfile", "file", ("CA Certificates", "CA 证书")).or("\"\"");
+
+const CERTIFICATE: Param =
+    Param::of("certfile", "file", ("Client Certificate", "客户端证书")).or("\"\"");
+
+const KEY: Param = Param::of("keyfile", "file", ("Client Key", "客户端私钥")).or("\"\"");
+
 const SERVER_NAME: Param = Param::text(
     "server_name_indication",
     ("Server Name Indication", "服务器名称指示"),
@@ -68,6 +75,9 @@ pub const RESOURCE_TYPES: &[ResourceType] = &[
             duration("retry_interval", ("Retry Interval", "重传间隔"), "\"20s\""),
             Param::of("bridge_mode", "boolean", ("Bridge Mode", "桥接模式")).or("false"),
             Param::of("ssl", "boolean", ("Enable SSL", "开启 SSL")).or("false"),
+            CA,
+            CERTIFICATE,
+            KEY,
             VERIFY,
             SERVER_NAME,
         ],
@@ -89,6 +99,9 @@ pub const RESOURCE_TYPES: &[ResourceType] = &[
             duration("connect_timeout", ("Connect Timeout", "连接超时"), "\"5s\""),
             duration("request_timeout", ("Request Timeout", "请求超时"), "\"5s\""),
             Param::of("pool_size", "number", ("Pool Size", "连接池大小")).or("8"),
+            CA,
+            CERTIFICATE,
+            KEY,
             VERIFY,
             SERVER_NAME,
         ],

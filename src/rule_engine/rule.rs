@@ -35,6 +35,8 @@ pub(super) struct Around<'a> {
     pub qos: Qos,
     pub topic: &'a str,
     pub retain: bool,
+    /// Bytes that a message may have.
+    pub packet_max: usize,
     pub resources: &'a Resources,
 }
 

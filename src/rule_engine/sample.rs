@@ -5,7 +5,8 @@ use std::fmt;
 use serde_json::Map as Json;
 
 use super::definition::{BadRule, check_sql};
-use super::event::{EventKind, EventType};
+use super::event::EventKind;
+use super::event_types::EventType;
 use super::world::World;
 use crate::mqtt::topic;
 use crate::sql::{Columns, Fault, Input, Value, parse_json, write_json};

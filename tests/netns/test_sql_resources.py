@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -281,6 +283,73 @@ class SqlResources(LabTest):
         status, answer = self.ask("POST", "/resources?test=true", {"type": "bridge_mqtt", "config": {"address": f"{DIRECT}:8884", "ssl": True}})
         self.assertEqual(status, 500)
         self.assertIn("certificate", answer["message"])
+
+    def certificates(self):
+        """A CA of our own with a server's certificate and a client's, in a directory."""
+        place = self.lab.directory / "ours"
+        if not place.exists():
+            place.mkdir()
+            new = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+            run(*new, "-subj", "/CN=our CA", "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", place / "ca.key", "-out", place / "ca.pem")
+            for name, more in (("server", f"subjectAltName=IP:{DIRECT}"), ("client", "extendedKeyUsage=clientAuth")):
+                run(*new, "-subj", f"/CN={name}", "-addext", more, "-addext", "basicConstraints=critical,CA:FALSE", "-CA", place / "ca.pem", "-CAkey", place / "ca.key",
+                    "-keyout", place / f"{name}.key", "-out", place / f"{name}.pem")
+            for file in place.iterdir():
+                os.chmod(file, 0o644)
+        return place
+
+    def test_a_broker_that_wants_a_certificate_of_ours(self):
+        ours = self.certificates()
+        self.broker(8885, f"cafile {ours}/ca.pem", f"certfile {ours}/server.pem", f"keyfile {ours}/server.key", "require_certificate true", "use_identity_as_username true")
+        # Files of the working directory, by name and by path; and PEM as it stands.
+        home = pathlib.Path(self.daemon.directory)
+        for name in ("ca.pem", "client.pem", "client.key"):
+            shutil.copy(ours / name, home / name)
+        as_text = lambda name: {"filename": name, "file": (ours / name).read_text()}
+        for files in ({"cacertfile": "ca.pem", "certfile": "client.pem", "keyfile": str(home / "client.key")},
+                      {"cacertfile": as_text("ca.pem"), "certfile": (ours / "client.pem").read_text(), "keyfile": as_text("client.key")}):
+            resource = self.bridge(8885, ssl=True, **files)
+            heard = self.listen(8885, 1, "--cafile", str(ours / "ca.pem"), "--cert", str(ours / "client.pem"), "--key", str(ours / "client.key"))
+            wait_for("the bridge", lambda: self.alive(resource))
+            self.publish("out/ours", "x", "-q", "1")
+            self.assertEqual(heard(), ["up/emqx@127.0.0.1/out/ours 1 <x>"])
+        # Without the certificate, and without the CA, there is no connection.
+        for files in ({"cacertfile": "ca.pem"}, {"certfile": "client.pem", "keyfile": "client.key"}):
+            status, answer = self.ask("POST", "/resources?test=true", {"type": "bridge_mqtt", "config": {"address": f"{DIRECT}:8885", "ssl": True, **files}})
+            self.assertEqual(status, 500, answer)
+
+    def test_files_of_resources_lie_in_the_working_directory(self):
+        (self.lab.directory / "outside.pem").write_text("-----BEGIN CERTIFICATE-----")
+        home = pathlib.Path(self.daemon.directory)
+        os.symlink("/etc/ssl/certs/ca-certificates.crt", home / "link.pem")
+        for name in ("/etc/shadow", str(self.lab.directory / "outside.pem"), "../outside.pem", "link.pem", "none.pem", "/proc/self/environ"):
+            status, answer = self.ask("POST", "/resources", {"type": "web_hook", "config": {"url": f"https://{DIRECT}:9910", "cacertfile": name}})
+            self.assertEqual((status, answer["message"]), (400, "Bad Arguments: config.cacertfile is not as it must be"), name)
+
+    def test_a_hook_by_https_with_a_certificate_of_ours(self):
+        ours = self.certificates()
+        got = self.lab.directory / "https"
+        got.write_text("")
+        wrapped = SINK.replace("http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Sink).serve_forever()", f"""
+import ssl
+server = http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Sink)
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile="{ours}/ca.pem")
+context.verify_mode = ssl.CERT_REQUIRED
+context.load_cert_chain("{ours}/server.pem", "{ours}/server.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+""")
+        self.lab.spawn("wan", sys.executable, "-c", wrapped, DIRECT, "9913", str(got), stderr=subprocess.DEVNULL)
+        wait_for("the sink", lambda: f"{DIRECT}:9913" in self.lab.ns("wan", "ss", "-lnt"))
+        pem = {f"{key}file": (ours / name).read_text() for key, name in (("cacert", "ca.pem"), ("cert", "client.pem"), ("key", "client.key"))}
+        resource = self.hook(f"https://{DIRECT}:9913/s", **pem)
+        self.rule('SELECT payload FROM "tls"', {"name": "data_to_webserver", "params": {"$resource": resource, "payload_tmpl": "${payload}"}})
+        wait_for("the hook", lambda: self.alive(resource))
+        self.publish("tls", "hello")
+        wait_for("the request", lambda: got.read_text())
+        self.assertEqual(json.loads(got.read_text())["body"], "hello")
+        bad = self.ask("POST", "/resources?test=true", {"type": "web_hook", "config": {"url": f"https://{DIRECT}:9913/s"}})
+        self.assertEqual(bad[0], 500)
 
     def test_resources_survive_a_restart(self):
         directory = self.lab.directory / "again"

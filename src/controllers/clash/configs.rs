@@ -1,18 +1,14 @@
 //! `/configs`: the general settings, their change, and the reload.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
 use serde_json::Value;
 
 use crate::controllers::http::json::Json;
 use crate::controllers::http::{Object, Request, Response, WrongType};
 use crate::controllers::{BindAddress, Context, General, Patch, ReloadSource};
+use crate::platform::beneath::{self, Refused};
 use crate::platform::logger::Level;
 use crate::prefix::Prefix;
 
@@ -204,9 +200,17 @@ pub(super) fn reload(context: &Context, request: &Request<'_>) -> Response {
     } else {
         let safe = control.safe_paths().iter().map(PathBuf::as_path);
         let places: Vec<&Path> = std::iter::once(control.directory()).chain(safe).collect();
-        match read_beneath(&places, Path::new(path)) {
-            Ok((path, text)) => ReloadSource::File { path, text },
-            Err(response) => return response,
+        let refused = |why: Refused| match why {
+            // The same words whether a file outside exists or not: the API does not tell.
+            Refused::Outside => Response::error(400, &format!("{why}: {path}")),
+            _ => Response::error(400, &why.to_string()),
+        };
+        match beneath::read(&places, Path::new(path), FILE_BYTES_MAX) {
+            Ok((path, content)) => match String::from_utf8(content) {
+                Ok(text) => ReloadSource::File { path, text },
+                Err(error) => return Response::error(400, &error.utf8_error().to_string()),
+            },
+            Err(why) => return refused(why),
         }
     };
     let force = request.query.get("force").as_deref() == Some("true");
@@ -214,57 +218,4 @@ pub(super) fn reload(context: &Context, request: &Request<'_>) -> Response {
         Ok(()) => Response::no_content(),
         Err(cause) => Response::error(400, &cause.to_string()),
     }
-}
-
-/// The real path and the text of a file that lies in one of `directories`, wherever links lead.
-///
-/// The path is resolved before anything is opened, since opening some devices has effects; the
-/// opened file is asked for its path again, so that a link swapped in between leads nowhere.
-fn read_beneath(directories: &[&Path], path: &Path) -> Result<(PathBuf, String), Response> {
-    if !path.is_absolute() {
-        return Err(Response::error(400, "path is not a absolute path"));
-    }
-    // The same words whether a file outside exists or not: the API does not tell.
-    let outside = || {
-        let text = "path is not subpath of home directory or SAFE_PATHS: ";
-        Response::error(400, &format!("{text}{}", path.display()))
-    };
-    let unreadable = |error: io::Error| Response::error(400, &error.to_string());
-    let directories = directories.iter().map(|known| known.canonicalize());
-    let directories: Vec<PathBuf> = directories.filter_map(Result::ok).collect();
-    let is_inside = |path: &Path| directories.iter().any(|known| path.starts_with(known));
-    let real = path.canonicalize().map_err(|_| outside())?;
-    if !is_inside(&real) {
-        return Err(outside());
-    }
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits())
-        .open(&real);
-    let file = file.map_err(unreadable)?;
-    let opened = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    if !is_inside(&opened.map_err(unreadable)?) {
-        return Err(outside());
-    }
-    let text = read_text(file).map_err(unreadable)?;
-    Ok((real, text))
-}
-
-fn read_text(file: File) -> io::Result<String> {
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
-    }
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "larger than 2 MiB",
-        ));
-    }
-    Ok(text)
 }

@@ -308,10 +308,12 @@ impl Instance {
         let mut acts = Acts::start(&self.door, self.devices.clone());
         let kept = state::load_rules(&self.directory);
         let way = self.providers.way();
+        let places = std::iter::once(&self.directory).chain(&self.door.safe_paths);
         let outside = Outside::new(
             tokio::runtime::Handle::current(),
             way,
             Arc::downgrade(&self.door) as Weak<dyn Tables>,
+            places.cloned().collect(),
             &self.config.rule_engine,
         );
         self.door.rules.install(kept, acts.router(), &outside)?;
