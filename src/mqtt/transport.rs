@@ -2,22 +2,20 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{self, Shutdown};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::RootCertStore;
-use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::options::{ListenerOptions, TlsOptions};
 use super::websocket::WebSocket;
-use crate::outbound::tls::crypto_provider;
+use crate::outbound::certificate::{self, CertificateError};
 
 /// The byte stream of a connection.
 pub trait Io: AsyncRead + AsyncWrite + Unpin {}
@@ -35,8 +33,9 @@ impl Transport {
     /// # Errors
     /// Files that cannot be read, or that do not fit together.
     pub fn new(options: &ListenerOptions) -> io::Result<Self> {
+        let tls = options.tls.as_ref().map(acceptor);
         Ok(Self {
-            tls: options.tls.as_ref().map(acceptor).transpose()?,
+            tls: tls.transpose().map_err(io::Error::other)?,
             websocket: options.websocket,
         })
     }
@@ -166,33 +165,27 @@ impl AsyncWrite for Plain {
     }
 }
 
-fn acceptor(options: &TlsOptions) -> io::Result<TlsAcceptor> {
-    let chain = certificates(&options.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&options.private_key).map_err(io::Error::other)?;
-    let provider = Arc::new(crypto_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
+fn acceptor(options: &TlsOptions) -> Result<TlsAcceptor, CertificateError> {
+    let here = Path::new("");
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let (certificate, key) = (text(&options.certificate), text(&options.private_key));
+    let (chain, key) = certificate::identity(&certificate, &key, here)?;
+    let builder = certificate::server()?;
     let builder = match &options.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(io::Error::other)?;
+            for certificate in certificate::certificates(&text(path), here)? {
+                roots.add(certificate)?;
             }
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(io::Error::other)?)
+            let (roots, provider) = (Arc::new(roots), builder.crypto_provider());
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+            let verifier = verifier.build().map_err(|error| {
+                CertificateError::Rejected(rustls::Error::General(error.to_string()))
+            })?;
+            builder.with_client_cert_verifier(verifier)
         }
     };
-    let config = builder
-        .with_single_cert(chain, key)
-        .map_err(io::Error::other)?;
+    let config = builder.with_single_cert(chain, key)?;
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn certificates(path: &std::path::Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(io::Error::other)
 }

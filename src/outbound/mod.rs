@@ -5,6 +5,7 @@
 //! the node and remembers the way as the chain that the APIs show.
 
 pub mod carrier;
+pub mod certificate;
 pub mod crypto;
 pub mod dial;
 pub mod direct;

@@ -1,14 +1,11 @@
 //! What lies between a server's socket and its flows: TLS, WebSocket, HTTPUpgrade or gRPC, and the reading
 //! of who asks for what.
 
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -17,49 +14,20 @@ use super::http2::{self, PREFACE};
 use super::options::{ServerOptions, ServerTls};
 use super::{Opened, Refused, ServerProtocol};
 use crate::outbound::carrier::Carrier;
+use crate::outbound::certificate::{self, CertificateError};
 use crate::outbound::framed::Framed;
 use crate::outbound::layer::TlsLayer;
-use crate::outbound::tls::crypto_provider;
 use crate::outbound::transport::http2::gun_path;
 use crate::outbound::transport::upgrade::HEAD_BYTES_MAX;
 use crate::outbound::transport::websocket::{Frames, Role};
 use crate::platform::clock;
 use crate::websocket;
 
-/// Bytes of a certificate chain or a key.
-const PEM_BYTES_MAX: u64 = 256 * 1024;
-
 /// Bytes asked for at a time while a client authenticates.
 const READ_BYTES: usize = 1024;
 
 /// Fields of a request that are looked at.
 const FIELDS_MAX: usize = 64;
-
-/// What is wrong with `certificate` or `private-key`.
-#[derive(Debug)]
-pub enum CertificateError {
-    /// The file cannot be read.
-    Unreadable(PathBuf, io::Error),
-    /// No certificate in what `certificate` names.
-    NoCertificate,
-    /// No key in what `private-key` names.
-    NoKey,
-    /// They do not belong together; rustls's words.
-    Rejected(rustls::Error),
-}
-
-impl fmt::Display for CertificateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::NoCertificate => f.write_str("certificate: no PEM certificate"),
-            Self::NoKey => f.write_str("private-key: no PEM private key"),
-            Self::Rejected(error) => write!(f, "certificate: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for CertificateError {}
 
 /// A server's layers.
 pub(super) struct Accept {
@@ -192,35 +160,11 @@ fn acceptor(
     directory: &Path,
     protocols: &[&str],
 ) -> Result<TlsAcceptor, CertificateError> {
-    let pem = read_pem(&tls.certificate, directory)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain = chain.map_err(|_| CertificateError::NoCertificate)?;
-    if chain.is_empty() {
-        return Err(CertificateError::NoCertificate);
-    }
-    let pem = read_pem(&tls.private_key, directory)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| CertificateError::NoKey)?;
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(crypto_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(CertificateError::Rejected)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(CertificateError::Rejected)?;
+    let (chain, key) = certificate::identity(&tls.certificate, &tls.private_key, directory)?;
+    let config = certificate::server()?.with_no_client_auth();
+    let mut config = config.with_single_cert(chain, key)?;
     config.alpn_protocols = protocols.iter().map(|name| (*name).into()).collect();
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// PEM text as it stands, or the content of the file that is named.
-fn read_pem(text: &str, directory: &Path) -> Result<Vec<u8>, CertificateError> {
-    if text.contains("-----BEGIN") {
-        return Ok(text.as_bytes().to_vec());
-    }
-    let path = directory.join(text);
-    let failed = |error| CertificateError::Unreadable(path.clone(), error);
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(&path).map_err(failed)?;
-    io::Read::read_to_end(&mut io::Read::take(file, PEM_BYTES_MAX), &mut bytes).map_err(failed)?;
-    Ok(bytes)
 }
 
 /// What a request for an upgrade comes to.

@@ -35,6 +35,7 @@ use super::Port;
 use super::listen::{Handshake, Service};
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
 use crate::outbound::carrier::Carrier;
+use crate::outbound::certificate::CertificateError;
 use crate::outbound::options::Credentials;
 use crate::outbound::packets::PacketStream;
 use crate::outbound::{BoxFuture, ByteStream, Stream};
@@ -45,7 +46,7 @@ use crate::tunnel::flow::Dispatch;
 #[derive(Debug)]
 pub enum ServerError {
     /// The certificate or its key.
-    Certificate(accept::CertificateError),
+    Certificate(CertificateError),
     /// A user's secret.
     Secret,
 }
