@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod dns;
 pub mod encoding;
 pub mod inbound;
+pub mod inflate;
 pub mod metadata;
 pub mod mqtt;
 pub mod netfilter;

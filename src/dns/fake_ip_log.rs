@@ -18,6 +18,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::inflate::crc32;
 use crate::prefix::{Prefix, bits};
 
 const MAGIC: &[u8; 8] = b"hgfakeip";
@@ -243,18 +244,6 @@ fn read(file: &mut File, header: &Header, mut each: impl FnMut(u32, &str)) -> io
         each(u32::from_be_bytes([a, b, c, d]), name);
         good += record.len() as u64;
     }
-}
-
-/// CRC-32 of IEEE 802.3, bit by bit: records are short and rare.
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for &byte in bytes {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1));
-        }
-    }
-    !crc
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::fmt;
 use md5::{Digest, Md5};
 use ring::digest::{SHA256, digest};
 
+use crate::inflate::crc32;
 use crate::outbound::crypto::{BlockKey, Cipher, Forged, Key, NONCE};
 
 /// Appended to the user's id before hashing; part of the protocol.
@@ -141,22 +142,6 @@ pub fn first_12(bytes: &[u8; 32]) -> [u8; NONCE] {
         .zip(bytes)
         .for_each(|(to, byte)| *to = *byte);
     nonce
-}
-
-/// CRC-32 of IEEE 802.3, bit by bit: twelve bytes are worth no table.
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for &byte in bytes {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 {
-                crc >> 1 ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            };
-        }
-    }
-    !crc
 }
 
 /// FNV-1a of 32 bits, which ends a request's header.

@@ -1,8 +1,8 @@
 //! gzip (RFC 1952), zlib (RFC 1950) and bare DEFLATE.
 
 use super::deflate::deflate;
-use super::inflate::inflate;
 use super::{Arguments, Function};
+use crate::inflate::{crc32, inflate};
 use crate::sql::error::Fault;
 use crate::sql::run::Run;
 use crate::sql::value::Value;
@@ -93,14 +93,6 @@ fn uncompress(bytes: &[u8], max: usize) -> Option<Vec<u8>> {
     let (out, taken) = inflate(rest, max)?;
     let check = rest.get(taken..taken + 4)?.try_into().ok()?;
     (adler32(&out) == u32::from_be_bytes(check)).then_some(out)
-}
-
-/// RFC 1952 section 8, without its table.
-fn crc32(bytes: &[u8]) -> u32 {
-    let shift = |crc: u32| crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| shift(crc))
-    })
 }
 
 /// RFC 1950 section 8.2.

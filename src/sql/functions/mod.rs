@@ -8,7 +8,6 @@ mod convert;
 mod deflate;
 mod encode;
 mod grapheme;
-mod inflate;
 mod math;
 mod print;
 mod remember;

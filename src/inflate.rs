@@ -1,4 +1,4 @@
-//! Decompression of DEFLATE (RFC 1951), up to a size that the caller names.
+//! Decompression of DEFLATE (RFC 1951), up to a size that the caller names, and the checksum that goes with it.
 
 /// Codes of literals and lengths, and of distances.
 const LITERALS: usize = 288;
@@ -118,9 +118,19 @@ impl Bits<'_> {
     }
 }
 
+/// CRC-32 of IEEE 802.3, without a table: for what is short or rare.
+#[must_use]
+pub fn crc32(bytes: &[u8]) -> u32 {
+    let shift = |crc: u32| crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| shift(crc))
+    })
+}
+
 /// What was compressed, at most `max` bytes, and the number of bytes that it took. `None`: not
 /// DEFLATE, cut off, or more than that.
-pub(super) fn inflate(bytes: &[u8], max: usize) -> Option<(Vec<u8>, usize)> {
+#[must_use]
+pub fn inflate(bytes: &[u8], max: usize) -> Option<(Vec<u8>, usize)> {
     let mut bits = Bits {
         bytes,
         at: 0,
