@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::time::Interval;
-use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::calendar::rfc3339;
 use crate::controllers::http::json::Json;
@@ -28,7 +28,7 @@ const SNAPSHOT_AGE_MAX: Duration = Duration::from_millis(90);
 
 /// Every live flow, once.
 pub(super) fn list(context: &Context, _: &Request<'_>) -> Response {
-    Response::json(all(context))
+    Response::json(all(context, 0))
 }
 
 /// Ends every flow.
@@ -69,6 +69,7 @@ pub(super) fn open(
         context: Arc::clone(context),
         ticks,
         first: true,
+        made: false,
     }))
 }
 
@@ -76,15 +77,24 @@ struct Watch {
     context: Arc<Context>,
     ticks: Interval,
     first: bool,
+    /// The text of now is this reader's making: it sees to its end.
+    made: bool,
 }
 
 impl Feed for Watch {
     fn next(&mut self) -> BoxFuture<'_, Option<Bytes>> {
         Box::pin(async {
+            if self.made {
+                tokio::time::sleep(SNAPSHOT_AGE_MAX).await;
+                self.made = false;
+                self.context.clash.snapshot.forget();
+            }
             if !std::mem::replace(&mut self.first, false) {
                 self.ticks.tick().await;
             }
-            Some(self.context.clash.snapshot.take(&self.context))
+            let (text, made) = self.context.clash.snapshot.take(&self.context);
+            self.made = made;
+            Some(text)
         })
     }
 }
@@ -109,7 +119,8 @@ impl Birth {
     }
 }
 
-/// Table: the text that the readers of the feed share, kept only while there are several.
+/// Table: the text that the readers of the feed share, kept only while there are several, and only for as
+/// long as it serves them.
 pub(super) struct Snapshot {
     born: Birth,
     shared: Mutex<Latest>,
@@ -119,6 +130,8 @@ pub(super) struct Snapshot {
 struct Latest {
     readers: usize,
     latest: Option<(Instant, Bytes)>,
+    /// How long the last text was: the next will hardly be longer.
+    bytes: usize,
 }
 
 impl Default for Snapshot {
@@ -131,20 +144,30 @@ impl Default for Snapshot {
 }
 
 impl Snapshot {
-    /// The latest text, or a new one when that is too old.
-    fn take(&self, context: &Context) -> Bytes {
+    /// The latest text, or a new one when that is too old; and whether it is new and shared.
+    fn take(&self, context: &Context) -> (Bytes, bool) {
         let now = clock::now();
         let mut table = self.table();
-        match &table.latest {
-            Some((made, text)) if now.duration_since(*made) < SNAPSHOT_AGE_MAX => text.clone(),
-            _ => {
-                let text = Bytes::from(all(context).finish());
-                if table.readers > 1 {
-                    table.latest = Some((now, text.clone()));
-                }
-                text
-            }
+        if let Some((made, text)) = &table.latest
+            && now.duration_since(*made) < SNAPSHOT_AGE_MAX
+        {
+            return (text.clone(), false);
         }
+        table.latest = None;
+        let text = all(context, table.bytes + table.bytes / 16).finish();
+        table.bytes = text.len();
+        let (text, shared) = (Bytes::from(text), table.readers > 1);
+        table.latest = shared.then(|| (now, text.clone()));
+        (text, shared)
+    }
+
+    /// Lets go of a text that is too old to serve anybody.
+    fn forget(&self) {
+        let now = clock::now();
+        let mut table = self.table();
+        table
+            .latest
+            .take_if(|(made, _)| now.duration_since(*made) >= SNAPSHOT_AGE_MAX);
     }
 
     fn table(&self) -> MutexGuard<'_, Latest> {
@@ -152,13 +175,13 @@ impl Snapshot {
     }
 }
 
-/// The envelope of clash-api.md 1.11.
-fn all(context: &Context) -> Json {
+/// The envelope of clash-api.md 1.11, with room for `bytes` from the first.
+fn all(context: &Context, bytes: usize) -> Json {
     let control = &context.control;
     let connections = control.tunnel().connections();
     let (up, down) = connections.totals();
     let offset = clock::local_offset(clock::unix_time());
-    let mut json = Json::new();
+    let mut json = Json::with_capacity(bytes);
     json.open_object();
     json.key("downloadTotal")
         .plain(down)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio_tungstenite::tungstenite::Bytes;
+use bytes::Bytes;
 
 use crate::controllers::Context;
 use crate::controllers::http::json::Json;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::Interval;
-use tokio_tungstenite::tungstenite::Bytes;
 
 use super::ticks;
 use crate::controllers::Context;

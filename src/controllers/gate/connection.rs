@@ -80,9 +80,9 @@ impl Connection {
         }
     }
 
-    /// The stream and the bytes behind the last head.
-    pub(super) fn into_parts(self) -> (Box<dyn ByteStream>, Vec<u8>) {
-        (self.stream, self.received)
+    /// What has arrived and was not taken yet.
+    pub(super) fn received(&mut self) -> &mut Vec<u8> {
+        &mut self.received
     }
 
     /// The bytes of the next head. `None`: no request came.
@@ -164,8 +164,9 @@ impl Connection {
         }
     }
 
-    /// Appends what has arrived, waiting without a buffer; 0 at the end of the stream.
-    async fn fill(&mut self) -> io::Result<usize> {
+    /// Appends what has arrived to [`Connection::received`], waiting without a buffer; 0 at the end of the
+    /// stream. Nothing is lost when it is dropped.
+    pub(super) async fn fill(&mut self) -> io::Result<usize> {
         poll_fn(|context| {
             let mut chunk = [MaybeUninit::uninit(); 2048];
             let mut chunk = ReadBuf::uninit(&mut chunk);
@@ -177,14 +178,26 @@ impl Connection {
     }
 
     /// Sends a head and, behind it, a body; small ones in one write.
-    pub(super) async fn send(&mut self, mut head: Vec<u8>, body: &[u8]) -> io::Result<()> {
+    pub(super) async fn send(&mut self, head: Vec<u8>, body: &[u8]) -> io::Result<()> {
+        self.send_between(head, body, &[]).await
+    }
+
+    /// The same with something `behind` it.
+    pub(super) async fn send_between(
+        &mut self,
+        mut before: Vec<u8>,
+        body: &[u8],
+        behind: &[u8],
+    ) -> io::Result<()> {
         let sent = async {
             if body.len() <= super::SMALL_BODY_BYTES {
-                head.extend_from_slice(body);
-                self.write(&head).await
+                before.extend_from_slice(body);
+                before.extend_from_slice(behind);
+                self.write(&before).await
             } else {
-                self.write(&head).await?;
-                self.write(body).await
+                self.write(&before).await?;
+                self.write(body).await?;
+                self.write(behind).await
             }
         };
         timeout(ANSWER_TIMEOUT, sent).await?

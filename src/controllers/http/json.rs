@@ -17,6 +17,12 @@ impl Json {
         Self::default()
     }
 
+    /// An empty text with room for `bytes`.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(String::with_capacity(bytes))
+    }
+
     /// Opens an object.
     pub fn open_object(&mut self) -> &mut Self {
         self.separate();

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tokio_tungstenite::tungstenite::Bytes;
+use bytes::Bytes;
 
 use super::{Method, Request, Response, percent_decode};
 use crate::controllers::Context;

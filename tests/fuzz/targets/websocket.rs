@@ -1,4 +1,5 @@
-//! WebSocket frames of either end, and the answer to an upgrade. Input: which, sizes of the pieces, bytes.
+//! WebSocket frames of either end, of a client that only listens, and the answer to an upgrade. Input: which,
+//! sizes of the pieces, bytes.
 //! However the bytes are cut, the same data comes out up to the same end.
 #![no_main]
 
@@ -6,6 +7,7 @@ use headgate::outbound::framed::{Codec, Step};
 use headgate::outbound::scratch::Scratch;
 use headgate::outbound::transport::upgrade;
 use headgate::outbound::transport::websocket::{Frames, Role};
+use headgate::websocket::{Incoming, Refused, Said};
 use headgate_fuzz::Input;
 use headgate_fuzz::network::pieces;
 use libfuzzer_sys::fuzz_target;
@@ -20,6 +22,10 @@ fuzz_target!(|data: &[u8]| {
         if let Ok(Some(length)) = upgrade::answer(bytes, (flags & 4 != 0).then_some(&key)) {
             assert!(length <= bytes.len());
         }
+        return;
+    }
+    if flags & 8 != 0 {
+        assert!(listen(&pieces(bytes, &sizes)) == listen(&[bytes.to_vec()]));
         return;
     }
     let role = if flags & 1 == 0 {
@@ -53,4 +59,21 @@ fn read(role: Role, pieces: &[Vec<u8>]) -> (Vec<u8>, bool) {
         }
     }
     (data, false)
+}
+
+/// What a listener says, and whether it ended in an error.
+fn listen(pieces: &[Vec<u8>]) -> (Vec<Said>, bool) {
+    let (mut incoming, mut bytes, mut heard) = (Incoming::default(), Vec::new(), Vec::new());
+    for piece in pieces {
+        bytes.extend_from_slice(piece);
+        loop {
+            match incoming.next(&mut bytes) {
+                Ok(Some(said)) => heard.push(said),
+                Ok(None) => break,
+                Err(Refused) => return (heard, true),
+            }
+        }
+        assert!(bytes.len() < 140);
+    }
+    (heard, false)
 }
