@@ -9,8 +9,10 @@ use std::path::{Component, Path};
 use super::decode::Cursor;
 use super::error::{ConfigError, Reason, Warnings};
 use super::section::Section;
-use crate::controllers::options::{Options, Scope, Secret, Tls, Ui};
+use crate::controllers::options::{Options, Program, Scope, Secret, Tls, Ui};
+use crate::encoding::HEX;
 use crate::metadata::Host;
+use crate::provider::url::Url;
 
 /// Takes the controller's keys of the top level.
 pub(super) fn decode(
@@ -29,6 +31,7 @@ pub(super) fn decode(
         tls,
         secrets,
         ui: ui(section)?,
+        program: program(section, warnings)?,
         doh: doh(section)?,
         unix: unix.map(|path| path.into_string().into()),
         secret,
@@ -124,11 +127,42 @@ fn ui(section: &mut Section<'_>) -> Result<Option<Ui>, ConfigError> {
         })
     });
     let name = name.transpose()?;
+    let url = section.take("external-ui-url");
+    let url = url.map(|url| {
+        // Pages are given the secret: nobody on the way may change them.
+        url.parse("an https address", |text| {
+            Url::parse(text).filter(|url| url.tls)
+        })
+    });
+    let url = url.transpose()?;
     let ui = section.text("external-ui")?;
     Ok(ui.map(|directory| Ui {
         directory: directory.into_string().into(),
         name,
+        url,
     }))
+}
+
+/// `upgrade:` (headgate's own).
+fn program(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<Option<Program>, ConfigError> {
+    let Some(upgrade) = section.take("upgrade") else {
+        return Ok(None);
+    };
+    let mut section = upgrade.section()?;
+    let url = section.require("url")?;
+    let sum = section.require("sha256")?;
+    let program = Program {
+        url: url.parse("an http or https address", Url::parse)?,
+        sha256: sum.parse("64 hexadecimal digits", |text| {
+            let bytes = HEX.decode(text.as_bytes()).ok()?;
+            bytes.try_into().ok()
+        })?,
+    };
+    section.finish(warnings);
+    Ok(Some(program))
 }
 
 /// `secrets:` (headgate's own): `{name, secret, scope}`.

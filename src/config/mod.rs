@@ -78,7 +78,6 @@ const OTHER_KEYS: &[&str] = &[
     "experimental",
     "external-controller-pipe",
     "external-controller-routing-mark",
-    "external-ui-url",
     "inbound-tfo",
     "inbound-mptcp",
     "global-client-fingerprint",

@@ -195,6 +195,22 @@ pub trait Control: Send + Sync {
     /// What became of one of them; the others are in use.
     fn update_geo(&self) -> Result<(), Cause>;
 
+    /// Puts the newest pages of the dashboard in the place of those that are there.
+    ///
+    /// # Errors
+    /// Why not, or that the configuration names no source of them; the old ones are there then.
+    fn replace_pages(&self) -> Result<(), Cause> {
+        Err("external-ui-url is not set".into())
+    }
+
+    /// Puts another program in the place of this one, to be restarted.
+    ///
+    /// # Errors
+    /// Why not, or that the configuration names none; nothing has changed then.
+    fn replace_program(&self) -> Result<(), Cause> {
+        Err("upgrade is not set: the system's packages do it".into())
+    }
+
     /// Stops cleanly and runs the program anew with the same arguments. Does not wait.
     fn restart(&self);
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::mqtt::password::Storage;
+use crate::provider::url::Url;
 
 /// `external-controller*` and `secret`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Options {
     /// `external-controller-hosts` (headgate's own): names that a request may have in `Host`, beside
     /// address literals and names that are local by nature (`http::access`).
     pub hosts: Vec<Box<str>>,
+    /// `upgrade`; none: the program is never replaced.
+    pub program: Option<Program>,
     /// `management`.
     pub management: Management,
 }
@@ -94,6 +97,17 @@ pub struct Ui {
     pub directory: PathBuf,
     /// `external-ui-name`: the directory beneath it that is shown when none is named.
     pub name: Option<Box<str>>,
+    /// `external-ui-url`: an archive of the pages, which `/upgrade/ui` puts in their place.
+    pub url: Option<Url>,
+}
+
+/// `upgrade`: what `/upgrade` puts in the place of this program.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Program {
+    /// `url`: the program itself.
+    pub url: Url,
+    /// `sha256` of it.
+    pub sha256: [u8; 32],
 }
 
 /// One entry of `secrets`.

@@ -15,6 +15,7 @@ use super::offload::Offload;
 use super::providers::Providers;
 use super::state::{self, Selected};
 use super::storage;
+use super::upgrade::{self, Upgrades};
 use super::workers::Workers;
 use crate::controllers::change::{Change, ChangeError};
 use crate::controllers::{
@@ -75,6 +76,7 @@ pub struct Door {
     pub offload: Arc<Offload>,
     pub providers: Arc<Providers>,
     pub history: Arc<Keeper>,
+    pub upgrades: Upgrades,
     pub rules: Arc<Desk>,
     pub requests: mpsc::Sender<Request>,
     pub runtime: tokio::runtime::Handle,
@@ -106,6 +108,25 @@ impl Door {
             Ok(done) => done,
             Err(RecvTimeoutError::Timeout) => Err(refused("the change takes long; it goes on")),
             Err(RecvTimeoutError::Disconnected) => Err(refused("the daemon is stopping")),
+        }
+    }
+}
+
+impl Door {
+    /// Waits for the replacement of something by what is downloaded; one at a time, so that what was checked
+    /// is what takes its place.
+    fn replace(&self, work: BoxFuture<'static, Result<(), Failure>>) -> Result<(), Cause> {
+        let turn = self.upgrades.turn();
+        let turn = turn.ok_or("another upgrade is under way")?;
+        let (reply, answer) = sync_channel(1);
+        self.runtime.spawn(async move {
+            let done = work.await;
+            drop(turn);
+            let _gone = reply.send(done);
+        });
+        match answer.recv_timeout(DOWNLOAD_PATIENCE) {
+            Ok(done) => done,
+            Err(_) => Err("the download takes long; it goes on".into()),
         }
     }
 }
@@ -302,6 +323,32 @@ impl Control for Door {
             Ok(done) => Ok(done?),
             Err(_) => Err("the download takes long; it goes on".into()),
         }
+    }
+
+    fn replace_pages(&self) -> Result<(), Cause> {
+        let source = self
+            .upgrades
+            .sources()
+            .pages
+            .ok_or("external-ui-url is not set")?;
+        let way = self.providers.way();
+        self.replace(Box::pin(async move {
+            upgrade::replace_pages(source, &*way).await
+        }))
+    }
+
+    fn replace_program(&self) -> Result<(), Cause> {
+        let source = self.upgrades.sources().program;
+        let source = source.ok_or("upgrade is not set: the system's packages do it")?;
+        let way = self.providers.way();
+        let own = self.upgrades.program().to_owned();
+        let mut check: Vec<PathBuf> = vec!["check".into(), "-d".into(), self.directory.clone()];
+        if self.file.exists() {
+            check.extend(["-f".into(), self.file.clone()]);
+        }
+        self.replace(Box::pin(async move {
+            upgrade::replace_program(source, &*way, own, check).await
+        }))
     }
 
     fn restart(&self) {

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::control;
+use super::upgrade::Sources;
 use crate::config::{Config, FindProcess};
 use crate::platform::confinement::{Capability, Confined, Needs};
 use crate::platform::room;
@@ -124,6 +125,7 @@ fn writable(config: &Config, directory: &Path) -> Vec<PathBuf> {
     let mut places = vec![directory.to_owned()];
     places.extend(ALWAYS_WRITABLE.map(PathBuf::from));
     places.extend(control::safe_paths());
+    places.extend(Sources::new(&config.controller, directory).places());
     let rules = config.rule_providers.iter().map(|set| &set.source);
     let nodes = config.proxy_providers.iter().map(|set| &set.source);
     for source in rules.chain(nodes) {

@@ -3,12 +3,13 @@
 //!
 //! `command` reads the command line. `build` turns a configuration into parts, without opening
 //! anything. `supervisor` is the life of a running instance: one task owns everything that changes,
-//! and controllers reach it through `control`. `observe` looks for what SQL rules want to know. `workers` are the loops that flows live on,
+//! and controllers reach it through `control`. `observe` looks for what SQL rules want to know.
+//! `workers` are the loops that flows live on,
 //! `listeners` their sockets, `checks` the tests of groups, `providers` where rule sets come from,
 //! `geodata` where categories do, `hardening` what is given up at the start, `kernel` the capture rules, `offload` what DNS tells the kernel,
 //! `state` what survives a restart, `history` what was moved by whom, `state_topics` what our own broker tells
 //! of the router, `tables` what queries read, `storage` what dashboards keep with us, `restart` how the program
-//! runs itself anew.
+//! runs itself anew, `upgrade` how another takes its place.
 
 mod acts;
 mod applications;
@@ -34,6 +35,7 @@ mod state_topics;
 mod storage;
 mod supervisor;
 mod tables;
+mod upgrade;
 mod workers;
 
 use std::error::Error;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::platform::confinement::Confined;
 
@@ -27,6 +27,11 @@ impl Program {
     /// `/proc` is not there.
     pub fn current() -> io::Result<Self> {
         std::env::current_exe().map(Self)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Becomes that program with this process's arguments and environment, and with what it was confined to.

@@ -14,10 +14,12 @@ pub mod geo;
 pub mod http;
 pub mod mrs;
 pub mod options;
+pub mod pages;
 pub mod proxy;
 pub mod resource;
 pub mod rule;
 pub mod url;
+pub mod zip;
 
 use std::sync::Arc;
 

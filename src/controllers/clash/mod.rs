@@ -149,18 +149,8 @@ const ROUTES: &[Route] = &[
     Route::once(Delete, "/storage/{}", Access::OPERATE, storage::delete),
     Route::once(Get, "/devices", Access::READ, devices::list),
     Route::once(Get, "/history", Access::READ, history::show),
-    Route::new(
-        Post,
-        "/upgrade/",
-        Access::ADMIN,
-        Answer::Now(process::upgrade),
-    ),
-    Route::new(
-        Post,
-        "/upgrade/ui",
-        Access::ADMIN,
-        Answer::Now(process::upgrade_ui),
-    ),
+    Route::once(Post, "/upgrade/", Access::ADMIN, process::upgrade).slow(),
+    Route::once(Post, "/upgrade/ui", Access::ADMIN, process::upgrade_ui).slow(),
     Route::new(
         Get,
         "/metrics",

@@ -1,5 +1,5 @@
-//! What concerns the process itself: `/restart`, `/upgrade`, and `/debug/gc`, which is there while the log level was
-//! `debug` when the controller started (clash-api.md 1.15).
+//! What concerns the process itself: `/restart`, `/upgrade`, `/upgrade/ui`, and `/debug/gc`, which is there while
+//! the log level was `debug` when the controller started (clash-api.md 1.15).
 
 use crate::controllers::Context;
 use crate::controllers::http::{Request, Response};
@@ -12,18 +12,20 @@ pub(super) fn restart(_: &Context, _: &Request<'_>) -> Response {
     }
 }
 
-/// Never: a program that replaces itself when a page asks for it is one that a page can replace
-/// (users.md S8). The words tell what does it.
-pub(super) fn upgrade(_: &Context, _: &Request<'_>) -> Response {
-    Response::error(500, "headgate is upgraded by the system's package manager")
+/// Puts the program of `upgrade` in this one's place and restarts.
+pub(super) fn upgrade(context: &Context, request: &Request<'_>) -> Response {
+    match context.control.replace_program() {
+        Ok(()) => restart(context, request),
+        Err(cause) => Response::error(500, &cause.to_string()),
+    }
 }
 
-/// The same of the dashboard's files.
-pub(super) fn upgrade_ui(_: &Context, _: &Request<'_>) -> Response {
-    Response::error(
-        500,
-        "external-ui is the administrator's directory: replace its files there",
-    )
+/// Puts the pages of `external-ui-url` in the dashboard's place.
+pub(super) fn upgrade_ui(context: &Context, _: &Request<'_>) -> Response {
+    match context.control.replace_pages() {
+        Ok(()) => Response::status_ok(),
+        Err(cause) => Response::error(500, &cause.to_string()),
+    }
 }
 
 /// Gives free memory back to the kernel.

@@ -55,8 +55,7 @@ pub(super) async fn serve(stream: Box<dyn ByteStream>, door: Door, dialects: Dia
             Ok(Next::Again) => {}
             Ok(Next::Close) => return Box::pin(client.connection.linger()).await,
             Ok(Next::Feed(feed, framing, _permit)) => {
-                let (stream, received) = client.connection.into_parts();
-                return Box::pin(feed::run(feed, stream, received, framing)).await;
+                return Box::pin(feed::run(feed, client.connection, framing)).await;
             }
             Err(_) => return,
         }
@@ -256,7 +255,11 @@ impl Client {
                 .await;
         };
         let fields = self.fields(head, reply.status, &reply.content_type, reply.body.len());
-        self.send(fields, head.keep_alive, &reply.body).await
+        let sent = self.send(fields, head.keep_alive, &reply.body).await;
+        if reply.restarts {
+            shared.context.control.restart();
+        }
+        sent
     }
 
     /// Answers with a file of the dashboard.

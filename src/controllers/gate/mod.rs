@@ -137,8 +137,9 @@ impl Gate {
         let tcp = tcp.transpose()?;
         gate.address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
         let tls = options.tls.as_ref().map(|tls| {
-            let failed = |error| StartError::Tls(tls.listen, error);
-            let acceptor = tls::acceptor(tls, control.directory()).map_err(failed)?;
+            let failed = |error: Cause| StartError::Tls(tls.listen, error);
+            let acceptor =
+                tls::acceptor(tls, control.directory()).map_err(|error| failed(error.into()))?;
             let bound = bind_tcp(tls.listen).map_err(|error| failed(error.into()))?;
             Ok((bound, acceptor))
         });

@@ -35,6 +35,9 @@ const WAITING_MAX: usize = super::CLIENTS_MAX;
 /// Stack of an answering thread: serde_json goes 128 values deep. Only touched pages cost memory.
 const STACK_BYTES: usize = 256 * 1024;
 
+/// The field of a response after which the program runs anew; it stays between the threads and the gate.
+const RESTARTS: &str = "Restarts";
+
 /// One request on its way through, and where its response goes.
 struct Exchange {
     request: Vec<u8>,
@@ -50,6 +53,8 @@ pub(super) struct Reply {
     pub(super) content_type: String,
     /// The body.
     pub(super) body: Vec<u8>,
+    /// [`Response::restarts`].
+    pub(super) restarts: bool,
 }
 
 /// The server and its links. Dropping it ends the links, then the threads.
@@ -212,6 +217,7 @@ fn parse_reply(bytes: &[u8]) -> io::Result<Option<(usize, usize, Reply)>> {
         status: response.code.ok_or_else(invalid)?,
         content_type: field("Content-Type").unwrap_or_default().to_owned(),
         body: Vec::new(),
+        restarts: field(RESTARTS).is_some(),
     };
     Ok(Some((length, body_length.ok_or_else(invalid)?, reply)))
 }
@@ -220,12 +226,13 @@ fn parse_reply(bytes: &[u8]) -> io::Result<Option<(usize, usize, Reply)>> {
 fn answer_all(server: &Server, dialects: &[&'static Dialect], context: &Context) {
     while let Ok(mut request) = server.recv() {
         let response = answer(&mut request, dialects, context);
-        let headers = match response.content_type {
-            "" => Vec::new(),
-            value => Header::from_bytes("Content-Type", value)
-                .into_iter()
-                .collect(),
-        };
+        let mut headers = Vec::new();
+        if !response.content_type.is_empty() {
+            headers.extend(Header::from_bytes("Content-Type", response.content_type));
+        }
+        if response.restarts {
+            headers.extend(Header::from_bytes(RESTARTS, "1"));
+        }
         let length = response.body.len();
         let status = StatusCode(response.status);
         let body = Cursor::new(response.body);

@@ -10,6 +10,7 @@ fn pages_need_no_secret_and_come_whole_typed_and_cached() {
             ui: Some(Ui {
                 directory: "ui".into(),
                 name: Some("board".into()),
+                url: None,
             }),
             ..with_secret()
         });

@@ -35,6 +35,7 @@ use super::overlay::Overlay;
 use super::providers::Providers;
 use super::restart::{End, Program};
 use super::state;
+use super::upgrade::{self, Sources, Upgrades};
 use super::workers::Workers;
 use crate::config::Config;
 use crate::controllers::gate::{Gate, StartError};
@@ -75,6 +76,11 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// Whatever keeps it from starting.
 pub fn run(command: &Command) -> Result<(), Failure> {
     let began = clock::now();
+    let program = Program::current()?;
+    if upgrade::was_in_vain(program.path())? {
+        eprintln!("headgate: the new program did not become ready: the old one is back");
+        return Err(program.run(None).into());
+    }
     let mut loaded = command::load(command)?;
     let directory = command.directory();
     let hardened = Arc::new(Hardened::start(&loaded.config, &directory));
@@ -97,11 +103,11 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let program = Program::current()?;
     let end = runtime.block_on(async {
         let mut instance =
             Instance::start(loaded, directory, file, logger, Arc::clone(&hardened)).await?;
         hardened.tell();
+        upgrade::has_proven_itself(program.path());
         let ready = format!(
             "headgate ready in {} ms",
             (clock::now() - began).as_millis()
@@ -204,6 +210,7 @@ impl Instance {
             offload: Arc::clone(&offload),
             providers: Arc::clone(&providers),
             history: Arc::new(Keeper::new(&directory)),
+            upgrades: Upgrades::new()?,
             requests: sender,
             runtime: tokio::runtime::Handle::current(),
             selected: Arc::new(Mutex::new((selected, config.general.store_selected))),
@@ -238,13 +245,13 @@ impl Instance {
             xray: Xray::default(),
             devices,
         };
-        instance.recall();
         instance.open().await?;
         Ok(instance)
     }
 
-    /// Binds and serves, and captures last.
+    /// Recalls what was kept, binds and serves, and captures last.
     async fn open(&mut self) -> Result<(), Failure> {
+        self.recall();
         let (place, tproxy) = self.place_of_capture()?;
         if place.is_some() {
             apply::hold(
@@ -386,6 +393,8 @@ impl Instance {
     }
 
     fn open_gate(&mut self, options: controllers::options::Options) -> Result<(), StartError> {
+        let sources = Sources::new(&options, &self.directory);
+        self.door.upgrades.come_from(sources);
         let control = Arc::clone(&self.door) as Arc<dyn Control>;
         self.gate = Some(Gate::start(&options, control)?);
         self.gate_options = options;

@@ -6,6 +6,7 @@ use super::error::{ProtocolError, RegistryError};
 use crate::outbound::dial::{Dialer, Environment, LateOutbound, Node};
 use crate::outbound::direct::Direct;
 use crate::outbound::http::Http;
+use crate::outbound::mux::sing::Multiplexed;
 use crate::outbound::options::{Protocol, ProxyOptions};
 use crate::outbound::reject::Reject;
 use crate::outbound::shadowsocks::Shadowsocks;
@@ -43,7 +44,7 @@ pub(super) fn build_proxy(
         proxy: options.name.clone(),
         error,
     };
-    Ok(match &options.protocol {
+    let outbound: Arc<dyn Outbound> = match &options.protocol {
         Protocol::Direct => Arc::new(Direct::new(
             node.name,
             Kind::Direct,
@@ -69,5 +70,9 @@ pub(super) fn build_proxy(
         Protocol::Vless(options) => {
             Arc::new(vless::outbound(node, options).map_err(|e| wrong(ProtocolError::Vmess(e)))?)
         }
+    };
+    Ok(match options.mux {
+        Some(mux) => Arc::new(Multiplexed::new(outbound, mux)),
+        None => outbound,
     })
 }

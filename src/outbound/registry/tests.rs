@@ -23,6 +23,7 @@ impl Resolve for NoNames {
 
 fn proxy(name: &str, dialer: Option<&str>) -> ProxyOptions {
     ProxyOptions {
+        mux: None,
         name: name.into(),
         protocol: Protocol::Socks5(Socks5Options {
             server: ServerAddress {

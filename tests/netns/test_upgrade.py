@@ -1,0 +1,138 @@
+"""`/upgrade` and `/upgrade/ui`: another program, other pages, only from where the file says and whole."""
+
+import hashlib
+import io
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import lab as laboratory
+from lab import DIRECT, ROUTER_LAN, Daemon, LabTest, config, run, wait_for
+
+SERVER = """
+import functools, http.server, ssl, sys
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+server = http.server.ThreadingHTTPServer((sys.argv[2], int(sys.argv[3])), handler)
+if len(sys.argv) > 4:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[4], sys.argv[5])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+print("ready", flush=True)
+server.serve_forever()
+"""
+
+
+def pages(top, files):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(top + name, text)
+    return packed.getvalue()
+
+
+class Upgrade(LabTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.files = cls.lab.directory / "published"
+        cls.files.mkdir()
+        ca, key, request, leaf = (cls.lab.directory / f"up.{end}" for end in ("ca", "key", "csr", "pem"))
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=lab CA", "-keyout", f"{ca}.key", "-out", str(ca))
+        run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=up", "-keyout", str(key), "-out", str(request))
+        (cls.lab.directory / "up.ext").write_text(f"subjectAltName=IP:{DIRECT}\nbasicConstraints=CA:FALSE\n")
+        run("openssl", "x509", "-req", "-in", str(request), "-CA", str(ca), "-CAkey", f"{ca}.key", "-days", "30", "-extfile", str(cls.lab.directory / "up.ext"), "-out", str(leaf))
+        os.environ["SSL_CERT_FILE"] = str(ca)
+        cls.addClassCleanup(os.environ.pop, "SSL_CERT_FILE")
+        for arguments in (("8097",), ("8098", str(leaf), str(key))):
+            server = cls.lab.spawn("wan", sys.executable, "-c", SERVER, str(cls.files), DIRECT, *arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            assert server.stdout.readline() == "ready\n"
+        # A program of its own, which may be replaced.
+        cls.program = cls.lab.directory / "bin/headgate"
+        cls.program.parent.mkdir()
+        shutil.copy(laboratory.HEADGATE, cls.program)
+        cls.headgate, laboratory.HEADGATE = laboratory.HEADGATE, str(cls.program)
+        cls.addClassCleanup(setattr, laboratory, "HEADGATE", cls.headgate)
+
+    def daemon_with(self, lines):
+        daemon = Daemon(self.lab, config(swap={"mode: rule": f"mode: rule\n{lines}"})).start()
+        self.addCleanup(daemon.stop)
+        return daemon
+
+    def upgrade(self, sha256):
+        return f"upgrade: {{url: 'http://{DIRECT}:8097/headgate', sha256: {sha256}}}"
+
+    def test_without_a_source_nothing_is_replaced(self):
+        daemon = self.daemon_with("")
+        self.assertEqual(daemon.api("POST", "/upgrade"), (500, {"message": "upgrade is not set: the system's packages do it"}))
+        self.assertEqual(daemon.api("POST", "/upgrade/ui"), (500, {"message": "external-ui-url is not set"}))
+        # Nor by a source that a caller brings.
+        payload = config(swap={"mode: rule": f"mode: rule\n{self.upgrade('0' * 64)}"})
+        self.assertEqual(daemon.api("PUT", "/configs?force=true", {"payload": payload})[0], 204)
+        self.assertEqual(daemon.api("POST", "/upgrade")[0], 500)
+
+    def test_a_program_takes_the_place_of_the_running_one(self):
+        old = self.program.read_bytes()
+        # The same, and not the same: what follows an ELF file's sections is not looked at.
+        new = old + b"newer"
+        (self.files / "headgate").write_bytes(new)
+        daemon = self.daemon_with(self.upgrade(hashlib.sha256(new).hexdigest()))
+        pid = daemon.process.pid
+        self.assertEqual(self.lab.ns("gw", "curl", "-s", "-m", "60", "-X", "POST", "-H", f"Authorization: Bearer {laboratory.SECRET}", f"http://{ROUTER_LAN}:9090/upgrade"), '{"status":"ok"}\n')
+        wait_for("the new program", lambda: sum("headgate ready in" in line for line in daemon.lines) == 2, 20)
+        self.assertEqual(daemon.process.pid, pid)
+        self.assertEqual(self.program.read_bytes(), new)
+        self.assertEqual([file.name for file in self.program.parent.iterdir()], ["headgate"])
+        self.assertEqual(daemon.api("POST", "/upgrade"), (500, {"message": "already the newest version"}))
+
+    def test_one_that_never_became_ready_gives_way_to_the_old_one(self):
+        old = self.program.read_bytes()
+        # As an upgrade and a start that failed leave them.
+        self.program.with_name("headgate.old").write_bytes(old)
+        self.program.with_name("headgate.old").chmod(0o755)
+        self.program.with_name("headgate.trial").touch()
+        new = self.program.with_name("new")
+        new.write_bytes(old + b"newer")
+        new.chmod(0o755)
+        new.rename(self.program)
+        daemon = self.daemon_with("")
+        self.assertTrue(daemon.said("the old one is back"))
+        self.assertEqual(self.program.read_bytes(), old)
+        self.assertEqual([file.name for file in self.program.parent.iterdir()], ["headgate"])
+
+    def test_what_is_not_the_promised_program_is_refused(self):
+        before = self.program.read_bytes()
+        (self.files / "headgate").write_bytes(b"#!/bin/sh\nexit 0\n")
+        daemon = self.daemon_with(self.upgrade("0" * 64))
+        self.assertEqual(daemon.api("POST", "/upgrade"), (500, {"message": "its SHA-256 is not the one of upgrade.sha256"}))
+        script = b"#!/bin/sh\nexit 3\n"
+        (self.files / "headgate").write_bytes(script)
+        self.assertEqual(daemon.api("GET", "/version")[0], 200)
+        daemon.stop()
+        daemon.file.write_text(daemon.file.read_text().replace("0" * 64, hashlib.sha256(script).hexdigest()))
+        daemon.start()
+        self.assertEqual(daemon.api("POST", "/upgrade"), (500, {"message": "the new program refuses: exit status: 3"}))
+        self.assertEqual(self.program.read_bytes(), before)
+        self.assertEqual([file.name for file in self.program.parent.iterdir()], ["headgate"])
+
+    def test_pages_are_replaced_whole_or_not_at_all(self):
+        daemon = self.daemon_with(f"external-ui: ui\nexternal-ui-name: board\nexternal-ui-url: 'https://{DIRECT}:8098/board.zip'")
+        page = lambda path="": self.lab.ns("gw", "curl", "-sL", f"http://{ROUTER_LAN}:9090/ui/board/{path}")
+        (self.files / "board.zip").write_bytes(pages("board-gh-pages/", {"index.html": "<p>one", "assets/app-1.js": "x" * 300000}))
+        self.assertEqual(daemon.api("POST", "/upgrade/ui"), (200, {"status": "ok"}))
+        self.assertEqual((page(), len(page("assets/app-1.js"))), ("<p>one", 300000))
+        for bad, message in (
+                (pages("", {"index.html": "<p>two", "../../config.yaml": "mode: direct"}), "the archive has entries that lead out of it"),
+                (pages("", {"readme.txt": "hello"}), "the archive has no index.html"),
+                (pages("", {"index.html": "<p>three"})[:-5], "no whole zip archive"),
+                (pages("", {"index.html": "<p>four", "large": "x" * (9 << 20)}), "the archive holds too much"),
+                (b"<html>", "no whole zip archive")):
+            (self.files / "board.zip").write_bytes(bad)
+            self.assertEqual(daemon.api("POST", "/upgrade/ui"), (500, {"message": message}))
+            self.assertEqual(page(), "<p>one")
+        (self.files / "board.zip").write_bytes(pages("", {"index.html": "<p>five"}))
+        self.assertEqual(daemon.api("POST", "/upgrade/ui"), (200, {"status": "ok"}))
+        self.assertEqual(page(), "<p>five")
+        self.assertEqual([file.name for file in pathlib.Path(daemon.directory, "ui").iterdir()], ["board"])
