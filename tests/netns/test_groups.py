@@ -22,6 +22,7 @@ GROUPS = f"""proxy-groups:
 
 RULES = f"""
   - AND,((IP-CIDR,{SOCKSED}/32,no-resolve),(DST-PORT,8080)),Row
+  - AND,((IP-CIDR,{SOCKSED}/32,no-resolve),(NETWORK,udp),(DST-PORT,9001)),Back
   - AND,((IP-CIDR,{SOCKSED}/32,no-resolve),(NETWORK,udp)),Row
   - AND,((IP-CIDR,{REJECTED}/32,no-resolve),(DST-PORT,8080)),Back
   - AND,((IP-CIDR,{PROXIED}/32,no-resolve),(DST-PORT,8080)),Turns
@@ -85,8 +86,9 @@ class Groups(LabTest):
     def test_a_relay_puts_its_members_one_behind_the_other(self):
         for address, last in ((SOCKSED, SOCKS5), (REJECTED, SHADOWSOCKS)):
             self.assertEqual(self.seen(f"http://{address}:8080/"), last)
-        answer = self.lab.echo("lan1", SOCKSED)
-        self.assertEqual((answer["payload"], answer["seen"]), ("ping", SOCKS5))
+        for port, last in ((9000, SOCKS5), (9001, SHADOWSOCKS)):
+            answer = self.lab.echo("lan1", SOCKSED, port)
+            self.assertEqual((answer["payload"], answer["seen"]), ("ping", last))
         self.assertEqual(self.proxy("Row")["type"], "Relay")
         self.assertEqual(self.proxy("Row")["all"], ["ss", "Reserve", "socks"])
         self.assertNotIn("now", self.proxy("Row"))
