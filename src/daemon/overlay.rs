@@ -9,7 +9,8 @@ use crate::config::{BUILTIN_NAMES, Config};
 use crate::controllers::change::{CHANGES_MAX, ChangeError, NewGroup, NewRule};
 use crate::inbound::options::Options as InboundOptions;
 use crate::outbound::options::{Credentials, GroupKind, GroupOptions, Strategy};
-use crate::rules::{RuleLine, Rules};
+use crate::rules::geo::Geodata;
+use crate::rules::{Library, RuleLine, Rules};
 use crate::tunnel::added::{Added, AddedRule};
 
 /// The changes, in the order in which they came.
@@ -111,8 +112,9 @@ impl Overlay {
         }
     }
 
-    /// The added rules as a block in `configured`; none when there is none.
-    pub fn block(&self, configured: &Rules) -> Option<Arc<Added>> {
+    /// The added rules as a block in `configured`, whose categories `geodata` has; none when there is none.
+    pub fn block(&self, configured: &Rules, geodata: &Geodata) -> Option<Arc<Added>> {
+        let library = Library::new(geodata);
         let rules: Vec<AddedRule> = self
             .rules
             .iter()
@@ -121,7 +123,7 @@ impl Overlay {
                 lines: rule
                     .lines
                     .iter()
-                    .filter_map(|line| RuleLine::parse(line).ok())
+                    .filter_map(|line| RuleLine::parse_in(line, &library).ok())
                     .collect(),
             })
             .collect();
@@ -138,10 +140,15 @@ impl Overlay {
 
     /// Gives up the groups whose names are `taken`, and puts the file's rules in force again: the block
     /// of added ones among them.
-    pub fn settle(&mut self, taken: &[Box<str>], configured: &Rules) -> Option<Arc<Added>> {
+    pub fn settle(
+        &mut self,
+        taken: &[Box<str>],
+        configured: &Rules,
+        geodata: &Geodata,
+    ) -> Option<Arc<Added>> {
         self.groups.retain(|group| !taken.contains(&group.name));
         self.replaces = false;
-        self.block(configured)
+        self.block(configured, geodata)
     }
 
     /// Fills the added groups in `config` with the proxies of the moment.

@@ -21,7 +21,7 @@ use crate::outbound::provided::ProviderNodes;
 use crate::outbound::{BoxFuture, Stream};
 use crate::platform::clock;
 use crate::provider::Provider;
-use crate::provider::geo::GeoDatabase;
+use crate::provider::geo::{Database, GeoDatabase};
 use crate::provider::http::Connect;
 use crate::provider::proxy::ProxyProvider;
 use crate::provider::resource::{ProviderError, Resource};
@@ -92,11 +92,15 @@ impl Loaded {
 
 /// The tasks that follow the providers of one configuration; they end with it.
 #[derive(Default)]
-struct Following(Vec<JoinHandle<()>>);
+struct Following {
+    tasks: Vec<JoinHandle<()>>,
+    /// The databases that have a task.
+    databases: Vec<Database>,
+}
 
 impl Drop for Following {
     fn drop(&mut self) {
-        for task in &self.0 {
+        for task in &self.tasks {
             task.abort();
         }
     }
@@ -210,7 +214,6 @@ impl Providers {
         let nodes = proxies.iter();
         let nodes =
             nodes.filter_map(|known| self.follow(Arc::clone(known) as _, &self.nodes_changed));
-        let tasks = tasks.chain(nodes);
         // Rules of providers may ask for categories that nobody asked for before.
         let may_grow = rules.iter().any(|provider| {
             let classical = provider.options().set.behavior() == Behavior::Classical;
@@ -219,11 +222,13 @@ impl Providers {
         let followed = databases
             .iter()
             .filter(|database| may_grow || database.is_needed());
-        let tasks = tasks.chain(followed.map(|database| {
-            let (way, changed) = (Arc::clone(&self.way), Arc::clone(&self.changed));
-            tokio::spawn(geodata::follow(Arc::clone(database), way, changed).boxed())
-        }));
-        let following = Following(tasks.collect());
+        let mut following = Following {
+            tasks: tasks.chain(nodes).collect(),
+            databases: Vec::new(),
+        };
+        for database in followed {
+            self.follow_database(database, &mut following);
+        }
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         *self.proxies.write().unwrap_or_else(PoisonError::into_inner) = proxies;
         *self
@@ -235,6 +240,31 @@ impl Providers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *before = following;
+    }
+
+    /// Keeps the databases up to date of which a category was asked for since.
+    pub fn follow_geodata(&self) {
+        let databases = self
+            .databases
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let mut following = self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for database in databases.iter().filter(|database| database.is_needed()) {
+            if !following.databases.contains(&database.database()) {
+                self.follow_database(database, &mut following);
+            }
+        }
+    }
+
+    fn follow_database(&self, database: &Arc<GeoDatabase>, following: &mut Following) {
+        let (way, changed) = (Arc::clone(&self.way), Arc::clone(&self.changed));
+        let task = geodata::follow(Arc::clone(database), way, changed).boxed();
+        following.tasks.push(tokio::spawn(task));
+        following.databases.push(database.database());
     }
 
     /// A task that keeps a provider up to date, where something can change.

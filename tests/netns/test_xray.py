@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from lab import DIRECT, HEADGATE, PROXIED, REJECTED, ROUTER_LAN, ROUTER_WAN, SOCKS5, LabTest, config, wait_for
+from test_rulesets import geosite
 
 CLIENT = str(pathlib.Path(__file__).with_name("xray_client.py"))
 
@@ -294,6 +295,23 @@ class Routing(XrayTest):
         self.assertNotIn("sourceIpBlock", self.rules())
         self.call(ROUTING, "RemoveRule", ruleTag="sourceIpBlock")
         self.fails(UNKNOWN, "empty tag name!", ROUTING, "RemoveRule")
+
+    def test_lists_and_countries_of_geodata_decide(self):
+        (self.daemon.directory / "GeoSite.dat").write_bytes(geosite(shop=[("full", "www.real.test", "ads"), ("full", "other.test", None)]))
+        named = lambda: self.lab.curl("lan1", "http://www.real.test/", "-x", f"socks5h://{ROUTER_LAN}:7890")
+        self.assertIsNotNone(named())
+        rule = {"tag": "REJECT", "rule_tag": "shop", "domain": [{"geosite": {"file": "geosite.dat", "code": "SHOP", "attrs": "ads"}}]}
+        self.call(ROUTING, "AddRule", config=router(rule), shouldAppend=True)
+        wait_for("the category", lambda: named() is None)
+        self.assertIsNotNone(self.lab.curl("lan1", f"http://{DIRECT}/"))
+        self.call(ROUTING, "RemoveRule", ruleTag="shop")
+        wait_for("the rule to go", named)
+        home = {"tag": "REJECT", "rule_tag": "home", "source_ip": [{"geoip": {"code": "PRIVATE"}}]}
+        self.call(ROUTING, "AddRule", config=router(home), shouldAppend=True)
+        self.assertIsNone(self.lab.curl("lan1", f"http://{DIRECT}/"))
+        self.call(ROUTING, "RemoveRule", ruleTag="home")
+        other = {"tag": "REJECT", "rule_tag": "x", "domain": [{"geosite": {"file": "other.dat", "code": "SHOP"}}]}
+        self.fails(UNKNOWN, 'no rule for the file "other.dat"', ROUTING, "AddRule", config=router(other), shouldAppend=True)
 
     def test_rules_that_cannot_be_are_refused_whole(self):
         before = self.rules()

@@ -56,8 +56,8 @@ pub fn rule(field: &Field<'_>) -> Result<Rule, Status> {
             7 => conditions.push(7, plain("IN-USER", field.text()?)?),
             8 => conditions.push(8, plain("IN-NAME", field.text()?)?),
             9 => return Err(unsupported("protocol")),
-            10 => conditions.push(10, ip("IP-CIDR", &field)?),
-            11 => conditions.push(11, ip("SRC-IP-CIDR", &field)?),
+            10 => conditions.push(10, ip("IP-CIDR", "GEOIP", &field)?),
+            11 => conditions.push(11, ip("SRC-IP-CIDR", "SRC-GEOIP", &field)?),
             13 => networks(&field, &mut conditions)?,
             14 => port_list("DST-PORT", &field, &mut conditions)?,
             15 => return Err(unsupported("attributes")),
@@ -174,7 +174,7 @@ fn domain(field: &Field<'_>) -> Result<String, Status> {
     for inner in field.message()? {
         let inner = inner?;
         match inner.number {
-            1 if inner.bytes().is_ok() => return Err(unsupported("geosite")),
+            1 if inner.bytes().is_ok() => return geosite(&inner),
             2 if text_of_domain(&inner).is_some() => nested = Some(inner),
             _ => {}
         }
@@ -199,6 +199,51 @@ fn domain(field: &Field<'_>) -> Result<String, Status> {
     Ok(format!("{name},{}", word(value)?))
 }
 
+/// A `GeoSiteRule`: a list, of which entries with all of some attributes.
+fn geosite(field: &Field<'_>) -> Result<String, Status> {
+    let (mut code, mut attributes) = ("", "");
+    for field in field.message()? {
+        let field = field?;
+        match field.number {
+            1 => known_file(field.text()?, "geosite.dat")?,
+            2 => code = field.text()?,
+            3 => attributes = field.text()?,
+            _ => {}
+        }
+    }
+    let mark = if attributes.is_empty() { "" } else { "@" };
+    let list = format!("{code}{mark}{attributes}").to_ascii_lowercase();
+    plain("GEOSITE", &list)
+}
+
+/// A `GeoIPRule`: a country, or all others.
+fn geoip(kind: &str, field: &Field<'_>) -> Result<String, Status> {
+    let (mut code, mut reverse) = ("", false);
+    for field in field.message()? {
+        let field = field?;
+        match field.number {
+            1 => known_file(field.text()?, "geoip.dat")?,
+            2 => code = field.text()?,
+            3 => reverse = field.boolean()?,
+            _ => {}
+        }
+    }
+    let line = plain(kind, &code.to_ascii_lowercase())?;
+    Ok(if reverse {
+        format!("NOT,(({line}))")
+    } else {
+        line
+    })
+}
+
+/// Geodata has one file of each kind here.
+fn known_file(name: &str, ours: &str) -> Result<(), Status> {
+    if name.is_empty() || name.eq_ignore_ascii_case(ours) {
+        return Ok(());
+    }
+    Err(unsupported(&format!("the file {name:?}")))
+}
+
 /// Type and value of a `Domain`; `None`: it is none.
 fn text_of_domain<'a>(field: &Field<'a>) -> Option<(u64, &'a str)> {
     let (mut kind, mut value) = (0, "");
@@ -213,13 +258,13 @@ fn text_of_domain<'a>(field: &Field<'a>) -> Option<(u64, &'a str)> {
     (!value.is_empty()).then_some((kind, value))
 }
 
-/// An `IPRule` of a range.
-fn ip(kind: &str, field: &Field<'_>) -> Result<String, Status> {
+/// An `IPRule`: a range, or a country.
+fn ip(kind: &str, country: &str, field: &Field<'_>) -> Result<String, Status> {
     let (mut range, mut reverse) = (None, false);
     for field in field.message()? {
         let field = field?;
-        if field.number != 2 {
-            return Err(unsupported("geoip"));
+        if field.number == 1 {
+            return geoip(country, &field);
         }
         for field in field.message()? {
             let field = field?;
@@ -380,10 +425,38 @@ mod tests {
         let mut geo = nothing.clone();
         geo.message(2, &{
             let (mut site, mut rule) = (Message::default(), Message::default());
-            site.text(2, "CN");
+            site.text(1, "other.dat").text(2, "CN");
             rule.message(1, &site);
             rule
         });
-        assert_eq!(read(&geo).unwrap_err(), "headgate has no rule for geosite");
+        let want = "headgate has no rule for the file \"other.dat\"";
+        assert_eq!(read(&geo).unwrap_err(), want);
+    }
+
+    #[test]
+    fn lists_and_countries_are_geodatas() {
+        let rule = |number: u32, file: &str, code: &str, more: &dyn Fn(&mut Message)| {
+            let (mut outer, mut rule, mut geo) =
+                (Message::default(), Message::default(), Message::default());
+            geo.text(1, file).text(2, code);
+            more(&mut geo);
+            rule.message(1, &geo);
+            outer.text(1, "node").message(number, &rule);
+            read(&outer)
+        };
+        let site = rule(2, "geosite.dat", "CN", &|_| {});
+        assert_eq!(site.unwrap(), ["GEOSITE,cn,node"]);
+        let ads = rule(2, "", "GOOGLE", &|geo| {
+            geo.text(3, "ads");
+        });
+        assert_eq!(ads.unwrap(), ["GEOSITE,google@ads,node"]);
+        let country = rule(10, "geoip.dat", "DE", &|_| {});
+        assert_eq!(country.unwrap(), ["GEOIP,de,node"]);
+        let others = rule(11, "geoip.dat", "DE", &|geo| {
+            geo.integer(3, 1);
+        });
+        assert_eq!(others.unwrap(), ["NOT,((SRC-GEOIP,de)),node"]);
+        assert!(rule(2, "", "a,b", &|_| {}).is_err());
+        assert!(rule(10, "", "", &|_| {}).is_err());
     }
 }

@@ -222,8 +222,11 @@ impl Instance {
     /// Puts the added rules in force.
     pub(super) fn follow_rules(&mut self) {
         let mut routing = Routing::clone(&self.tunnel.routing());
-        let block = self.xray.overlay.block(&routing.rules);
+        let geodata = &self.config.geo_categories;
+        let block = self.xray.overlay.block(&routing.rules, geodata);
         routing.replace_added(block);
+        // They may ask for categories that nobody asked for before.
+        self.providers.follow_geodata();
         self.tunnel.replace_routing(routing);
         self.offload.forget();
         self.refresh_kernel();

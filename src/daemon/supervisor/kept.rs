@@ -47,7 +47,8 @@ impl Instance {
         kept.overlay.apply(&mut self.config);
         self.xray.overlay = kept.overlay;
         let rules = Arc::clone(&self.tunnel.routing().rules);
-        self.xray.overlay.settle(&taken, &rules);
+        let geodata = self.config.geo_categories.clone();
+        self.xray.overlay.settle(&taken, &rules, &geodata);
         if let Err(error) = self.rebuild_outbounds() {
             log::error!("changes made by the Xray API are given up: {error}");
             self.config = before;

@@ -55,7 +55,8 @@ impl Instance {
         )?;
 
         // From here on nothing is refused any more.
-        let added = self.xray.overlay.settle(&taken, &routing.rules);
+        let geodata = &config.geo_categories;
+        let added = self.xray.overlay.settle(&taken, &routing.rules, geodata);
         routing.replace_added(added);
         let old = std::mem::replace(&mut self.config, config);
         if !force {
