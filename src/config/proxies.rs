@@ -217,6 +217,7 @@ pub(super) fn tls_keys(section: &mut Section<'_>) -> Result<TlsOptions, ConfigEr
             None => None,
         },
         alpn: section.list("alpn", |item| item.text().map(Box::from))?,
+        reality: None,
     })
 }
 

@@ -1,15 +1,18 @@
 //! `listeners:` of the encrypting protocols: users, TLS, WebSocket, gRPC, fallback (clash-api.md 3.6).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::section::Section;
 use super::transport::service_name;
+use super::transport::{X25519_KEY, short_id, x25519_key};
 use crate::inbound::options::ListenerKind;
 use crate::inbound::server::options::{
-    ServerOptions, ServerProtocolOptions, ServerTls, ShadowsocksServer,
+    RealityServer, ServerOptions, ServerProtocolOptions, ServerTls, ShadowsocksServer,
 };
+use crate::metadata::Endpoint;
 use crate::outbound::options::Credentials;
 use crate::outbound::shadowsocks::method::{MethodError, Secret};
 use crate::outbound::vless::vision::FLOW;
@@ -38,12 +41,17 @@ pub(super) fn decode(
         | ListenerKind::Redirect
         | ListenerKind::TProxy => return Ok(None),
     };
-    for key in ["reality-config", "ss-option", "decryption"] {
+    for key in ["ss-option", "decryption"] {
         if let Some(value) = section.take(key) {
             return Err(value.fail(Reason::NotImplemented(Excerpt::of(key))));
         }
     }
+    let reality = section.take("reality-config");
     let options = ServerOptions {
+        reality: match &reality {
+            Some(options) => Some(reality_config(options, warnings)?),
+            None => None,
+        },
         tls: tls(section)?,
         ws_path: match section.take("ws-path") {
             Some(path) => Some(path.parse("a path that begins with a slash", |text| {
@@ -64,14 +72,49 @@ pub(super) fn decode(
         },
         protocol,
     };
+    if let (Some(at), Some(_)) = (&reality, &options.tls) {
+        return Err(at.expected("no `certificate` beside it: the site has its own"));
+    }
     if matches!(options.protocol, ServerProtocolOptions::Trojan(_))
         && options.tls.is_none()
+        && options.reality.is_none()
         && options.ws_path.is_none()
         && options.grpc_service.is_none()
     {
         return Err(section.at().missing("certificate", Reason::Missing));
     }
     Ok(Some(Arc::new(options)))
+}
+
+/// `reality-config`.
+fn reality_config(at: &Cursor<'_>, warnings: &mut Warnings) -> Result<RealityServer, ConfigError> {
+    let mut section = at.section()?;
+    let site = section.require("dest")?;
+    let key = section.require("private-key")?;
+    let names = section.require("server-names")?;
+    let options = RealityServer {
+        site: site.parse("a host and a port", Endpoint::parse)?,
+        private_key: x25519_key(key.text()?)
+            .ok_or_else(|| key.fail(Reason::SecretValue(X25519_KEY)))?,
+        short_ids: section.list("short-id", short_id)?,
+        server_names: names
+            .items()?
+            .map(|item| item.text().map(Box::from))
+            .collect::<Result<_, _>>()?,
+        time_difference_max: match section.take("max-time-difference") {
+            // mihomo counts microseconds.
+            Some(most) => Duration::from_micros(
+                most.integer(0..=u32::MAX, "a number of microseconds")?
+                    .into(),
+            ),
+            None => Duration::ZERO,
+        },
+    };
+    if options.short_ids.is_empty() {
+        return Err(at.missing("short-id", Reason::Missing));
+    }
+    section.finish(warnings);
+    Ok(options)
 }
 
 fn tls(section: &mut Section<'_>) -> Result<Option<ServerTls>, ConfigError> {

@@ -4,10 +4,12 @@ use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::proxies::{header, server, tls, tls_keys};
 use super::section::Section;
+use crate::encoding::BASE64URL_NOPAD;
 use crate::outbound::options::{
-    NetworkOptions, PacketEncoding, TrojanOptions, VlessFlow, VlessOptions, VmessOptions,
-    VmessSecurity, WebSocketOptions,
+    NetworkOptions, PacketEncoding, RealityOptions, TlsOptions, TrojanOptions, VlessFlow,
+    VlessOptions, VmessOptions, VmessSecurity, WebSocketOptions,
 };
+use crate::outbound::reality::parse_short_id;
 use crate::outbound::vmess::keys::parse_id;
 
 /// Values of `network` that mihomo knows and headgate does not.
@@ -21,7 +23,7 @@ pub(super) fn trojan(
     section: &mut Section<'_>,
     warnings: &mut Warnings,
 ) -> Result<TrojanOptions, ConfigError> {
-    let options = TrojanOptions {
+    let mut options = TrojanOptions {
         server: server(section)?,
         password: section.require("password")?.text()?.into(),
         tls: tls_keys(section)?,
@@ -29,9 +31,8 @@ pub(super) fn trojan(
     };
     // TLS is not a choice here; mihomo ignores the key too.
     let _always = section.take("tls");
-    for key in ["ss-opts", "reality-opts"] {
-        refuse(section, key)?;
-    }
+    reality(section, Some(&mut options.tls), warnings)?;
+    refuse(section, "ss-opts")?;
     Ok(options)
 }
 
@@ -47,7 +48,7 @@ pub(super) fn vmess(
         }
     }
     let network = network(section, warnings)?;
-    let options = VmessOptions {
+    let mut options = VmessOptions {
         server: server(section)?,
         id: uuid(section)?,
         security: match section.take("cipher") {
@@ -77,7 +78,7 @@ pub(super) fn vmess(
         },
         network,
     };
-    refuse(section, "reality-opts")?;
+    reality(section, options.tls.as_mut(), warnings)?;
     Ok(options)
 }
 
@@ -101,7 +102,7 @@ pub(super) fn vless(
             return Err(flow.expected("a flow only with `tls: true` and `network: tcp`"));
         }
     }
-    refuse(section, "reality-opts")?;
+    reality(section, options.tls.as_mut(), warnings)?;
     if let Some(encryption) = section.take("encryption")
         && encryption.text()? != "none"
     {
@@ -137,6 +138,50 @@ fn packet_encoding(
         None if xudp => Ok(PacketEncoding::Xudp),
         None => Ok(absent),
     }
+}
+
+/// `reality-opts`, which come with TLS of mihomo's own kind.
+fn reality(
+    section: &mut Section<'_>,
+    tls: Option<&mut TlsOptions>,
+    warnings: &mut Warnings,
+) -> Result<(), ConfigError> {
+    let Some(at) = section.take("reality-opts") else {
+        return Ok(());
+    };
+    let mut section = at.section()?;
+    let options = RealityOptions {
+        public_key: section
+            .require("public-key")?
+            .parse(X25519_KEY, x25519_key)?,
+        short_id: match section.take("short-id") {
+            Some(id) => short_id(&id)?,
+            None => [0; 8],
+        },
+    };
+    section.not_implemented(&["support-x25519mlkem768"], warnings);
+    section.finish(warnings);
+    match tls {
+        Some(tls) => tls.reality = Some(options),
+        None => return Err(at.expected("only with `tls: true`")),
+    }
+    Ok(())
+}
+
+/// What a key of X25519 looks like.
+pub(super) const X25519_KEY: &str = "a key of 32 bytes in base64 as Xray prints it";
+
+/// A key of X25519.
+pub(super) fn x25519_key(text: &str) -> Option<[u8; 32]> {
+    let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+    bytes.try_into().ok()
+}
+
+/// One of REALITY's short ids.
+pub(super) fn short_id(at: &Cursor<'_>) -> Result<[u8; 8], ConfigError> {
+    let expected = "up to 16 hexadecimal digits, an even number";
+    let id = parse_short_id(at.text()?);
+    id.ok_or_else(|| at.fail(Reason::SecretValue(expected)))
 }
 
 /// Refuses a key without which the server would not understand a byte.

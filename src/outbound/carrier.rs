@@ -31,6 +31,14 @@ impl Carrier {
         Self::Gate(Box::new(Gate::new(self)))
     }
 
+    /// The same for one of which `read` was read already.
+    ///
+    /// # Errors
+    /// That is more than a buffer holds.
+    pub fn gated_behind(self, read: &[u8]) -> io::Result<Self> {
+        Gate::behind(self, read).map(|gate| Self::Gate(Box::new(gate)))
+    }
+
     /// Whether a read may find something; `Ready` also when that is not known.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -14,6 +14,7 @@ use tokio_rustls::TlsStream;
 
 use super::ByteStream;
 use super::carrier::Carrier;
+use super::framed::too_long;
 use super::scratch::Scratch;
 
 /// Type, version and length of a record (RFC 8446 section 5.1).
@@ -230,6 +231,19 @@ impl Gate {
             left: 0,
             open: false,
         }
+    }
+
+    /// A gate above `carrier`, of which `read` was read already.
+    ///
+    /// # Errors
+    /// That is more than a buffer holds.
+    pub fn behind(carrier: Carrier, read: &[u8]) -> io::Result<Self> {
+        let mut held = Scratch::take(read.len());
+        held.push(read).map_err(too_long)?;
+        Ok(Self {
+            held: Some(held),
+            ..Self::new(carrier)
+        })
     }
 
     /// How many of the held bytes may go out.

@@ -25,6 +25,7 @@ pub mod probe;
 pub mod provided;
 pub mod random;
 pub mod reach;
+pub mod reality;
 pub mod registry;
 pub mod reject;
 pub mod scratch;

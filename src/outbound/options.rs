@@ -373,6 +373,23 @@ pub struct TlsOptions {
     pub fingerprint: Option<[u8; 32]>,
     /// `alpn`.
     pub alpn: Vec<Box<str>>,
+    /// `reality-opts`: the server is one of REALITY, and proves itself by its key alone.
+    pub reality: Option<RealityOptions>,
+}
+
+/// `reality-opts`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RealityOptions {
+    /// `public-key`, of the server.
+    pub public_key: [u8; 32],
+    /// `short-id`, zeros behind; never shown.
+    pub short_id: [u8; 8],
+}
+
+impl std::fmt::Debug for RealityOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RealityOptions(..)")
+    }
 }
 
 impl Protocol {

@@ -21,11 +21,13 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use subtle::ConstantTimeEq;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::carrier::Carrier;
 use super::crypto::has_aes_instructions;
 use super::layer::TlsLayer;
 use super::options::TlsOptions;
+use super::reality;
 
 /// Where systems keep their root certificates: OpenWrt and Debian, then BSD's and Alpine's place.
 const BUNDLES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"];
@@ -125,9 +127,7 @@ impl TlsClient {
     /// # Errors
     /// As [`Self::handshake`].
     pub async fn handshake_to_leave(&self, carrier: Carrier) -> io::Result<Carrier> {
-        let connector = TlsConnector::from(self.config().await?);
-        let connecting = connector.connect(self.name.clone(), carrier.gated());
-        let layer = TlsLayer::new(connecting.await?.into());
+        let layer = TlsLayer::new(self.connect(carrier.gated()).await?.into());
         Ok(Carrier::Layer(Box::new(layer)))
     }
 
@@ -136,10 +136,18 @@ impl TlsClient {
     /// # Errors
     /// As [`Self::handshake`].
     pub async fn negotiate(&self, carrier: Carrier) -> io::Result<(Carrier, Option<Box<[u8]>>)> {
-        let connector = TlsConnector::from(self.config().await?);
-        let stream = connector.connect(self.name.clone(), carrier).await?;
+        let stream = self.connect(carrier).await?;
         let chosen = stream.get_ref().1.alpn_protocol().map(Box::from);
         Ok((Carrier::Boxed(Box::new(stream)), chosen))
+    }
+
+    async fn connect(&self, carrier: Carrier) -> io::Result<TlsStream<Carrier>> {
+        let name = self.name.clone();
+        if let Some(reality) = &self.options.reality {
+            return reality::client::connect(reality, &self.options, name, carrier).await;
+        }
+        let connector = TlsConnector::from(self.config().await?);
+        connector.connect(name, carrier).await
     }
 
     async fn config(&self) -> io::Result<Arc<ClientConfig>> {

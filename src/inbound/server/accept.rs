@@ -86,6 +86,14 @@ impl Accept {
             Some(tls) => Carrier::Boxed(Box::new(tls.accept(carrier).await?)),
             None => carrier,
         };
+        self.above(carrier).await
+    }
+
+    /// What stands on TLS, or on REALITY in its place.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub(super) async fn above(&self, carrier: Carrier) -> io::Result<Accepted> {
         let carrier = match (&self.gun_path, &self.ws_path) {
             (None, None) => carrier,
             (None, Some(path)) => upgrade(carrier, path).await?,

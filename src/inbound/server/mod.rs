@@ -11,6 +11,7 @@ mod http2;
 mod members;
 mod mux;
 pub mod options;
+mod reality;
 pub mod replay;
 mod shadowsocks;
 mod shadowsocks_packet;
@@ -31,6 +32,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use self::accept::{Accept, Accepted};
 use self::members::Member;
 use self::options::{ServerOptions, ServerProtocolOptions};
+use self::reality::{Reality, Site, Visitor};
 use super::Port;
 use super::listen::{Handshake, Service};
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
@@ -49,6 +51,8 @@ pub enum ServerError {
     Certificate(CertificateError),
     /// A user's secret.
     Secret,
+    /// The system has none.
+    Randomness,
 }
 
 impl fmt::Display for ServerError {
@@ -56,6 +60,7 @@ impl fmt::Display for ServerError {
         match self {
             Self::Certificate(error) => error.fmt(f),
             Self::Secret => f.write_str("a user's secret is not usable"),
+            Self::Randomness => f.write_str("no randomness"),
         }
     }
 }
@@ -102,6 +107,8 @@ enum Admitted {
     Client(Opened),
     /// One that did not, and who answers him.
     Stranger(Box<Refused>, SocketAddr),
+    /// One for the site that REALITY shows.
+    Visitor(Box<Visitor>),
     /// Several, each in a call of his own.
     Calls(Box<http2::Calls>),
 }
@@ -136,6 +143,7 @@ trait ServerProtocol: Send + Sync {
 pub struct Shared {
     protocol: Arc<dyn ServerProtocol>,
     accept: Arc<Accept>,
+    reality: Option<Arc<Reality>>,
     fallback: Option<SocketAddr>,
 }
 
@@ -156,6 +164,12 @@ impl Shared {
         Ok(Self {
             protocol,
             accept: Arc::new(Accept::new(options, directory).map_err(ServerError::Certificate)?),
+            reality: match &options.reality {
+                Some(options) => Some(Arc::new(
+                    Reality::new(options).ok_or(ServerError::Randomness)?,
+                )),
+                None => None,
+            },
             fallback: options.fallback,
         })
     }
@@ -237,6 +251,7 @@ impl Server {
         let opened = match admitted {
             Admitted::Client(opened) => opened,
             Admitted::Stranger(refused, fallback) => return fall_back(*refused, fallback).await,
+            Admitted::Visitor(visitor) => return visitor.stay().await,
             Admitted::Calls(calls) => {
                 let shared = self.shared.clone();
                 let path = shared.accept.gun_path();
@@ -257,8 +272,19 @@ impl Server {
 
     /// Lets a client in, or hands him to the fallback; without one he is never done.
     async fn open(&self, socket: TcpStream, source: SocketAddr) -> Option<Admitted> {
-        let leaves = self.shared.protocol.may_leave_tls();
-        match self.shared.accept.accept(socket, leaves).await {
+        let accept = &self.shared.accept;
+        let accepted = match &self.shared.reality {
+            None => {
+                let leaves = self.shared.protocol.may_leave_tls();
+                accept.accept(socket, leaves).await
+            }
+            Some(reality) => match self.meet(reality, socket, source).await {
+                Ok(Ok(carrier)) => accept.above(carrier).await,
+                Ok(Err(visitor)) => return Some(Admitted::Visitor(visitor)),
+                Err(error) => Err(error),
+            },
+        };
+        match accepted {
             Ok(Accepted::Carrier(carrier)) => self.admit(carrier, source).await,
             Ok(Accepted::Calls(calls)) => Some(Admitted::Calls(calls)),
             Err(error) => {
@@ -266,6 +292,21 @@ impl Server {
                 None
             }
         }
+    }
+
+    /// Lets in whoever REALITY knows; everybody else is the site's.
+    async fn meet(
+        &self,
+        reality: &Reality,
+        socket: TcpStream,
+        source: SocketAddr,
+    ) -> io::Result<Result<Carrier, Box<Visitor>>> {
+        let site = reality.options().site.clone();
+        let mut metadata =
+            Metadata::new(Network::Tcp, InboundType::Inner, &self.name, source, site);
+        metadata.inbound_address = self.address;
+        let site = Site::reach(&self.dispatch, metadata);
+        reality.accept(socket, site).await
     }
 
     /// Reads who asks for what over `carrier`.

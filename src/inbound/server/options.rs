@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use crate::metadata::Endpoint;
 use crate::outbound::options::Credentials;
 
 /// A server's own keys.
@@ -12,6 +14,8 @@ pub struct ServerOptions {
     pub protocol: ServerProtocolOptions,
     /// `certificate` and `private-key`: TLS when present.
     pub tls: Option<ServerTls>,
+    /// `reality-config`: TLS of another site, instead of a certificate, when present.
+    pub reality: Option<RealityServer>,
     /// `ws-path`: WebSocket, or HTTPUpgrade, at this path when present.
     pub ws_path: Option<Box<str>>,
     /// `grpc-service-name`: gRPC ("gun") of this service when present, beside WebSocket.
@@ -83,6 +87,30 @@ impl fmt::Debug for ShadowsocksServer {
         f.debug_struct("ShadowsocksServer")
             .field("cipher", &self.cipher)
             .field("users", &self.users)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `reality-config`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RealityServer {
+    /// `dest`: the site that everybody else sees.
+    pub site: Endpoint,
+    /// `private-key`; never shown.
+    pub private_key: [u8; 32],
+    /// `short-id`, zeros behind; never shown.
+    pub short_ids: Vec<[u8; 8]>,
+    /// `server-names`: what a client of ours may ask the site for.
+    pub server_names: Vec<Box<str>>,
+    /// `max-time-difference`: how far a client's clock may be off; zero: any.
+    pub time_difference_max: Duration,
+}
+
+impl fmt::Debug for RealityServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RealityServer")
+            .field("site", &self.site)
+            .field("server_names", &self.server_names)
             .finish_non_exhaustive()
     }
 }

@@ -14,14 +14,16 @@ use self::address::Authority;
 use self::query::{Query, base64, percent_decoded};
 use super::options::{
     Credentials, DialOptions, HttpOptions, NetworkOptions, PacketEncoding, PluginOptions, Protocol,
-    ProxyOptions, ServerAddress, ShadowsocksOptions, Socks5Options, TlsOptions, TrojanOptions,
-    VlessFlow, VlessOptions, VmessOptions, VmessSecurity, WebSocketOptions,
+    ProxyOptions, RealityOptions, ServerAddress, ShadowsocksOptions, Socks5Options, TlsOptions,
+    TrojanOptions, VlessFlow, VlessOptions, VmessOptions, VmessSecurity, WebSocketOptions,
 };
+use super::reality::parse_short_id;
 use super::shadowsocks::method::Secret;
 use super::shadowsocks::obfs::Disguise;
 use super::transport::http2::Asking;
 use super::transport::upgrade::Request;
 use super::vmess::keys::parse_id;
+use crate::encoding::BASE64URL_NOPAD;
 
 /// The longest link.
 pub const LINK_BYTES_MAX: usize = 8 * 1024;
@@ -184,13 +186,10 @@ fn trojan(rest: &str) -> Result<Spoken, LinkError> {
     let query = Query::parse(query)?;
     let server = authority.server(Some(443))?;
     let password = authority.user.ok_or(LinkError::Part("password"))?;
-    if query.get("security") == Some("reality") {
-        return Err(LinkError::NotImplemented("reality"));
-    }
     let options = TrojanOptions {
         server: server.clone(),
         password: percent_decoded(password)?.into(),
-        tls: tls_of(&query),
+        tls: tls_of(&query)?,
         network: network_of(&query)?,
     };
     Ok((Protocol::Trojan(options), server))
@@ -255,7 +254,7 @@ fn http(rest: &str, tls: Option<TlsOptions>) -> Result<Spoken, LinkError> {
     let (authority, query) = address::split(rest);
     let authority = Authority::parse(authority)?;
     let server = authority.server(Some(if tls.is_some() { 443 } else { 80 }))?;
-    let named = tls_of(&Query::parse(query)?);
+    let named = tls_of(&Query::parse(query)?)?;
     let options = HttpOptions {
         server: server.clone(),
         credentials: credentials(&authority)?,
@@ -296,17 +295,28 @@ fn id_of(authority: &Authority<'_>) -> Result<Box<str>, LinkError> {
 fn security_of(query: &Query) -> Result<Option<TlsOptions>, LinkError> {
     match query.get("security") {
         None | Some("none") => Ok(None),
-        Some("tls" | "xtls") => Ok(Some(tls_of(query))),
-        Some("reality") => Err(LinkError::NotImplemented("reality")),
+        Some("tls" | "xtls" | "reality") => tls_of(query).map(Some),
         Some(_) => Err(LinkError::Part("security")),
     }
 }
 
 /// The keys of TLS. `fp` asks for an imitation of a browser, which changes nothing for the server.
-fn tls_of(query: &Query) -> TlsOptions {
+fn tls_of(query: &Query) -> Result<TlsOptions, LinkError> {
     let yes = |key| matches!(query.get(key), Some("1" | "true"));
     let alpn = query.get("alpn").unwrap_or("");
-    TlsOptions {
+    let reality = match query.get("security") {
+        Some("reality") => {
+            let key = BASE64URL_NOPAD.decode(query.get("pbk").unwrap_or("").as_bytes());
+            let key = key.ok().and_then(|key| key.try_into().ok());
+            let short_id = parse_short_id(query.get("sid").unwrap_or(""));
+            Some(RealityOptions {
+                public_key: key.ok_or(LinkError::Part("pbk"))?,
+                short_id: short_id.ok_or(LinkError::Part("sid"))?,
+            })
+        }
+        _ => None,
+    };
+    Ok(TlsOptions {
         server_name: query.get("sni").or(query.get("peer")).map(Into::into),
         skip_verify: yes("allowInsecure") || yes("insecure") || yes("skip-cert-verify"),
         fingerprint: None,
@@ -315,7 +325,8 @@ fn tls_of(query: &Query) -> TlsOptions {
             .filter(|p| !p.is_empty())
             .map(Into::into)
             .collect(),
-    }
+        reality,
+    })
 }
 
 /// `type`, with what belongs to it.

@@ -49,6 +49,7 @@ pub(super) fn parse(rest: &str) -> Result<(VmessOptions, String), LinkError> {
                 .filter(|p| !p.is_empty())
                 .map(Into::into)
                 .collect(),
+            reality: None,
         }),
         _ => return Err(LinkError::NotImplemented("its security")),
     };

@@ -43,6 +43,7 @@ fuzz_target!(|data: &[u8]| {
         _ => shadowsocks("2022-blake3-aes-128-gcm", KEY, None),
     };
     let options = ServerOptions {
+        reality: None,
         protocol,
         tls: None,
         ws_path: None,
