@@ -107,13 +107,14 @@ class Upgrade(LabTest):
         (self.files / "headgate").write_bytes(b"#!/bin/sh\nexit 0\n")
         daemon = self.daemon_with(self.upgrade("0" * 64))
         self.assertEqual(daemon.api("POST", "/upgrade"), (500, {"message": "its SHA-256 is not the one of upgrade.sha256"}))
-        script = b"#!/bin/sh\nexit 3\n"
-        (self.files / "headgate").write_bytes(script)
+        # Not a script: what is confined runs no shell.
+        other = pathlib.Path("/bin/false").read_bytes()
+        (self.files / "headgate").write_bytes(other)
         self.assertEqual(daemon.api("GET", "/version")[0], 200)
         daemon.stop()
-        daemon.file.write_text(daemon.file.read_text().replace("0" * 64, hashlib.sha256(script).hexdigest()))
+        daemon.file.write_text(daemon.file.read_text().replace("0" * 64, hashlib.sha256(other).hexdigest()))
         daemon.start()
-        self.assertEqual(daemon.api("POST", "/upgrade"), (500, {"message": "the new program refuses: exit status: 3"}))
+        self.assertEqual(daemon.api("POST", "/upgrade"), (500, {"message": "the new program refuses: exit status: 1"}))
         self.assertEqual(self.program.read_bytes(), before)
         self.assertEqual([file.name for file in self.program.parent.iterdir()], ["headgate"])
 

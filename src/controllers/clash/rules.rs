@@ -9,9 +9,6 @@ use crate::controllers::http::{Request, Response};
 use crate::platform::clock;
 use crate::tunnel::tally::{Count, Record};
 
-/// Go's zero time: it never happened.
-const NEVER: &str = "0001-01-01T00:00:00Z";
-
 /// The rules in order, with what each has done. `size` counts the entries of categories of geodata.
 pub(super) fn list(context: &Context, _: &Request<'_>) -> Response {
     let mut json = Json::new();
@@ -38,10 +35,8 @@ pub(super) fn list(context: &Context, _: &Request<'_>) -> Response {
 }
 
 fn write_record(json: &mut Json, record: &Record) {
-    let at = |count: &Count| match count.times {
-        0 => NEVER.to_owned(),
-        _ => rfc3339(count.last, clock::local_offset(count.last)),
-    };
+    // What never happened was in 1970, as mihomo has it (v1.19.30).
+    let at = |count: &Count| rfc3339(count.last, clock::local_offset(count.last));
     json.key("extra").open_object();
     json.key("disabled").plain(record.off);
     json.key("hitCount").plain(record.hits.times);
