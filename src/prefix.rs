@@ -185,6 +185,28 @@ impl fmt::Display for Prefix {
     }
 }
 
+/// Whether an address is of a network of one's own, and so of no country: private, loopback, link-local, a
+/// carrier's (RFC 1918, 6598, 3927, 4193).
+#[must_use]
+pub fn is_local(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let carrier = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || carrier
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unique_local()
+                || v6.is_unicast_link_local()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

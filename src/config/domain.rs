@@ -2,7 +2,7 @@
 //! may hold besides.
 
 use super::decode::Cursor;
-use super::error::{ConfigError, Excerpt, Ignored, Warnings};
+use super::error::{ConfigError, Excerpt, Remark, Warnings};
 use crate::dns::domain_set::DomainSet;
 
 /// What [`domain_pattern`] takes.
@@ -21,7 +21,7 @@ pub(super) fn pattern_or_set(
 ) -> Result<Option<Box<str>>, ConfigError> {
     let text = item.text()?;
     if is_set(text) {
-        warnings.note(item, Ignored::ValueNotImplemented(Excerpt::of(text)));
+        warnings.note(item, Remark::ValueNotImplemented(Excerpt::of(text)));
         return Ok(None);
     }
     item.parse(PATTERN_EXPECTED, domain_pattern).map(Some)

@@ -212,7 +212,7 @@ pub(super) fn push_printable(text: &mut String, c: char) {
     }
 }
 
-/// A key or value without effect.
+/// A key or value that its reader should look at again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// From 1.
@@ -221,13 +221,13 @@ pub struct Warning {
     pub column: u32,
     /// The way to it, as in [`ConfigError::path`].
     pub path: String,
-    /// Why it has none.
-    pub ignored: Ignored,
+    /// What there is to say.
+    pub remark: Remark,
 }
 
-/// Why something has no effect.
+/// Why something has no effect, or one that is not meant lightly.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ignored {
+pub enum Remark {
     /// Nobody knows this key; perhaps the other one was meant.
     Unknown(Option<&'static str>),
     /// It has a meaning that headgate does not serve yet.
@@ -236,21 +236,31 @@ pub enum Ignored {
     ValueNotImplemented(Excerpt),
     /// An entry of a list that is not usable, and what is wrong with it.
     Entry(Excerpt, Excerpt),
+    /// Certificates that nobody checks (users.md S17).
+    Unverified,
+    /// A download that others can exchange on its way (users.md S15).
+    Unencrypted,
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}: ", self.line, self.column, self.path)?;
-        match &self.ignored {
-            Ignored::Unknown(None) => f.write_str("unknown key, ignored"),
-            Ignored::Unknown(Some(meant)) => {
+        match &self.remark {
+            Remark::Unknown(None) => f.write_str("unknown key, ignored"),
+            Remark::Unknown(Some(meant)) => {
                 write!(f, "unknown key, ignored; did you mean {meant}?")
             }
-            Ignored::NotImplemented => f.write_str("not implemented yet, ignored"),
-            Ignored::ValueNotImplemented(value) => {
+            Remark::NotImplemented => f.write_str("not implemented yet, ignored"),
+            Remark::ValueNotImplemented(value) => {
                 write!(f, "not implemented yet, ignored: {}", value.0)
             }
-            Ignored::Entry(entry, why) => write!(f, "{entry} ignored: {}", why.0),
+            Remark::Entry(entry, why) => write!(f, "{entry} ignored: {}", why.0),
+            Remark::Unverified => f.write_str(
+                "whoever is on the way can pretend to be the server; fingerprint names its certificate",
+            ),
+            Remark::Unencrypted => {
+                f.write_str("whoever is on the way can send something else; better https")
+            }
         }
     }
 }
@@ -266,22 +276,22 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    /// Notes that what stands at `at` has no effect.
-    pub fn note(&mut self, at: &Cursor<'_>, ignored: Ignored) {
+    /// Notes what there is to say of what stands at `at`.
+    pub fn note(&mut self, at: &Cursor<'_>, remark: Remark) {
         let mut pattern = at.path_without_indices();
-        if let Ignored::ValueNotImplemented(value) | Ignored::Entry(value, _) = &ignored {
+        if let Remark::ValueNotImplemented(value) | Remark::Entry(value, _) = &remark {
             pattern.push('=');
             pattern.push_str(&value.0);
         }
         if self.is_new(pattern) {
-            self.push(at, ignored);
+            self.push(at, remark);
         }
     }
 
     /// Notes a key that nobody knows; `meant` is only asked when it is the first of its kind.
     pub fn note_unknown(&mut self, key: &Cursor<'_>, meant: impl FnOnce() -> Option<&'static str>) {
         if self.is_new(key.path_without_indices()) {
-            self.push(key, Ignored::Unknown(meant()));
+            self.push(key, Remark::Unknown(meant()));
         }
     }
 
@@ -289,13 +299,13 @@ impl Warnings {
         self.list.len() < WARNINGS_MAX && self.seen.insert(pattern)
     }
 
-    fn push(&mut self, at: &Cursor<'_>, ignored: Ignored) {
+    fn push(&mut self, at: &Cursor<'_>, remark: Remark) {
         let (line, column) = at.position();
         self.list.push(Warning {
             line,
             column,
             path: at.path(),
-            ignored,
+            remark,
         });
     }
 

@@ -2,7 +2,7 @@
 
 use log::LevelFilter;
 
-use super::error::{ConfigError, Excerpt, Ignored, Warnings};
+use super::error::{ConfigError, Excerpt, Remark, Warnings};
 use super::section::Section;
 use crate::tunnel::routing::Mode;
 
@@ -195,7 +195,7 @@ fn find_process(
     })?;
     if mode == FindProcess::Always {
         let value_shown = Excerpt::of(mode.as_str());
-        warnings.note(&value, Ignored::ValueNotImplemented(value_shown));
+        warnings.note(&value, Remark::ValueNotImplemented(value_shown));
     }
     Ok(mode)
 }

@@ -64,7 +64,7 @@ use geodata::GeoUses;
 use section::Section;
 use yaml::Tree;
 
-pub use error::{ConfigError, Excerpt, Ignored, Reason, Warning};
+pub use error::{ConfigError, Excerpt, Reason, Remark, Warning};
 pub use general::{FindProcess, General};
 pub use geodata::{GeoUse, Place};
 pub use validate::BUILTIN_NAMES;

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::decode::Cursor;
-use super::error::{ConfigError, Excerpt, Ignored, Reason, Warnings};
+use super::error::{ConfigError, Excerpt, Reason, Remark, Warnings};
 use super::scalar;
 use crate::dns::message::types;
 use crate::dns::options::{Protocol, Server, Upstream, Via};
@@ -65,7 +65,7 @@ pub(super) fn upstream(
     let (scheme, rest) = address.split_once("://").unwrap_or(("udp", address));
     let scheme = scheme.to_ascii_lowercase();
     if OTHER_SCHEMES.contains(&&*scheme) {
-        warnings.note(item, Ignored::ValueNotImplemented(Excerpt::of(text)));
+        warnings.note(item, Remark::ValueNotImplemented(Excerpt::of(text)));
         return Ok(None);
     }
     let fixed = match &*scheme {
@@ -146,7 +146,7 @@ fn parameter(
         _ => match key.strip_prefix("disable-qtype-").map(str::parse) {
             Some(Ok(number)) if on => server.disabled.push(number),
             Some(Ok(_)) => {}
-            _ => warnings.note(item, Ignored::ValueNotImplemented(Excerpt::of(part))),
+            _ => warnings.note(item, Remark::ValueNotImplemented(Excerpt::of(part))),
         },
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! `proxies:` (clash-api.md 3.7 and 3.8), read in weak style as mihomo does.
 
 use super::decode::Cursor;
-use super::error::{ConfigError, Excerpt, Reason, Warnings};
+use super::error::{ConfigError, Excerpt, Reason, Remark, Warnings};
 use super::general::interface;
 use super::plugin;
 use super::section::Section;
@@ -68,6 +68,11 @@ pub(super) fn decode(
             None => None,
         },
     };
+    if let Some(unverified) = section.take("skip-cert-verify")
+        && unverified.boolean()?
+    {
+        warnings.note(&unverified, Remark::Unverified);
+    }
     section.not_implemented(OTHER_KEYS, warnings);
     section.finish(warnings);
     Ok(options)

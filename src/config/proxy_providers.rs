@@ -78,7 +78,10 @@ fn provider(
             Vec::new(),
             Source::File(PathBuf::from(section.require("path")?.text()?)),
         ),
-        "http" => (Vec::new(), Source::Http(Box::new(download(&mut section)?))),
+        "http" => (
+            Vec::new(),
+            Source::Http(Box::new(download(&mut section, warnings)?)),
+        ),
         other => return Err(kind.fail(Reason::Unknown("provider type", Excerpt::of(other)))),
     };
     subscription.choose(&mut inline);

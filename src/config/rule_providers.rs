@@ -7,7 +7,7 @@ use std::time::Duration;
 use md5::Digest;
 
 use super::decode::Cursor;
-use super::error::{ConfigError, Excerpt, Ignored, Reason, Warnings};
+use super::error::{ConfigError, Excerpt, Reason, Remark, Warnings};
 use super::geodata::GeoUses;
 use super::section::Section;
 use crate::provider::options::{Download, Format, RuleProviderOptions, Source};
@@ -63,7 +63,7 @@ fn provider(
             Source::Inline(fill(&set, &payload, geodata, warnings)?)
         }
         "file" => Source::File(PathBuf::from(section.require("path")?.text()?)),
-        "http" => Source::Http(Box::new(download(&mut section)?)),
+        "http" => Source::Http(Box::new(download(&mut section, warnings)?)),
         other => return Err(kind.fail(Reason::Unknown("provider type", Excerpt::of(other)))),
     };
     let options = RuleProviderOptions {
@@ -83,8 +83,15 @@ fn provider(
     Ok(options)
 }
 
-pub(super) fn download(section: &mut Section<'_>) -> Result<Download, ConfigError> {
-    let mut download = from_address(&section.require("url")?)?;
+pub(super) fn download(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<Download, ConfigError> {
+    let address = section.require("url")?;
+    let mut download = from_address(&address)?;
+    if !download.url.tls {
+        warnings.note(&address, Remark::Unencrypted);
+    }
     let mut fields = Vec::new();
     if let Some(header) = section.take("header") {
         for (name, values) in header.entries()? {
@@ -157,7 +164,7 @@ fn fill(
             Ok(()) => entries.push(text.trim().into()),
             Err(why) => warnings.note(
                 &item,
-                Ignored::Entry(Excerpt::of(text), Excerpt::of(&why.to_string())),
+                Remark::Entry(Excerpt::of(text), Excerpt::of(&why.to_string())),
             ),
         }
     }

@@ -1,7 +1,7 @@
 //! A mapping whose keys are asked for one by one, so that what is left over can be reported.
 
 use super::decode::Cursor;
-use super::error::{ConfigError, Ignored, Reason, Warnings};
+use super::error::{ConfigError, Reason, Remark, Warnings};
 use super::nearest::nearest;
 use super::yaml::NodeId;
 use crate::prefix::Prefix;
@@ -102,7 +102,7 @@ impl<'c> Section<'c> {
     pub fn not_implemented(&mut self, keys: &[&'static str], warnings: &mut Warnings) {
         for &key in keys {
             if let Some(value) = self.take(key) {
-                warnings.note(&value, Ignored::NotImplemented);
+                warnings.note(&value, Remark::NotImplemented);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::decode::Cursor;
 use super::domain::{is_set, pattern_or_set};
-use super::error::{ConfigError, Excerpt, Ignored, Reason, Warnings};
+use super::error::{ConfigError, Excerpt, Reason, Remark, Warnings};
 use super::section::Section;
 use crate::prefix::Prefix;
 use crate::sniff::{Options, ProtocolOptions};
@@ -122,7 +122,7 @@ fn prefixes(
     let items = section.list(key, |item| {
         let text = item.text()?;
         if is_set(text) {
-            warnings.note(item, Ignored::ValueNotImplemented(Excerpt::of(text)));
+            warnings.note(item, Remark::ValueNotImplemented(Excerpt::of(text)));
             return Ok(None);
         }
         item.prefix().map(Some)

@@ -18,7 +18,7 @@ use super::names::{Item, Names};
 use super::options::{FallbackOptions, PolicyEntry, Upstream};
 use super::upstream::{Asked, Failure, Remotes, Set};
 use crate::metadata::{Endpoint, Host, InboundType, Metadata, Network};
-use crate::prefix::Prefix;
+use crate::prefix::{Prefix, is_local};
 use crate::rules::matcher::Known;
 use crate::rules::{Matcher, Truth};
 
@@ -223,26 +223,6 @@ fn is_local_name(name: &str) -> bool {
             .is_some_and(|rest| rest.ends_with('.'))
     };
     !name.contains('.') || SUFFIXES.iter().any(below)
-}
-
-/// Whether an address is of no country: of a network of one's own.
-pub(super) fn is_local(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let carrier = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
-            v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || carrier
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_unique_local()
-                || v6.is_unicast_link_local()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use std::io;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::url::Url;
-use crate::metadata::Endpoint;
+use crate::metadata::{Endpoint, Host};
 use crate::outbound::carrier::Carrier;
 use crate::outbound::options::TlsOptions;
 use crate::outbound::tls::TlsClient;
 use crate::outbound::{BoxFuture, Stream};
+use crate::prefix;
 
 /// Bytes of a response head, and of a chunk's line.
 const HEAD_MAX: usize = 16 * 1024;
@@ -76,6 +77,8 @@ pub enum FetchError {
     Malformed,
     /// A redirect that leads nowhere, or too many of them.
     Redirect,
+    /// A redirect from elsewhere into a network of one's own (users.md S15).
+    Inward,
     /// The body is larger than allowed.
     TooLarge(u64),
 }
@@ -87,6 +90,7 @@ impl fmt::Display for FetchError {
             Self::Status(status) => write!(f, "the server answers {status}"),
             Self::Malformed => f.write_str("the server does not speak HTTP"),
             Self::Redirect => f.write_str("the server redirects in vain"),
+            Self::Inward => f.write_str("the server redirects to a private address"),
             Self::TooLarge(most) => write!(f, "larger than {most} bytes"),
         }
     }
@@ -132,9 +136,16 @@ pub async fn get(
     sink: Sink<'_>,
 ) -> Result<Answer, FetchError> {
     let mut moved: Option<Url> = None;
+    let mut inside = false;
     for _ in 0..=REDIRECTS_MAX {
         let url = moved.as_ref().unwrap_or(request.url);
-        let mut reader = open(url, request, way).await?;
+        let (mut reader, local) = open(url, request, way).await?;
+        // Only who is in a private network himself may name a server there.
+        if moved.is_none() {
+            inside = local;
+        } else if local && !inside {
+            return Err(FetchError::Inward);
+        }
         // Fields that the user wrote may hold secrets: another host does not get them.
         let trusted = url.same_origin(request.url);
         let text = url.request(
@@ -165,16 +176,38 @@ pub async fn get(
     Err(FetchError::Redirect)
 }
 
-async fn open(url: &Url, request: &Request<'_>, way: &dyn Connect) -> Result<Reader, FetchError> {
-    let tls = match url.tls {
+/// Opens what a URL names, and tells whether it is in a network of one's own, as far as we see: what a name
+/// means to a proxy is the proxy's affair.
+async fn open(
+    url: &Url,
+    request: &Request<'_>,
+    way: &dyn Connect,
+) -> Result<(Reader, bool), FetchError> {
+    let carrier = carrier(way.connect(&url.endpoint, request.proxy).await?)?;
+    let named = match &url.endpoint.host {
+        Host::Ip(address) => Some(*address),
+        Host::Name(_) => None,
+    };
+    let local = named.or(carrier.peer().map(|peer| peer.ip()));
+    let local = local.is_some_and(prefix::is_local);
+    let carrier = match url.tls {
         true => {
             let client = TlsClient::new(&TlsOptions::default(), &url.endpoint.host.to_string());
-            Some(client.map_err(io::Error::other)?)
+            let client = client.map_err(io::Error::other)?;
+            client.handshake(carrier).await?
         }
-        false => None,
+        false => carrier,
     };
-    let carrier = open_carrier(way, &url.endpoint, request.proxy, tls.as_ref()).await?;
-    Ok(BufReader::new(carrier))
+    Ok((BufReader::new(carrier), local))
+}
+
+fn carrier(stream: Stream) -> io::Result<Carrier> {
+    match stream {
+        Stream::Tcp(stream) => Ok(Carrier::Tcp(stream)),
+        Stream::Boxed(stream) => Ok(Carrier::Boxed(stream)),
+        Stream::Shedding(stream) => Ok(Carrier::Boxed(stream)),
+        Stream::Closed | Stream::Silent => Err(io::ErrorKind::ConnectionRefused.into()),
+    }
 }
 
 /// A stream to a server, under TLS where that is asked for. Without a time-out of its own.
@@ -187,12 +220,7 @@ pub async fn open_carrier(
     proxy: Option<&str>,
     tls: Option<&TlsClient>,
 ) -> io::Result<Carrier> {
-    let carrier = match way.connect(to, proxy).await? {
-        Stream::Tcp(stream) => Carrier::Tcp(stream),
-        Stream::Boxed(stream) => Carrier::Boxed(stream),
-        Stream::Shedding(stream) => Carrier::Boxed(stream),
-        Stream::Closed | Stream::Silent => return Err(io::ErrorKind::ConnectionRefused.into()),
-    };
+    let carrier = carrier(way.connect(to, proxy).await?)?;
     match tls {
         Some(client) => client.handshake(carrier).await,
         None => Ok(carrier),
@@ -455,6 +483,13 @@ mod tests {
                 .await
                 .unwrap_err()
                 .contains("in vain")
+        );
+        let inward = "HTTP/1.1 302 Found\r\nLocation: http://192.168.1.1/cgi\r\n\r\n";
+        assert!(
+            fetch(&[inward, here], None)
+                .await
+                .unwrap_err()
+                .contains("private")
         );
         let same = "HTTP/1.1 304 Not Modified\r\n\r\n";
         assert_eq!(

@@ -739,3 +739,32 @@ fn proxy_provider_mistakes() {
         "proxy-providers: {p: {type: file, path: a}}\nproxy-groups: [{name: g, type: select, include-all: true}]",
     );
 }
+
+#[test]
+fn what_others_on_the_way_could_change_is_named() {
+    let text = "proxies: [{name: a, type: trojan, server: a.example, port: 443, password: p, skip-cert-verify: true}]";
+    let [said] = &warnings(text)[..] else {
+        panic!("one warning")
+    };
+    assert!(
+        said.starts_with("1:96: proxies[0].skip-cert-verify: whoever is on the way"),
+        "{said}"
+    );
+    good(&text.replace("true", "false"));
+    assert_eq!(
+        warnings(&text.replace("true", "false")),
+        Vec::<String>::new()
+    );
+    let text =
+        "rule-providers: {ads: {type: http, behavior: domain, url: 'http://lists.example/ads'}}";
+    assert_eq!(
+        warnings(text),
+        [
+            "1:59: rule-providers.ads.url: whoever is on the way can send something else; better https"
+        ]
+    );
+    assert_eq!(
+        warnings(&text.replace("http:", "https:")),
+        Vec::<String>::new()
+    );
+}

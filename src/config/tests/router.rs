@@ -323,6 +323,7 @@ fn what_has_no_effect_is_reported_once_with_its_place() {
             "30:3: tun: not implemented yet, ignored",
             "42:38: sniffer.skip-domain[1]: not implemented yet, ignored: geosite:private",
             "78:1: shared: unknown key, ignored",
+            "99:23: proxies[2].skip_cert_verify: whoever is on the way can pretend to be the server; fingerprint names its certificate",
         ]
     );
     assert_eq!(
