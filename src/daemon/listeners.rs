@@ -5,10 +5,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::Failure;
 use super::workers::Workers;
@@ -29,18 +31,47 @@ use crate::tunnel::flow::Dispatch;
 
 /// Tasks that end when this does.
 #[derive(Default)]
-struct Tasks(Vec<AbortHandle>);
+struct Tasks(Vec<JoinHandle<()>>);
 
 impl Tasks {
     fn spawn(&mut self, on: &Handle, task: impl Future<Output = ()> + Send + 'static) {
         // Boxed: the runtime's part of a task is then compiled once, not for each kind.
-        self.0.push(on.spawn(task.boxed()).abort_handle());
+        self.0.push(on.spawn(task.boxed()));
+    }
+
+    /// Ends them, and returns when their sockets are closed: until then their ports are taken.
+    async fn end(mut self) {
+        for task in std::mem::take(&mut self.0) {
+            task.abort();
+            // A loop that hangs is the pulse's to notice.
+            let _ended = timeout(CLOSED_WITHIN, task).await;
+        }
     }
 }
 
 impl Drop for Tasks {
     fn drop(&mut self) {
-        self.0.iter().for_each(AbortHandle::abort);
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// How long a loop may take to close what it serves.
+const CLOSED_WITHIN: Duration = Duration::from_millis(500);
+
+/// The sockets of `dns.listen`. Kept here beside those who serve them, so that a reload loses no query.
+struct Resolver {
+    address: SocketAddr,
+    udp: std::net::UdpSocket,
+    tcp: std::net::TcpListener,
+}
+
+impl Resolver {
+    fn bind(address: SocketAddr) -> io::Result<Self> {
+        let udp = std::net::UdpSocket::bind(address)?;
+        udp.set_nonblocking(true)?;
+        let tcp = std::net::TcpListener::bind(address)?;
+        tcp.set_nonblocking(true)?;
+        Ok(Self { address, udp, tcp })
     }
 }
 
@@ -82,7 +113,7 @@ pub struct Listeners {
     served: Vec<Served>,
     options: Options,
     capture: Tasks,
-    resolver: Option<(SocketAddr, Tasks)>,
+    resolver: Option<(Resolver, Tasks)>,
 }
 
 impl Listeners {
@@ -276,7 +307,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// Opens the ports that captured traffic arrives at, in place of those open now.
+    /// Opens the ports that captured traffic arrives at; none are open.
     ///
     /// # Errors
     /// The first that cannot be opened.
@@ -287,7 +318,6 @@ impl Listeners {
         redirect: bool,
         hijack: bool,
     ) -> Result<(), Failure> {
-        self.capture = Tasks::default();
         let mut tasks = Tasks::default();
         let dns = hijack.then_some(&self.dns);
         let failed = |address: SocketAddr| {
@@ -331,7 +361,8 @@ impl Listeners {
         }
         if !tproxy && hijack {
             let address = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), ports.dns);
-            self.open_resolver(&mut tasks, address)
+            Resolver::bind(address)
+                .and_then(|bound| self.serve_resolver(&mut tasks, &bound))
                 .map_err(failed(address))?;
         }
         self.capture = tasks;
@@ -339,8 +370,8 @@ impl Listeners {
     }
 
     /// Closes the ports of captured traffic.
-    pub fn close_captured(&mut self) {
-        self.capture = Tasks::default();
+    pub async fn close_captured(&mut self) {
+        std::mem::take(&mut self.capture).end().await;
     }
 
     /// Serves DNS at `listen` by the server of the moment, in place of the one before.
@@ -348,25 +379,26 @@ impl Listeners {
     /// # Errors
     /// The address cannot be bound.
     pub fn serve_dns(&mut self, listen: Option<SocketAddr>) -> Result<(), Failure> {
-        self.resolver = None;
+        let before = self.resolver.take().map(|(bound, _)| bound);
         if let Some(address) = listen {
+            let same = before.filter(|bound| bound.address == address);
             let mut tasks = Tasks::default();
-            self.open_resolver(&mut tasks, address)
+            let bound = same
+                .map_or_else(|| Resolver::bind(address), Ok)
+                .and_then(|bound| self.serve_resolver(&mut tasks, &bound).map(|()| bound))
                 .map_err(|error| format!("dns.listen {address}: {error}"))?;
-            self.resolver = Some((address, tasks));
+            self.resolver = Some((bound, tasks));
         }
         Ok(())
     }
 
-    fn open_resolver(&self, tasks: &mut Tasks, address: SocketAddr) -> io::Result<()> {
+    fn serve_resolver(&self, tasks: &mut Tasks, bound: &Resolver) -> io::Result<()> {
         let Some(worker) = self.workers.first() else {
             return Ok(());
         };
         let _here = worker.enter();
-        let udp = std::net::UdpSocket::bind(address)?;
-        udp.set_nonblocking(true)?;
-        let tcp = std::net::TcpListener::bind(address)?;
-        tcp.set_nonblocking(true)?;
+        let (udp, tcp) = (bound.udp.try_clone()?, bound.tcp.try_clone()?);
+        let address = bound.address;
         let server = self.dns.server();
         tasks.spawn(
             worker,

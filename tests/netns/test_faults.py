@@ -24,7 +24,7 @@ MQTT = f"""
 mqtt:
   listeners: [{{name: tcp, type: tcp, listen: "{ROUTER_LAN}:1883"}}]
   allow-anonymous: true
-management: {{listen: "{ROUTER_LAN}:8081", applications: [{{id: admin, secret: public}}]}}
+management: {{listen: "{ROUTER_LAN}:8081", applications: [{{id: admin, secret: tester}}]}}
 """
 
 
@@ -303,7 +303,7 @@ class Load(FaultTest):
             "dns over tcp": lambda: self.lab.dig("lan2", ROUTER_LAN, "proxied.test", "A", "+tcp", "-p", "1053"),
             "dns": lambda: self.lab.dig("lan2", ROUTER_LAN, "proxied.test"),
             "broker": lambda: self.lab.ns("lan2", "mosquitto_pub", "-h", ROUTER_LAN, "-t", "a", "-m", "b", "-q", "1") == "",
-            "management": lambda: "data" in self.lab.ns("lan2", "curl", "-s", "-m", "3", "-u", "admin:public", f"http://{ROUTER_LAN}:8081/api/v4/nodes"),
+            "management": lambda: "data" in self.lab.ns("lan2", "curl", "-s", "-m", "3", "-u", "admin:tester", f"http://{ROUTER_LAN}:8081/api/v4/nodes"),
         }
         taken = {}
         for what, served in good.items():

@@ -14,7 +14,7 @@ mqtt:
   listeners: [{{name: tcp, type: tcp, listen: "{router}:1883"}}]
   allow-anonymous: true
   max-packet-size: 128KB
-management: {{listen: "{router}:8081", applications: [{{id: admin, secret: public}}]}}
+management: {{listen: "{router}:8081", applications: [{{id: admin, secret: tester}}]}}
 rule-engine:
   webhook-allow: ["direct.test:9914"]
 """
@@ -23,7 +23,7 @@ rule-engine:
 class SqlLimits(LabTest):
     CONFIG_TEXT = config() + EXTRA.format(router=ROUTER_LAN)
 
-    def ask(self, method, path, body=None, login="admin:public"):
+    def ask(self, method, path, body=None, login="admin:tester"):
         command = ["curl", "-s", "-m", "10", "-X", method, "-w", "\n%{http_code}", "-u", login, f"http://{ROUTER_LAN}:8081/api/v4{path}"]
         if body is not None:
             command += ["-d", json.dumps(body)]

@@ -15,7 +15,7 @@ mqtt:
     - {{permission: allow, username: asker, topics: ["$query/%u/#"]}}
     - {{permission: deny, topics: ["closed/#"]}}
     - {{permission: allow}}
-management: {{listen: "{router}:8081", applications: [{{id: admin, secret: public}}]}}
+management: {{listen: "{router}:8081", applications: [{{id: admin, secret: tester}}]}}
 """
 LOGIN = {name: ("-u", name, "-P", "secret") for name in ("hub", "asker", "root")} | {"nobody": ()}
 
@@ -65,7 +65,7 @@ class SqlTopics(Asking):
         self.assertEqual(row["device"], "192.168.77.11")
         self.assertGreaterEqual(row["bytes"], 40_000)
         # The same as by HTTP.
-        by_http = self.lab.ns("lan1", "curl", "-s", "-u", "admin:public", "-d", json.dumps({"sql": sql}), f"http://{ROUTER_LAN}:8081/api/v4/query")
+        by_http = self.lab.ns("lan1", "curl", "-s", "-u", "admin:tester", "-d", json.dumps({"sql": sql}), f"http://{ROUTER_LAN}:8081/api/v4/query")
         self.assertEqual(json.loads(by_http), {"code": 0, "data": [row]})
         (client,) = self.request("SELECT clientid, username FROM mqtt_clients WHERE username = 'hub'", "hub", "$query/x", "answers/x", "-i", "the-hub")["data"]
         self.assertEqual(client, {"clientid": "the-hub", "username": "hub"})

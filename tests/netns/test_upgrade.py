@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -49,10 +48,10 @@ class Upgrade(LabTest):
         for arguments in (("8097",), ("8098", str(leaf), str(key))):
             server = cls.lab.spawn("wan", sys.executable, "-c", SERVER, str(cls.files), DIRECT, *arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             assert server.stdout.readline() == "ready\n"
-        # A program of its own, which may be replaced.
+        # A program of its own, which may be replaced; without what a debugger reads, for a download has its limit.
         cls.program = cls.lab.directory / "bin/headgate"
         cls.program.parent.mkdir()
-        shutil.copy(laboratory.HEADGATE, cls.program)
+        run("strip", "-o", str(cls.program), laboratory.HEADGATE)
         cls.headgate, laboratory.HEADGATE = laboratory.HEADGATE, str(cls.program)
         cls.addClassCleanup(setattr, laboratory, "HEADGATE", cls.headgate)
 

@@ -96,11 +96,15 @@ class Vision(LabTest):
 
     def shared(self, port, *arguments):
         """The share of what the site sent that stands between the headgates as it was."""
-        wire = Wire(self.lab, 443, SERVER)
-        self.download(port, *arguments)
-        seen = wire.stop()
-        site, between = seen[443], seen[SERVER]
-        self.assertGreater(len(site), 4000000)
+        # A busy machine loses a part of what it listens to.
+        for _ in range(5):
+            wire = Wire(self.lab, 443, SERVER)
+            self.download(port, *arguments)
+            seen = wire.stop()
+            site, between = seen[443], seen[SERVER]
+            if min(len(site), len(between)) > 4000000:
+                break
+        self.assertGreater(min(len(site), len(between)), 4000000)
         places = range(100000, len(site) - CHUNK, 100000)
         return sum(site[at:at + CHUNK] in between for at in places) / len(places)
 

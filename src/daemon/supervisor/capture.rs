@@ -179,7 +179,7 @@ impl Instance {
             if let Err(error) = captured.keeper.stop().await {
                 log::error!("policy routing: {error}");
             }
-            self.listeners.close_captured();
+            self.listeners.close_captured().await;
         }
     }
 }
