@@ -47,6 +47,7 @@ fuzz_target!(|data: &[u8]| {
         protocol,
         tls: None,
         ws_path: None,
+        grpc_service: None,
         fallback: None,
     };
     let shared = Shared::new(&options, Path::new("")).unwrap();
