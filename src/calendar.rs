@@ -41,6 +41,19 @@ impl Civil {
             second: seconds % DAY_SECONDS,
         }
     }
+
+    /// `2024-01-31T08:15:00`, with `between` for the `T`.
+    fn text(&self, between: char) -> String {
+        format!(
+            "{:04}-{:02}-{:02}{between}{:02}:{:02}:{:02}",
+            self.year,
+            self.month,
+            self.day,
+            self.second / 3600,
+            self.second / 60 % 60,
+            self.second % 60
+        )
+    }
 }
 
 /// `time` (since 1970) by RFC 3339 with as many fractional digits as it has, in a zone that is
@@ -48,18 +61,8 @@ impl Civil {
 #[must_use]
 pub fn rfc3339(time: Duration, offset: i32) -> String {
     let civil = Civil::new(time.as_secs().saturating_add_signed(offset.into()));
-    let mut text = String::with_capacity(35);
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-        civil.year,
-        civil.month,
-        civil.day,
-        civil.second / 3600,
-        civil.second / 60 % 60,
-        civil.second % 60
-    );
+    let mut text = civil.text('T');
+    // Writing to a String cannot fail, here and below.
     if time.subsec_nanos() != 0 {
         let _ = write!(text, ".{:09}", time.subsec_nanos());
         text.truncate(text.trim_end_matches('0').len());
@@ -97,16 +100,7 @@ pub fn parse_date(text: &str) -> Option<u32> {
 /// ahead of UTC, without saying so.
 #[must_use]
 pub fn local_datetime(milliseconds: u64, offset: i32) -> String {
-    let civil = Civil::new((milliseconds / 1000).saturating_add_signed(offset.into()));
-    format!(
-        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
-        civil.year,
-        civil.month,
-        civil.day,
-        civil.second / 3600,
-        civil.second / 60 % 60,
-        civil.second % 60
-    )
+    Civil::new((milliseconds / 1000).saturating_add_signed(offset.into())).text(' ')
 }
 
 /// `time` (since 1970) as the `Date` field has it (RFC 9110 section 5.6.7).

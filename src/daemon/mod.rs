@@ -35,6 +35,8 @@ mod state_topics;
 mod storage;
 mod supervisor;
 mod tables;
+#[cfg(test)]
+mod testing;
 mod upgrade;
 mod workers;
 

@@ -122,28 +122,11 @@ fn path(place: &Path, key: &str) -> Result<PathBuf, StorageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Place(PathBuf);
-
-    impl Place {
-        fn new(name: &str) -> Self {
-            let name = format!("headgate-storage-{name}-{}", std::process::id());
-            let place = std::env::temp_dir().join(name);
-            let _ = fs::remove_dir_all(&place);
-            fs::create_dir(&place).unwrap();
-            Self(place)
-        }
-    }
-
-    impl Drop for Place {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::daemon::testing::Place;
 
     #[test]
     fn values_come_back_until_they_are_forgotten() {
-        let Place(place) = &Place::new("values");
+        let Place(place) = &Place::new("storage-values");
         assert!(get(place, "zashboard").unwrap().is_none());
         put(place, "zashboard", b"{}").unwrap();
         put(place, "zashboard", b"{\"a\":1}").unwrap();
@@ -155,7 +138,7 @@ mod tests {
 
     #[test]
     fn no_key_leads_out_of_the_directory() {
-        let Place(place) = &Place::new("keys");
+        let Place(place) = &Place::new("storage-keys");
         for key in [
             "..",
             "../x",
@@ -179,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_and_the_old_value_stays() {
-        let Place(place) = &Place::new("full");
+        let Place(place) = &Place::new("storage-full");
         let large = vec![b'1'; VALUE_BYTES_MAX];
         put(place, "a", &large).unwrap();
         put(place, "b", b"1").unwrap();

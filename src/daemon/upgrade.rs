@@ -287,28 +287,11 @@ pub fn has_proven_itself(program: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Place(PathBuf);
-
-    impl Place {
-        fn new(name: &str) -> Self {
-            let name = format!("headgate-upgrade-{name}-{}", std::process::id());
-            let place = std::env::temp_dir().join(name);
-            let _ = fs::remove_dir_all(&place);
-            fs::create_dir(&place).unwrap();
-            Self(place)
-        }
-    }
-
-    impl Drop for Place {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::daemon::testing::Place;
 
     #[test]
     fn a_program_that_is_started_twice_without_becoming_ready_gives_way_to_the_old_one() {
-        let place = Place::new("trial");
+        let place = Place::new("upgrade-trial");
         let program = place.0.join("headgate");
         fs::write(&program, "old").unwrap();
         assert!(!was_in_vain(&program).unwrap());
@@ -324,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_program_that_becomes_ready_stays() {
-        let place = Place::new("ready");
+        let place = Place::new("upgrade-ready");
         let program = place.0.join("headgate");
         fs::write(&program, "1").unwrap();
         keep_old(&program).unwrap();
@@ -343,7 +326,7 @@ mod tests {
 
     #[test]
     fn digests_are_sha_256() {
-        let place = Place::new("digest");
+        let place = Place::new("upgrade-digest");
         let path = place.0.join("abc");
         fs::write(&path, "abc").unwrap();
         let sum = digest(File::open(path).unwrap()).unwrap();

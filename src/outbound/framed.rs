@@ -164,16 +164,10 @@ impl Framed {
 
     /// Writes what waits; the buffer is given back when all is out.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(out) = &mut self.outgoing {
-            let n = ready!(Pin::new(&mut self.carrier).poll_write(cx, out.data()))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            out.consume(n);
-            if out.is_empty() {
-                self.outgoing = None;
-                self.codec.rest_sending();
-            }
+        if let Some(out) = &mut self.outgoing {
+            ready!(out.poll_write_to(&mut self.carrier, cx))?;
+            self.outgoing = None;
+            self.codec.rest_sending();
         }
         Poll::Ready(Ok(()))
     }

@@ -78,15 +78,9 @@ impl Prelude {
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Sending::Going(out) = &mut self.sending {
-            let n = ready!(Pin::new(&mut self.carrier).poll_write(cx, out.data()))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            out.consume(n);
-            if out.is_empty() {
-                self.sending = Sending::Through;
-            }
+        if let Sending::Going(out) = &mut self.sending {
+            ready!(out.poll_write_to(&mut self.carrier, cx))?;
+            self.sending = Sending::Through;
         }
         Poll::Ready(Ok(()))
     }

@@ -6,6 +6,11 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
 
 /// Two Shadowsocks chunks of 16 KiB with their frames and a request header.
 const SMALL_BYTES: usize = 34 * 1024;
@@ -73,6 +78,25 @@ impl Scratch {
     /// As [`Scratch::data`], to be changed in place.
     pub fn data_mut(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Writes all of it to `to`; whoever owns it gives it back then.
+    ///
+    /// # Errors
+    /// What `to` says, and that it takes nothing.
+    pub fn poll_write_to(
+        &mut self,
+        to: &mut (dyn AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let n = ready!(Pin::new(&mut *to).poll_write(cx, self.data()))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.consume(n);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// How many bytes are filled and not consumed.

@@ -391,6 +391,22 @@ class LabTest(unittest.TestCase):
         if cls.daemon and cls.daemon.process:
             cls.daemon.stop()
 
+    def subscribed(self, where, host, *arguments):
+        """A mosquitto_sub whose subscription is in force; it ends with the test."""
+        process = self.lab.spawn(where, "stdbuf", "-oL", "mosquitto_sub", "-d", "-h", host, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        for line in process.stdout:
+            if line.startswith("Subscribed"):
+                return process
+        raise AssertionError("not subscribed")
+
+    @staticmethod
+    def lines(process):
+        """What a mosquitto_sub printed beside its talk about packets."""
+        return [line.rstrip("\n") for line in process.stdout if not line.startswith(("Client ", "Subscribed", "Connection"))]
+
     def kernel_state(self):
         """What headgate may have left in the router's kernel."""
         return {

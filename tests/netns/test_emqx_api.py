@@ -85,21 +85,7 @@ class EmqxApi(LabTest):
 
     def subscriber(self, client_id, *arguments, user="ann", password="plain"):
         """A mosquitto_sub whose subscription is in force."""
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.lab.names["lan2"], "stdbuf", "-oL", "mosquitto_sub", "-d", "-h", ROUTER_LAN, "-i", client_id,
-             "-u", user, "-P", password, "-W", "30", "-F", "%t %q %p", *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        for line in process.stdout:
-            if line.startswith("Subscribed"):
-                return process
-        raise AssertionError("not subscribed")
-
-    @staticmethod
-    def lines(process):
-        return [line.rstrip("\n") for line in process.stdout if not line.startswith(("Client ", "Subscribed", "Connection"))]
+        return self.subscribed("lan2", ROUTER_LAN, "-i", client_id, "-u", user, "-P", password, "-W", "30", "-F", "%t %q %p", *arguments)
 
     def publish(self, topic, user="ann", password="plain"):
         command = ("mosquitto_pub", "-V", "mqttv5", "-d", "-h", ROUTER_LAN, "-u", user, "-P", password, "-q", "1", "-t", topic, "-m", "x")

@@ -45,22 +45,7 @@ class Mqtt(LabTest):
 
     def subscribe(self, *arguments, where="lan2", user="ann", password="plain"):
         """A mosquitto_sub whose subscription is in force."""
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.lab.names[where], "stdbuf", "-oL", "mosquitto_sub", "-d", "-h", ROUTER_LAN, "-u", user, "-P", password, "-W", "15", *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        for line in process.stdout:
-            if line.startswith("Subscribed"):
-                return process
-        raise AssertionError("not subscribed")
-
-    @staticmethod
-    def lines(process):
-        """What it printed beside its talk about packets."""
-        return [line.rstrip("\n") for line in process.stdout if not line.startswith(("Client ", "Subscribed", "Connection"))]
+        return self.subscribed(where, ROUTER_LAN, "-u", user, "-P", password, "-W", "15", *arguments)
 
     def test_messages_go_from_device_to_device_in_every_version_and_quality(self):
         for version in ("mqttv31", "mqttv311", "mqttv5"):

@@ -105,17 +105,7 @@ user root
     def subscribe(self, side, *arguments):
         where, host = ("lan2", ROUTER_LAN) if side == "here" else ("wan", DIRECT)
         login = [] if side == "here" else ["-u", "site", "-P", "secret"]
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.lab.names[where], "stdbuf", "-oL", "mosquitto_sub", "-d", "-h", host, *login, "-W", "30", *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        for line in process.stdout:
-            if line.startswith("Subscribed"):
-                return process
-        raise AssertionError("not subscribed")
+        return self.subscribed(where, host, *login, "-W", "30", *arguments)
 
     @staticmethod
     def lines(process):

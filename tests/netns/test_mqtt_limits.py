@@ -36,20 +36,7 @@ class Limits(LabTest):
 
     def subscribe(self, *arguments):
         """A mosquitto_sub whose subscription is in force."""
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.lab.names["lan2"], "stdbuf", "-oL", "mosquitto_sub", "-d", "-h", ROUTER_LAN, "-W", "20", *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        for line in process.stdout:
-            if line.startswith("Subscribed"):
-                return process
-        raise AssertionError("not subscribed")
-
-    @staticmethod
-    def lines(process):
-        return [line.rstrip("\n") for line in process.stdout if not line.startswith(("Client ", "Subscribed", "Connection"))]
+        return self.subscribed("lan2", ROUTER_LAN, "-W", "20", *arguments)
 
     def publish(self, *arguments, lines=None):
         command = ["ip", "netns", "exec", self.lab.names["lan1"], "mosquitto_pub", "-h", ROUTER_LAN, *arguments]

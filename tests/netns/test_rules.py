@@ -35,17 +35,7 @@ class Rules(LabTest):
         return answer["data"]
 
     def subscribe(self, topic, count=1, where="lan2", address=ROUTER_LAN):
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", self.lab.names[where], "stdbuf", "-oL", "mosquitto_sub", "-d", "-h", address, "-t", topic, "-C", str(count), "-W", "10", "-F", "=%t %p"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        for line in process.stdout:
-            if line.startswith("Subscribed"):
-                return process
-        raise AssertionError("not subscribed")
+        return self.subscribed(where, address, "-t", topic, "-C", str(count), "-W", "10", "-F", "=%t %p")
 
     @staticmethod
     def lines(process):

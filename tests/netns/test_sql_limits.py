@@ -2,7 +2,6 @@
 hummingbot-api#222, in which a rule was a way into the router's own API."""
 
 import json
-import subprocess
 import sys
 import time
 
@@ -44,9 +43,7 @@ class SqlLimits(LabTest):
         self.lab.ns("lan1", "mosquitto_pub", "-h", ROUTER_LAN, "-q", "1", "-t", topic, "-s", input=payload)
 
     def heard(self, topic, count=1):
-        process = self.lab.spawn("lan2", "stdbuf", "-oL", "mosquitto_sub", "-d", "-h", ROUTER_LAN, "-t", topic, "-C", str(count), "-W", "10", "-F", "=%t %p",
-                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        next(line for line in process.stdout if line.startswith("Subscribed"))
+        process = self.subscribed("lan2", ROUTER_LAN, "-t", topic, "-C", str(count), "-W", "10", "-F", "=%t %p")
         return lambda: [line[1:].rstrip("\n") for line in process.stdout if line.startswith("=")]
 
     def test_s26_long_topics_and_payloads_are_values_like_others(self):

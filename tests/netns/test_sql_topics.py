@@ -31,12 +31,7 @@ class Asking(LabTest):
 
     def listen(self, user, *arguments):
         """A subscriber; `lines()` of what it heard, once it heard `end`."""
-        process = self.lab.spawn("lan2", "stdbuf", "-oL", "mosquitto_sub", "-V", "5", "-d", "-h", ROUTER_LAN, *LOGIN[user], "-q", "1", "-F", "=%t %p", "-W", "20", *arguments,
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in process.stdout:
-            if line.startswith("Subscribed"):
-                return process
-        raise AssertionError("not subscribed")
+        return self.subscribed("lan2", ROUTER_LAN, "-V", "5", *LOGIN[user], "-q", "1", "-F", "=%t %p", "-W", "20", *arguments)
 
     def heard(self, process, end):
         """What a subscriber heard before `end`."""

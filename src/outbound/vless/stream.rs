@@ -85,15 +85,9 @@ impl Vision {
 
     /// Sends what waits, and leaves the layer when nothing does and the last block said so.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(out) = &mut self.outgoing {
-            let n = ready!(Pin::new(&mut self.layer).poll_write(cx, out.data()))?;
-            if n == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            out.consume(n);
-            if out.is_empty() {
-                self.outgoing = None;
-            }
+        if let Some(out) = &mut self.outgoing {
+            ready!(out.poll_write_to(&mut self.layer, cx))?;
+            self.outgoing = None;
         }
         if self.padder.way() == Way::Direct && !self.writes_bare {
             ready!(Pin::new(&mut self.layer).poll_flush(cx))?;
