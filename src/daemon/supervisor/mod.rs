@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at};
 
@@ -343,6 +343,8 @@ impl Instance {
             let event = tokio::select! {
                 _ = terminate.recv() => Event::Stop,
                 _ = interrupt.recv() => Event::Stop,
+                // Those of one moment come as one. One that comes during a reload asks for another:
+                // the file may have changed after it was read.
                 _ = hangup.recv() => Event::Reload,
                 _ = persist.tick() => Event::Persist,
                 _ = settle.tick(), if self.tunnel.quotas().is_needed() => Event::Settle,
@@ -360,7 +362,6 @@ impl Instance {
                     if done.is_ok() {
                         self.follow_gate().await;
                     }
-                    drain(&mut hangup);
                 }
                 Event::Persist => self.persist(),
                 Event::Settle => self.settle_quotas(),
@@ -541,10 +542,4 @@ fn kept_choices(config: &Config, directory: &Path) -> state::Selected {
         true => state::load_selected(directory),
         false => state::Selected::default(),
     }
-}
-
-/// Signals that came during a reload asked for what it did.
-fn drain(signal: &mut Signal) {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    while signal.poll_recv(&mut context).is_ready() {}
 }
