@@ -155,7 +155,9 @@ fn entry(reader: &mut Reader<'_>) -> Result<Option<Entry>, ZipError> {
     let plain = parts.all(|part| matches!(part, Component::Normal(_)));
     // 3: made on Unix, where the upper half are the bits of the file's mode.
     let link = maker == 3 && attributes >> 28 == 0o12;
-    if !plain || link || name.is_empty() || name.contains(['\\', '\0']) {
+    // `//` is one slash as a path, and a root once the folder before it is taken away.
+    let doubled = name.contains("//");
+    if !plain || link || doubled || name.is_empty() || name.contains(['\\', '\0']) {
         return Err(ZipError::Outside);
     }
     if flags & 1 != 0 || !matches!(method, 0 | 8) || bytes == u32::MAX {
@@ -301,6 +303,7 @@ mod tests {
             "..",
             "a\0b",
             "./x/../y",
+            "ui//etc/passwd",
             "",
         ] {
             let bytes = archive(&[(name, b"1", 0o100_644)]);
