@@ -75,7 +75,8 @@ pub fn run(command: &Command) -> Result<(), Failure> {
             }
             let secret = state::random_secret()?;
             let hash = Secret::of(secret.as_bytes(), Storage::Sha256);
-            let hash = hash.and_then(|hash| hash.to_text()).unwrap_or_default();
+            let hash = hash.and_then(|hash| hash.to_text());
+            let hash = hash.ok_or("the secret cannot be hashed")?;
             known.insert(id.to_owned(), hash.into());
             store(&directory, known)?;
             say(&secret);

@@ -2,7 +2,7 @@
 //! a request to the supervisor's task, waited for with a deadline.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SendError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -45,6 +45,9 @@ const DNS_PATIENCE: Duration = Duration::from_secs(6);
 
 /// How long it waits for a download: somewhat longer than that may take.
 const DOWNLOAD_PATIENCE: Duration = Duration::from_secs(65);
+
+/// The same for a replacement: a download, two trials of the new program, their checksums.
+const REPLACEMENT_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the supervisor is asked to do; each is answered once it is done.
 pub enum Request {
@@ -122,9 +125,11 @@ impl Door {
         self.runtime.spawn(async move {
             let done = work.await;
             drop(turn);
-            let _gone = reply.send(done);
+            if let Err(SendError(Err(error))) = reply.send(done) {
+                log::error!("upgrade: {error}");
+            }
         });
-        match answer.recv_timeout(DOWNLOAD_PATIENCE) {
+        match answer.recv_timeout(REPLACEMENT_PATIENCE) {
             Ok(done) => done,
             Err(_) => Err("the download takes long; it goes on".into()),
         }

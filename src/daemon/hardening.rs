@@ -8,11 +8,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::control;
-use super::upgrade::Sources;
+use super::upgrade::{self, Sources};
 use crate::config::{Config, FindProcess};
 use crate::platform::confinement::{Capability, Confined, Needs};
 use crate::platform::room;
-use crate::provider::options::{Download, Source};
 use crate::rules::set::Behavior;
 use crate::tunnel::admission;
 
@@ -120,24 +119,17 @@ fn needs(config: &Config, directory: &Path) -> Needs {
     }
 }
 
-/// Where the configuration has files written: the working directory, and whatever lies elsewhere.
+/// Where files are written: the working directory, in which all lists are kept, and whatever lies elsewhere.
 fn writable(config: &Config, directory: &Path) -> Vec<PathBuf> {
     let mut places = vec![directory.to_owned()];
     places.extend(ALWAYS_WRITABLE.map(PathBuf::from));
     places.extend(control::safe_paths());
     places.extend(Sources::new(&config.controller, directory).places());
-    let rules = config.rule_providers.iter().map(|set| &set.source);
-    let nodes = config.proxy_providers.iter().map(|set| &set.source);
-    for source in rules.chain(nodes) {
-        if let Source::Http(download) = source
-            && let Download {
-                path: Some(path), ..
-            } = &**download
-            && let Some(parent) = directory.join(path).parent()
-            && !parent.starts_with(directory)
-        {
-            places.push(parent.to_owned());
-        }
+    // The configuration may not ask for upgrades any more while one has yet to prove itself.
+    if let Ok(program) = std::env::current_exe()
+        && upgrade::is_on_trial(&program)
+    {
+        places.extend(program.parent().map(Path::to_owned));
     }
     places
 }

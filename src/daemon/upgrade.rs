@@ -274,6 +274,11 @@ pub fn was_in_vain(program: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether the one before it still lies beside a program, to be taken away once it has proven itself.
+pub fn is_on_trial(program: &Path) -> bool {
+    beside(program, ".old").exists()
+}
+
 /// It is ready: the old one is not needed any more.
 pub fn has_proven_itself(program: &Path) {
     for leftover in [".old", ".trial"] {
