@@ -92,6 +92,7 @@ impl Table {
         if self.by_client.capacity() > 1024 && self.by_client.len() * 8 < self.by_client.capacity()
         {
             self.by_client.shrink_to_fit();
+            self.by_device.shrink_to_fit();
         }
     }
 }
