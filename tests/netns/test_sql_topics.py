@@ -102,7 +102,7 @@ class SqlTopics(Asking):
         for topic in ("closed/other", "headgate/mode/set"):
             self.publish("hub", "$query/hub/2", sql, "-D", "publish", "response-topic", topic)
         self.publish("hub", "$query/hub/2", sql, "-D", "publish", "response-topic", "closed/answers")
-        self.assertEqual(self.heard(listener, '{"code":0,"data":[{"proxy":"REJECT"}]}'), [])
+        self.assertEqual(self.heard(listener, 'closed/answers {"code":0,"data":[{"proxy":"REJECT"}]}'), [])
 
 
 class Flood(Asking):
