@@ -122,7 +122,7 @@ class NeverDark(LabTest):
 
     def test_bridge_netfilter_is_switched_off_and_restored(self):
         if self.lab.bridge_netfilter_value() is None:
-            self.skipTest("SKIPPED LOUDLY: the kernel has no br_netfilter")
+            self.skipTest("the kernel has no br_netfilter")
         self.daemon.stop()
         self.lab.bridge_netfilter(1)
         self.daemon = Daemon(self.lab, config(), self.directory).start()
