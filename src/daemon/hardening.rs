@@ -35,9 +35,12 @@ impl Hardened {
             config.general.max_connections,
         ));
         let confined = config.general.hardening.then(|| {
-            // A folder must be there to be allowed; that it cannot be made, its first user will say.
-            let _later = fs::create_dir_all(directory);
-            Confined::to(&needs(config, directory))
+            let needs = needs(config, directory);
+            for place in needs.writable.iter().chain(&needs.sockets) {
+                // A folder must be there to be allowed; that it cannot be made, its first user will say.
+                let _later = fs::create_dir_all(place);
+            }
+            Confined::to(&needs)
         });
         Self {
             confined,
@@ -102,7 +105,6 @@ fn needs(config: &Config, directory: &Path) -> Needs {
     let mut sockets = vec![std::env::temp_dir()];
     let unix = config.controller.unix.as_ref();
     if let Some(parent) = unix.and_then(|path| Some(directory.join(path).parent()?.to_owned())) {
-        let _later = fs::create_dir_all(&parent);
         sockets.push(parent);
     }
     let mut executable: Vec<PathBuf> = LOADERS.map(PathBuf::from).into();

@@ -198,34 +198,14 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::testing::Place;
     use crate::tunnel::history::day::{Dimension, Moved, plus};
 
-    struct Place(PathBuf);
-
-    impl Place {
-        fn new(name: &str) -> Self {
-            let name = format!("headgate-history-{name}-{}", std::process::id());
-            let place = std::env::temp_dir().join(name);
-            let _ = fs::remove_dir_all(&place);
-            Self(place)
-        }
-
-        fn keeper(&self) -> Keeper {
-            Keeper::new(&self.0)
-        }
-
-        fn bytes(&self) -> u64 {
-            let files = fs::read_dir(self.0.join(DIRECTORY)).unwrap();
-            files
-                .map(|file| file.unwrap().metadata().unwrap().len())
-                .sum()
-        }
-    }
-
-    impl Drop for Place {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn bytes(place: &Place) -> u64 {
+        let files = fs::read_dir(place.0.join(DIRECTORY)).unwrap();
+        files
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum()
     }
 
     fn total(day: &Day) -> Moved {
@@ -263,13 +243,13 @@ mod tests {
 
     #[test]
     fn busy_days_stay_within_their_flash_and_their_sums_are_exact() {
-        let place = Place::new("busy");
-        let keeper = place.keeper();
+        let place = Place::new("history-busy");
+        let keeper = Keeper::new(&place.0);
         let mut most = 0;
         for date in 20_000..20_033 {
             for turn in 0..8_u8 {
                 keeper.append(&busy(date, turn * 3, turn.into())).unwrap();
-                most = most.max(place.bytes());
+                most = most.max(bytes(&place));
                 keeper.tidy(date, turn == 0).unwrap();
             }
         }
@@ -293,8 +273,8 @@ mod tests {
 
     #[test]
     fn a_torn_log_keeps_what_was_whole() {
-        let place = Place::new("torn");
-        let keeper = place.keeper();
+        let place = Place::new("history-torn");
+        let keeper = Keeper::new(&place.0);
         keeper.append(&busy(20_000, 1, 0)).unwrap();
         keeper.append(&busy(20_000, 2, 0)).unwrap();
         let path = keeper.path(20_000);

@@ -378,10 +378,16 @@ impl Listeners {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn serve_dns(&mut self, listen: Option<SocketAddr>) -> Result<(), Failure> {
-        let before = self.resolver.take().map(|(bound, _)| bound);
+    pub async fn serve_dns(&mut self, listen: Option<SocketAddr>) -> Result<(), Failure> {
+        let (before, served) = self.resolver.take().unzip();
+        let same = before.filter(|bound| Some(bound.address) == listen);
+        if same.is_none()
+            && let Some(served) = served
+        {
+            // The new address may be the old one's too: `0.0.0.0:53` after `192.168.1.1:53`.
+            served.end().await;
+        }
         if let Some(address) = listen {
-            let same = before.filter(|bound| bound.address == address);
             let mut tasks = Tasks::default();
             let bound = same
                 .map_or_else(|| Resolver::bind(address), Ok)

@@ -10,7 +10,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
@@ -172,7 +172,9 @@ pub async fn replace_program(
     own: PathBuf,
     arguments: Vec<PathBuf>,
 ) -> Result<(), Failure> {
-    if digest(File::open(&own)?)? == source.sha256 {
+    let running = own.clone();
+    let digest_of_own = tokio::task::spawn_blocking(move || digest(File::open(running)?));
+    if digest_of_own.await?? == source.sha256 {
         return Err("already the newest version".into());
     }
     let next = beside(&own, ".next");
@@ -220,19 +222,29 @@ fn try_out(program: &Path, arguments: &[PathBuf]) -> Result<(), Failure> {
     command.args(arguments).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn()?;
-    let began = clock::now();
-    loop {
-        match child.try_wait()? {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => return Err(format!("the new program refuses: {status}").into()),
-            None if clock::now().duration_since(began) > TRIAL_TIME => {
-                child.kill()?;
-                child.wait()?;
-                return Err("the new program does not answer".into());
-            }
-            None => thread::sleep(TRIAL_STEP),
-        }
+    let ended = end_of(&mut child);
+    if !matches!(ended, Ok(Some(_))) {
+        // Whatever went wrong, it neither runs on nor stays behind as a zombie.
+        let _gone = child.kill();
+        let _status = child.wait();
     }
+    match ended? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(format!("the new program refuses: {status}").into()),
+        None => Err("the new program does not answer".into()),
+    }
+}
+
+/// How a trial ends; `None`: not within its time.
+fn end_of(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    let began = clock::now();
+    while clock::now().duration_since(began) < TRIAL_TIME {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(TRIAL_STEP);
+    }
+    Ok(None)
 }
 
 fn beside(program: &Path, what: &str) -> PathBuf {

@@ -1,9 +1,10 @@
 """What the resolver does for its own network: leases, every address of the router, answers while a server is down."""
 
 import base64
+import signal
 import time
 
-from lab import DNS, ROUTER_LAN
+from lab import DNS, ROUTER_LAN, wait_for
 from nameservers import DNSDIST_EXPIRED, NAME, UNBOUND_DOT, NameserverTest
 
 SECOND_LAN, SECOND_LAN6 = "192.168.77.3", "fd77::3"
@@ -20,6 +21,19 @@ class LocalNetwork(NameserverTest):
                     # dig drops what comes from another address. Once from upstream, once from the cache.
                     for _ in range(2):
                         self.assertEqual(self.lab.dig("lan1", server, "direct.test", "A", "-p", "1053"), ["5.5.5.10"], server)
+
+    def test_a_listener_moves_between_addresses_that_overlap(self):
+        one, all_of_them = f"listen: {ROUTER_LAN}:1053", "listen: 0.0.0.0:1053"
+        with self.daemon_with(f"nameserver: [{DNS}]") as daemon:
+            for _ in range(20):
+                text = daemon.file.read_text()
+                daemon.file.write_text(text.replace(one, all_of_them) if one in text else text.replace(all_of_them, one))
+                daemon.lines.clear()
+                daemon.signal(signal.SIGHUP)
+                wait_for("the reload", lambda: daemon.said("configuration reloaded"))
+                self.assertFalse(daemon.said(" error "), daemon.lines)
+                self.assertEqual(self.ask("direct.test"), ["5.5.5.10"])
+                self.assertEqual(self.ask("direct.test", "A", "+tcp"), ["5.5.5.10"])
 
     def test_leases_name_the_devices(self):
         leases = self.lab.directory / "dhcp.test.leases"

@@ -4,8 +4,10 @@ import hashlib
 import io
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 
 import lab as laboratory
@@ -136,3 +138,13 @@ class Upgrade(LabTest):
         self.assertEqual(daemon.api("POST", "/upgrade/ui"), (200, {"status": "ok"}))
         self.assertEqual(page(), "<p>five")
         self.assertEqual([file.name for file in pathlib.Path(daemon.directory, "ui").iterdir()], ["board"])
+
+    def test_pages_may_lie_where_nothing_was_at_the_start(self):
+        # Not below the temporary folder, where folders may be made in any case.
+        place = tempfile.mkdtemp(dir="/run")
+        self.addCleanup(shutil.rmtree, place)
+        where = f"{place}/not/yet/ui"
+        daemon = self.daemon_with(f"external-ui: {where}\nexternal-ui-url: 'https://{DIRECT}:8098/board.zip'")
+        (self.files / "board.zip").write_bytes(pages("", {"index.html": "<p>here"}))
+        self.assertEqual(daemon.api("POST", "/upgrade/ui"), (200, {"status": "ok"}))
+        self.assertEqual(pathlib.Path(where, "index.html").read_text(), "<p>here")

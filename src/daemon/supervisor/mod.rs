@@ -269,7 +269,7 @@ impl Instance {
             }
         }
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
-        self.listeners.serve_dns(listen)?;
+        self.listeners.serve_dns(listen).await?;
         self.door
             .history
             .follow(&self.tunnel, self.config.general.store_history);
@@ -449,7 +449,7 @@ impl Instance {
         self.xray.server = None;
         self.listeners
             .follow(&crate::inbound::options::Options::default(), false);
-        if let Err(error) = self.listeners.serve_dns(None) {
+        if let Err(error) = self.listeners.serve_dns(None).await {
             log::error!("{error}");
         }
         self.door.history.flush(&self.tunnel);

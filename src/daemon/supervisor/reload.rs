@@ -77,7 +77,7 @@ impl Instance {
             .follow(&self.tunnel, self.config.general.store_history);
         self.follow_listeners();
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
-        if let Err(error) = self.listeners.serve_dns(listen) {
+        if let Err(error) = self.listeners.serve_dns(listen).await {
             log::error!("{error}");
         }
         self.door.rules.follow(&self.config.rule_engine);
@@ -265,8 +265,7 @@ fn name_application(management: &mut Management, directory: &Path) -> Result<(),
         );
     }
     if management.enable {
-        let added = applications::load(directory)?;
-        management.applications.extend(added);
+        applications::join(directory, &mut management.applications)?;
     }
     Ok(())
 }

@@ -16,9 +16,9 @@ use nix::libc::{
     SYS_lookup_dcookie, SYS_mknodat, SYS_mount, SYS_mount_setattr, SYS_move_mount,
     SYS_name_to_handle_at, SYS_open_by_handle_at, SYS_open_tree, SYS_perf_event_open,
     SYS_personality, SYS_pidfd_getfd, SYS_pivot_root, SYS_process_vm_readv, SYS_process_vm_writev,
-    SYS_ptrace, SYS_quotactl, SYS_reboot, SYS_request_key, SYS_setdomainname, SYS_sethostname,
-    SYS_setns, SYS_settimeofday, SYS_socket, SYS_swapoff, SYS_swapon, SYS_syslog, SYS_umount2,
-    SYS_unshare, SYS_userfaultfd, SYS_vhangup, sock_filter, sock_fprog,
+    SYS_ptrace, SYS_quotactl, SYS_quotactl_fd, SYS_reboot, SYS_request_key, SYS_setdomainname,
+    SYS_sethostname, SYS_setns, SYS_settimeofday, SYS_socket, SYS_swapoff, SYS_swapon, SYS_syslog,
+    SYS_umount2, SYS_unshare, SYS_userfaultfd, SYS_vhangup, sock_filter, sock_fprog,
 };
 
 /// Calls that are refused whatever their arguments: other processes' memory, mounts and name spaces, modules
@@ -61,6 +61,7 @@ const REFUSED: &[libc::c_long] = &[
     SYS_process_vm_writev,
     SYS_ptrace,
     SYS_quotactl,
+    SYS_quotactl_fd,
     SYS_reboot,
     SYS_request_key,
     SYS_setdomainname,
@@ -75,6 +76,47 @@ const REFUSED: &[libc::c_long] = &[
     SYS_userfaultfd,
     SYS_vhangup,
 ];
+
+/// Further ones by the same measure that only some machines have: older names of the calls above, and those of
+/// 32 bits that take a time of 64. What the C library does not name goes by the number of the kernel's table.
+#[cfg(target_arch = "x86_64")]
+const OF_THIS_MACHINE: &[libc::c_long] = &[
+    libc::SYS_ioperm,
+    libc::SYS_iopl,
+    libc::SYS_kexec_file_load,
+    libc::SYS_mknod,
+    libc::SYS_modify_ldt,
+];
+#[cfg(target_arch = "aarch64")]
+const OF_THIS_MACHINE: &[libc::c_long] = &[294 /* kexec_file_load */];
+#[cfg(target_arch = "arm")]
+const OF_THIS_MACHINE: &[libc::c_long] = &[
+    libc::SYS_mknod,
+    401, /* kexec_file_load */
+    404, /* clock_settime64 */
+    405, /* clock_adjtime64 */
+];
+/// `socketcall` would open a socket past [`FAMILIES`]; the C library has a call each.
+#[cfg(target_arch = "mips")]
+const OF_THIS_MACHINE: &[libc::c_long] = &[
+    libc::SYS_mknod,
+    libc::SYS_socketcall,
+    libc::SYS_stime,
+    libc::SYS_umount,
+    4404, /* clock_settime64 */
+    4405, /* clock_adjtime64 */
+];
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "arm",
+    target_arch = "mips"
+)))]
+const OF_THIS_MACHINE: &[libc::c_long] = &[];
+
+fn refused() -> impl Iterator<Item = libc::c_long> {
+    REFUSED.iter().chain(OF_THIS_MACHINE).copied()
+}
 
 /// Families of sockets that may be opened: unix, inet, inet6, netlink.
 const FAMILIES: [i32; 4] = [
@@ -185,7 +227,7 @@ pub(super) fn install() -> io::Result<()> {
 }
 
 fn program() -> Vec<sock_filter> {
-    let refused = REFUSED.iter().map(|number| (*number, Verdict::Refuse));
+    let refused = refused().map(|number| (number, Verdict::Refuse));
     let looked_at = [
         (SYS_socket, Verdict::Socket),
         (SYS_clone, Verdict::Clone),
@@ -307,7 +349,7 @@ mod tests {
         let number = |call: libc::c_long| u32::try_from(call).unwrap();
         let special = [SYS_socket, SYS_clone, SYS_clone3];
         for call in 0..6000 {
-            let refused = REFUSED.iter().any(|refused| number(*refused) == call);
+            let refused = refused().any(|refused| number(refused) == call);
             if special.iter().any(|each| number(*each) == call) {
                 continue;
             }
