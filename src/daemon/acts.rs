@@ -197,10 +197,8 @@ fn block(door: &Door, named: Device, duration: Duration) {
     blocked.block(device, now + duration, now);
     for connection in door.tunnel.connections().snapshot() {
         let source = connection.metadata.source.ip();
-        let mac = || {
-            let known = connection.metadata.source_mac;
-            known.or_else(|| door.tunnel.devices().mac_of(source))
-        };
+        let known = connection.metadata.source_mac;
+        let mac = known.or_else(|| door.tunnel.devices().mac_of(source));
         if blocked.covers(source, mac, clock::now) {
             connection.close();
         }

@@ -432,6 +432,12 @@ fn neighbours_are_known_and_followed() {
                 .await
                 .unwrap();
             assert_eq!(device(3), "02:00:00:00:00:03".parse().ok());
+            // Nothing has been read yet of one that has just come: the kernel is asked.
+            ip("neigh add 192.168.1.4 lladdr 02:00:00:00:00:04 dev lan");
+            assert_eq!(device(4), None);
+            let seek = |n: u8| neighbours.seek(IpAddr::from([192, 168, 1, n]));
+            assert_eq!(seek(4).await, "02:00:00:00:00:04".parse().ok());
+            assert_eq!(seek(5).await, None);
         });
     });
 }

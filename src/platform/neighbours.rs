@@ -4,10 +4,11 @@
 //! with another device: the first packet of a UDP exchange arrives before the kernel has
 //! asked again who sent it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use netlink_packet_route::neighbour::{
@@ -16,12 +17,20 @@ use netlink_packet_route::neighbour::{
 use rtnetlink::MulticastGroup;
 use tokio::task::JoinHandle;
 
+use super::clock;
 use super::route::RouteError;
-use super::route::connection::{self, Subject, Verb};
+use super::route::connection::{self, Requests, Subject, Verb};
 use crate::metadata::Mac;
 
 /// Addresses kept; the one that was neither seen nor asked for longest makes room.
 const NEIGHBOURS_MAX: usize = 4096;
+
+/// For how long an address that the kernel does not know is not asked for again: one behind another
+/// router, which is nobody's neighbour.
+const STRANGER: Duration = Duration::from_secs(1);
+
+/// Such addresses remembered; with more of them the kernel is asked more often.
+const STRANGERS_MAX: usize = 64;
 
 /// The table. Shared by all who ask; the guard never leaves this file.
 #[derive(Debug, Default)]
@@ -90,6 +99,10 @@ impl Table {
 #[derive(Debug)]
 pub struct Neighbours {
     table: Arc<Mutex<Table>>,
+    requests: Requests,
+    /// Addresses that were asked for in vain, the latest first. Held while asking: those who wait for
+    /// the same device are answered at once.
+    strangers: tokio::sync::Mutex<VecDeque<(IpAddr, Instant)>>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -108,10 +121,7 @@ impl Neighbours {
         let (driver, requests, told) = connection::open(&[MulticastGroup::Neigh])?;
         let driver = tokio::spawn(driver);
         let table = Arc::new(Mutex::new(Table::default()));
-        let every = Subject::Neighbour(NeighbourMessage::default());
-        for entry in requests.ask(Verb::Dump, every).await? {
-            learn(&table, &entry);
-        }
+        learn_all(&table, &requests).await?;
         let following = Arc::clone(&table);
         let reader = tokio::spawn(async move {
             let mut told = pin!(told);
@@ -124,8 +134,37 @@ impl Neighbours {
         });
         Ok(Self {
             table,
+            requests,
+            strangers: tokio::sync::Mutex::default(),
             tasks: [driver, reader],
         })
+    }
+
+    /// Like [`Self::mac_of`], and asks the kernel where nothing is known: a device's first connection can
+    /// be here before the notice that it is a neighbour now has been read.
+    pub async fn seek(&self, address: IpAddr) -> Option<Mac> {
+        let address = address.to_canonical();
+        if let Some(mac) = self.mac_of(address) {
+            return Some(mac);
+        }
+        let mut strangers = self.strangers.lock().await;
+        if let Some(mac) = self.mac_of(address) {
+            return Some(mac);
+        }
+        let now = clock::now();
+        strangers.retain(|(_, asked)| now.saturating_duration_since(*asked) < STRANGER);
+        if strangers.iter().any(|(known, _)| *known == address) {
+            return None;
+        }
+        if let Err(error) = learn_all(&self.table, &self.requests).await {
+            log::debug!("neighbours: {error}");
+        }
+        let found = self.mac_of(address);
+        if found.is_none() {
+            strangers.truncate(STRANGERS_MAX - 1);
+            strangers.push_front((address, now));
+        }
+        found
     }
 
     /// The devices that are there, with their addresses, as far as the kernel knows.
@@ -152,6 +191,15 @@ fn address_of(message: &NeighbourMessage) -> Option<IpAddr> {
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
             _ => None,
         })
+}
+
+/// Asks the kernel for its whole table.
+async fn learn_all(table: &Mutex<Table>, requests: &Requests) -> Result<(), RouteError> {
+    let every = Subject::Neighbour(NeighbourMessage::default());
+    for entry in requests.ask(Verb::Dump, every).await? {
+        learn(table, &entry);
+    }
+    Ok(())
 }
 
 fn lose(table: &Mutex<Table>, message: &NeighbourMessage) {

@@ -62,17 +62,17 @@ impl Blocked {
         self.any.store(!list.is_empty(), Ordering::Relaxed);
     }
 
-    /// Whether a flow of this device is to be refused. `mac` is asked for only while somebody is blocked.
-    pub fn covers(
-        &self,
-        source: IpAddr,
-        mac: impl FnOnce() -> Option<Mac>,
-        now: impl FnOnce() -> Instant,
-    ) -> bool {
-        if !self.any.load(Ordering::Relaxed) {
+    /// Whether anybody is.
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Whether a flow of this device is to be refused.
+    pub fn covers(&self, source: IpAddr, mac: Option<Mac>, now: impl FnOnce() -> Instant) -> bool {
+        if !self.any() {
             return false;
         }
-        let (source, mac, now) = (source.to_canonical(), mac(), now());
+        let (source, now) = (source.to_canonical(), now());
         self.list().iter().any(|(device, until)| {
             *until > now
                 && match device {
@@ -109,7 +109,7 @@ mod tests {
         let (blocked, now) = (Blocked::default(), clock::now());
         let (mac, address) = (Mac([2; 6]), "192.0.2.1".parse().unwrap());
         let covers =
-            |seconds| blocked.covers(address, || Some(mac), || now + Duration::from_secs(seconds));
+            |seconds| blocked.covers(address, Some(mac), || now + Duration::from_secs(seconds));
         assert!(!covers(0));
         blocked.block(Device::Mac(mac), now + Duration::from_secs(10), now);
         assert!(covers(0) && covers(9) && !covers(10));
@@ -122,7 +122,7 @@ mod tests {
             now,
         );
         assert!(covers(0));
-        assert!(!blocked.covers("192.0.2.2".parse().unwrap(), || Some(mac), || now));
+        assert!(!blocked.covers("192.0.2.2".parse().unwrap(), Some(mac), || now));
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
             blocked.block(Device::Address(IpAddr::V4(n.into())), until, now);
         }
         let covered =
-            (0..300_u32).filter(|n| blocked.covers(IpAddr::V4((*n).into()), || None, || now));
+            (0..300_u32).filter(|n| blocked.covers(IpAddr::V4((*n).into()), None, || now));
         assert_eq!(covered.collect::<Vec<_>>(), (44..300).collect::<Vec<_>>());
     }
 }

@@ -188,12 +188,17 @@ impl Tunnel {
         (client, result)
     }
 
+    /// Whether somebody asks for Ethernet addresses.
+    fn wants_mac(&self, routing: &Routing) -> bool {
+        let connections = &self.connections;
+        let counted = connections.is_watched() || connections.history().is_some();
+        counted || routing.needs().mac || self.blocked.any()
+    }
+
     /// Looks up what rules ask of the device.
     pub(super) fn look_up_device(&self, routing: &Routing, metadata: &mut Metadata) {
         let (needs, address) = (routing.needs(), metadata.source.ip());
-        let connections = &self.connections;
-        let wanted = needs.mac || connections.is_watched() || connections.history().is_some();
-        if wanted && metadata.source_mac.is_none() {
+        if metadata.source_mac.is_none() && self.wants_mac(routing) {
             metadata.source_mac = self.devices.mac_of(address);
         }
         if needs.host && metadata.source_host.is_none() {
@@ -211,10 +216,18 @@ impl Tunnel {
         if self.quotas.bars(metadata.inbound_user.as_deref()) {
             return Err(Refusal::OverQuota);
         }
+        let address = metadata.source.ip();
+        if metadata.source_mac.is_none() && self.wants_mac(routing) {
+            metadata.source_mac = match self.devices.mac_of(address) {
+                Some(mac) => Some(mac),
+                None => self.devices.seek(address).await,
+            };
+        }
         self.look_up_device(routing, metadata);
-        let (address, known) = (metadata.source.ip(), metadata.source_mac);
-        let mac = || known.or_else(|| self.devices.mac_of(address));
-        if self.blocked.covers(address, mac, clock::now) {
+        if self
+            .blocked
+            .covers(address, metadata.source_mac, clock::now)
+        {
             return Err(Refusal::Blocked);
         }
         if routing.find_process && routing.needs().process && metadata.process.is_none() {

@@ -1,13 +1,14 @@
 //! What the tunnel asks of DNS and of the neighbour table; the interfaces are its own, so that
 //! it can be tested without either.
 
+use std::future::ready;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::dns::current::Current;
 use crate::dns::mapping;
 use crate::metadata::Mac;
-use crate::outbound::Resolve;
+use crate::outbound::{BoxFuture, Resolve};
 use crate::platform::clock;
 use crate::platform::leases::Leases;
 use crate::platform::neighbours::Neighbours;
@@ -52,6 +53,9 @@ pub trait Names: Resolve {
 pub trait Devices: Send + Sync {
     /// The Ethernet address of a neighbour.
     fn mac_of(&self, address: IpAddr) -> Option<Mac>;
+
+    /// The same of one that may have become a neighbour this very moment; takes a question to the kernel.
+    fn seek(&self, address: IpAddr) -> BoxFuture<'_, Option<Mac>>;
 
     /// What the device calls itself.
     fn name_of(&self, address: IpAddr, mac: Option<Mac>) -> Option<Box<str>>;
@@ -103,6 +107,13 @@ impl Devices for Lan {
         self.neighbours.as_ref()?.mac_of(address)
     }
 
+    fn seek(&self, address: IpAddr) -> BoxFuture<'_, Option<Mac>> {
+        match &self.neighbours {
+            Some(neighbours) => Box::pin(neighbours.seek(address)),
+            None => Box::pin(ready(None)),
+        }
+    }
+
     fn name_of(&self, address: IpAddr, mac: Option<Mac>) -> Option<Box<str>> {
         self.leases.name_of(address, mac, clock::now())
     }
@@ -114,6 +125,10 @@ pub struct NoDevices;
 impl Devices for NoDevices {
     fn mac_of(&self, _address: IpAddr) -> Option<Mac> {
         None
+    }
+
+    fn seek(&self, _address: IpAddr) -> BoxFuture<'_, Option<Mac>> {
+        Box::pin(ready(None))
     }
 
     fn name_of(&self, _address: IpAddr, _mac: Option<Mac>) -> Option<Box<str>> {
@@ -132,7 +147,7 @@ impl Resolve for NoNames {
         _name: &'a str,
         _version: crate::outbound::IpVersion,
         _purpose: crate::outbound::Purpose,
-    ) -> crate::outbound::BoxFuture<'a, std::io::Result<Vec<IpAddr>>> {
+    ) -> BoxFuture<'a, std::io::Result<Vec<IpAddr>>> {
         Box::pin(async { Err(std::io::ErrorKind::NotFound.into()) })
     }
 }
