@@ -147,7 +147,7 @@ impl TlsClient {
             return reality::client::connect(reality, &self.options, name, carrier).await;
         }
         let connector = TlsConnector::from(self.config().await?);
-        connector.connect(name, carrier).await
+        connector.connect(name, carrier).await.map_err(in_words)
     }
 
     async fn config(&self) -> io::Result<Arc<ClientConfig>> {
@@ -175,6 +175,26 @@ impl TlsClient {
         *known = Some(Arc::clone(&config));
         Ok(config)
     }
+}
+
+/// What rustls calls by a name of its own or by numbers, so that an owner understands it.
+fn in_words(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|error| error.downcast_ref());
+    let Some(rustls::Error::InvalidCertificate(cause)) = cause else {
+        return error;
+    };
+    let words = match cause {
+        CertificateError::UnknownIssuer => "it is signed by nobody that is trusted",
+        CertificateError::BadSignature => "a signature does not fit it, or its key is too weak",
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "it is signed in a way that is not accepted"
+        }
+        CertificateError::Other(_) => "it is not one that a server may show",
+        _ => return error,
+    };
+    let words = format!("invalid peer certificate: {words}");
+    io::Error::new(error.kind(), words)
 }
 
 /// Table: the configurations in use, by their options without the server's name.

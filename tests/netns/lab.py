@@ -40,7 +40,7 @@ def run(*command, check=True, timeout=30, **options):
     """Runs a program to its end and gives its output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
     if check and done.returncode != 0:
-        raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
+        raise AssertionError(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
@@ -51,6 +51,49 @@ def wait_for(what, condition, seconds=10):
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds} s for {what}")
         time.sleep(0.02)
+
+
+class Authority:
+    """A certificate authority of the lab's own: `ca.pem`, and beside it, as NAME.pem and NAME.key, what it signs."""
+
+    EC, RSA, WEAK = ("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), ("rsa:2048",), ("rsa:1024",)
+
+    def __init__(self, place, name="authority"):
+        self.place = pathlib.Path(place)
+        self.place.mkdir(exist_ok=True)
+        self.ca = self.place / "ca.pem"
+        (self.place / "index").touch()
+        (self.place / "ca.cnf").write_text(f"""
+[ca]
+default_ca = own
+[own]
+database = {self.place}/index
+new_certs_dir = {self.place}
+certificate = {self.ca}
+private_key = {self.place}/ca.key
+rand_serial = yes
+unique_subject = no
+policy = any
+[any]
+commonName = supplied
+""")
+        self.self_signed("ca", "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign", subject=name)
+
+    def self_signed(self, name, *extensions, key=EC, subject=None):
+        """A certificate that nobody vouches for but itself."""
+        added = [word for extension in extensions for word in ("-addext", extension)]
+        run("openssl", "req", "-x509", "-newkey", *key, "-nodes", "-days", "30", "-subj", f"/CN=lab {subject or name}", *added, "-keyout", self.place / f"{name}.key", "-out", self.place / f"{name}.pem")
+
+    def sign(self, name, *extensions, days=(-1, 30), key=EC, digest="sha256"):
+        """A certificate of no authority, good from one day to another, counted from today."""
+        request, added = self.place / f"{name}.csr", self.place / f"{name}.cnf"
+        run("openssl", "req", "-newkey", *key, "-nodes", "-subj", f"/CN=lab {name}", "-keyout", self.place / f"{name}.key", "-out", request)
+        added.write_text("\n".join(("basicConstraints=critical,CA:FALSE", *extensions)))
+        start, end = (time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + day * 86400)) for day in days)
+        run("openssl", "ca", "-batch", "-notext", "-config", self.place / "ca.cnf", "-extfile", added, "-startdate", start, "-enddate", end, "-md", digest,
+            "-in", request, "-out", self.place / f"{name}.pem")
+        # For servers that give up root before they read it.
+        (self.place / f"{name}.key").chmod(0o644)
 
 
 class Lab:
@@ -64,6 +107,10 @@ class Lab:
 
     def ns(self, where, *command, **options):
         return run("ip", "netns", "exec", self.names[where], *command, **options)
+
+    def authority(self, name="authority"):
+        """A certificate authority, in a directory of the lab's."""
+        return Authority(self.directory / name, name)
 
     def ip(self, where, *arguments, **options):
         return run("ip", "-n", self.names[where], *arguments, **options)
@@ -390,6 +437,12 @@ class LabTest(unittest.TestCase):
     def tearDownClass(cls):
         if cls.daemon and cls.daemon.process:
             cls.daemon.stop()
+
+    @classmethod
+    def trust(cls, authority):
+        """Daemons of this class take an authority for the system's own."""
+        os.environ["SSL_CERT_FILE"] = str(authority.ca)
+        cls.addClassCleanup(os.environ.pop, "SSL_CERT_FILE")
 
     def subscribed(self, where, host, *arguments):
         """A mosquitto_sub whose subscription is in force; it ends with the test."""

@@ -5,11 +5,10 @@ own at BOOTSTRAP knows where they are.
 """
 
 import contextlib
-import os
 import re
 import subprocess
 
-from lab import DIRECT, DNS, ROUTER_LAN, ROUTER_WAN, SECRET, SHADOWSOCKS, Daemon, LabTest, run, wait_for
+from lab import DIRECT, DNS, ROUTER_LAN, ROUTER_WAN, SECRET, SHADOWSOCKS, Daemon, LabTest, wait_for
 
 BOOTSTRAP = "5.5.5.54"
 # Beside the lab's own dnsmasq on port 53 of the same address.
@@ -32,8 +31,8 @@ server:
   interface: {dns}@{doh}
   tls-port: {dot}
   https-port: {doh}
-  tls-service-key: "{directory}/server.key"
-  tls-service-pem: "{directory}/server.pem"
+  tls-service-key: "{tls}/server.key"
+  tls-service-pem: "{tls}/server.pem"
   access-control: 0.0.0.0/0 allow
   local-zone: "test." static
   local-data: "unbound.test. 60 IN A 192.0.2.5"
@@ -52,9 +51,9 @@ remote-control:
 DNSDIST = """
 setACL("0.0.0.0/0")
 newServer("{dns}:53")
-addTLSLocal("{dns}:{dot}", "{directory}/server.pem", "{directory}/server.key")
-addTLSLocal("{dns}:{expired}", "{directory}/expired.pem", "{directory}/server.key")
-addDOHLocal("{dns}:{doh}", "{directory}/server.pem", "{directory}/server.key", "/dns-query")
+addTLSLocal("{dns}:{dot}", "{tls}/server.pem", "{tls}/server.key")
+addTLSLocal("{dns}:{expired}", "{tls}/expired.pem", "{tls}/expired.key")
+addDOHLocal("{dns}:{doh}", "{tls}/server.pem", "{tls}/server.key", "/dns-query")
 addDOHLocal("{dns}:{http}", nil, nil, "/dns-query")
 """
 
@@ -90,8 +89,11 @@ class NameserverTest(LabTest):
     def setUpClass(cls):
         super().setUpClass()
         directory = cls.lab.directory
-        certificates(directory)
-        places = {"directory": directory, "dns": DNS}
+        authority = cls.lab.authority()
+        for name, days in (("server", (-1, 30)), ("expired", (-30, -1))):
+            authority.sign(name, f"subjectAltName=DNS:{NAME},IP:{DNS}", days=days)
+        cls.trust(authority)
+        places = {"directory": directory, "tls": authority.place, "dns": DNS}
         cls.unbound_conf = directory / "unbound.conf"
         cls.unbound_conf.write_text(UNBOUND.format(**places, dot=UNBOUND_DOT, doh=UNBOUND_DOH))
         dnsdist = directory / "dnsdist.conf"
@@ -108,8 +110,6 @@ class NameserverTest(LabTest):
                       "--dhcp-authoritative", "--no-ping", f"--dhcp-leasefile={directory}/dhcp.leases", f"--log-facility={directory}/dhcp.log", **quiet)
         listening = lambda port: f"{DNS}:{port}" in cls.lab.ns("wan", "ss", "-lnt")
         wait_for("dnsdist", lambda: all(map(listening, (DNSDIST_DOT, DNSDIST_DOH, DNSDIST_HTTP))))
-        os.environ["SSL_CERT_FILE"] = str(directory / "ca.pem")
-        cls.addClassCleanup(os.environ.pop, "SSL_CERT_FILE")
 
     @classmethod
     def start_unbound(cls):
@@ -145,16 +145,3 @@ class NameserverTest(LabTest):
         """Whom unbound saw ask for a name."""
         log = (self.lab.directory / "unbound.log").read_text()
         return re.findall(rf"info: (\S+) {re.escape(name)}\. ", log)
-
-
-def certificates(directory):
-    """A root, and a server's certificate for NAME and DNS under it."""
-    extension = directory / "san.cnf"
-    extension.write_text(f"subjectAltName=DNS:{NAME},IP:{DNS}\nbasicConstraints=CA:FALSE\n")
-    key, request = str(directory / "server.key"), str(directory / "server.csr")
-    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=lab root",
-        "-keyout", str(directory / "ca.key"), "-out", str(directory / "ca.pem"))
-    run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={NAME}", "-keyout", key, "-out", request)
-    for name, days in (("server", "30"), ("expired", "-1")):
-        run("openssl", "x509", "-req", "-in", request, "-CA", str(directory / "ca.pem"), "-CAkey", str(directory / "ca.key"), "-CAcreateserial",
-            "-days", days, "-extfile", str(extension), "-out", str(directory / f"{name}.pem"))

@@ -52,6 +52,10 @@ class SqlResources(LabTest):
         cls.got = cls.lab.directory / "hooks"
         cls.lab.spawn("wan", sys.executable, "-c", SINK, DIRECT, "9910", str(cls.got))
         wait_for("the sink", lambda: f"{DIRECT}:9910" in cls.lab.ns("wan", "ss", "-lnt"))
+        authority = cls.lab.authority()
+        authority.sign("server", f"subjectAltName=IP:{DIRECT}")
+        authority.sign("client", "extendedKeyUsage=clientAuth")
+        cls.ours = authority.place
         # One that listens where no hook may go.
         cls.inside = cls.lab.directory / "inside"
         cls.lab.spawn("gw", sys.executable, "-c", SINK, "127.0.0.1", "9911", str(cls.inside))
@@ -284,22 +288,8 @@ class SqlResources(LabTest):
         self.assertEqual(status, 500)
         self.assertIn("certificate", answer["message"])
 
-    def certificates(self):
-        """A CA of our own with a server's certificate and a client's, in a directory."""
-        place = self.lab.directory / "ours"
-        if not place.exists():
-            place.mkdir()
-            new = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-            run(*new, "-subj", "/CN=our CA", "-addext", "basicConstraints=critical,CA:TRUE", "-keyout", place / "ca.key", "-out", place / "ca.pem")
-            for name, more in (("server", f"subjectAltName=IP:{DIRECT}"), ("client", "extendedKeyUsage=clientAuth")):
-                run(*new, "-subj", f"/CN={name}", "-addext", more, "-addext", "basicConstraints=critical,CA:FALSE", "-CA", place / "ca.pem", "-CAkey", place / "ca.key",
-                    "-keyout", place / f"{name}.key", "-out", place / f"{name}.pem")
-            for file in place.iterdir():
-                os.chmod(file, 0o644)
-        return place
-
     def test_a_broker_that_wants_a_certificate_of_ours(self):
-        ours = self.certificates()
+        ours = self.ours
         self.broker(8885, f"cafile {ours}/ca.pem", f"certfile {ours}/server.pem", f"keyfile {ours}/server.key", "require_certificate true", "use_identity_as_username true")
         # Files of the working directory, by name and by path; and PEM as it stands.
         home = pathlib.Path(self.daemon.directory)
@@ -327,7 +317,7 @@ class SqlResources(LabTest):
             self.assertEqual((status, answer["message"]), (400, "Bad Arguments: config.cacertfile is not as it must be"), name)
 
     def test_a_hook_by_https_with_a_certificate_of_ours(self):
-        ours = self.certificates()
+        ours = self.ours
         got = self.lab.directory / "https"
         got.write_text("")
         wrapped = SINK.replace("http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])), Sink).serve_forever()", f"""

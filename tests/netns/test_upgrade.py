@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import pathlib
 import shutil
 import subprocess
@@ -40,14 +39,10 @@ class Upgrade(LabTest):
         super().setUpClass()
         cls.files = cls.lab.directory / "published"
         cls.files.mkdir()
-        ca, key, request, leaf = (cls.lab.directory / f"up.{end}" for end in ("ca", "key", "csr", "pem"))
-        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=lab CA", "-keyout", f"{ca}.key", "-out", str(ca))
-        run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=up", "-keyout", str(key), "-out", str(request))
-        (cls.lab.directory / "up.ext").write_text(f"subjectAltName=IP:{DIRECT}\nbasicConstraints=CA:FALSE\n")
-        run("openssl", "x509", "-req", "-in", str(request), "-CA", str(ca), "-CAkey", f"{ca}.key", "-days", "30", "-extfile", str(cls.lab.directory / "up.ext"), "-out", str(leaf))
-        os.environ["SSL_CERT_FILE"] = str(ca)
-        cls.addClassCleanup(os.environ.pop, "SSL_CERT_FILE")
-        for arguments in (("8097",), ("8098", str(leaf), str(key))):
+        authority = cls.lab.authority()
+        authority.sign("up", f"subjectAltName=IP:{DIRECT}")
+        cls.trust(authority)
+        for arguments in (("8097",), ("8098", authority.place / "up.pem", authority.place / "up.key")):
             server = cls.lab.spawn("wan", sys.executable, "-c", SERVER, str(cls.files), DIRECT, *arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             assert server.stdout.readline() == "ready\n"
         # A program of its own, which may be replaced; without what a debugger reads, for a download has its limit.
