@@ -72,7 +72,7 @@ class Mqtt(LabTest):
 
     def test_a_retained_message_waits_and_a_will_is_said(self):
         self.client("mosquitto_pub", "-r", "-t", "state/lamp", "-m", "on", "-q", "1")
-        done = self.client("mosquitto_sub", "-t", "state/+", "-C", "1", "-W", "5", "-F", "%r %p")
+        done = self.client("mosquitto_sub", "-t", "state/+", "-C", "1", "-W", "30", "-F", "%r %p")
         self.assertEqual(done.stdout, "1 on\n")
         watcher = self.subscribe("-t", "wills/#", "-C", "1", "-F", "%t %p")
         doomed = self.subscribe("-t", "x", "--will-topic", "wills/lamp", "--will-payload", "gone", "-i", "doomed")
@@ -83,7 +83,7 @@ class Mqtt(LabTest):
         sub = ("-i", "sleeper", "-c", "-q", "1", "-t", "post/#")
         self.client("mosquitto_sub", *sub, "-E")
         self.client("mosquitto_pub", "-q", "1", "-t", "post/1", "-l", input="".join(f"{n}\n" for n in range(100)))
-        done = self.client("mosquitto_sub", *sub, "-C", "100", "-W", "5")
+        done = self.client("mosquitto_sub", *sub, "-C", "100", "-W", "30")
         self.assertEqual(done.stdout.split(), [str(n) for n in range(100)])
 
     def test_request_and_response(self):
@@ -101,7 +101,7 @@ class Mqtt(LabTest):
         tls = ("-p", "8883", "--cafile", str(self.lab.directory / "leaf.pem"), "--insecure")
         done = self.client("mosquitto_pub", *tls, "-r", "-q", "1", "-t", "tls/x", "-m", "secret")
         self.assertEqual(done.returncode, 0, done.stderr)
-        done = self.client("mosquitto_sub", *tls, "-t", "tls/x", "-C", "1", "-W", "5")
+        done = self.client("mosquitto_sub", *tls, "-t", "tls/x", "-C", "1", "-W", "30")
         self.assertEqual(done.stdout, "secret\n")
         self.assertNotEqual(self.client("mosquitto_pub", "-p", "8883", "-t", "tls/x", "-m", "plain text").returncode, 0)
 
@@ -178,11 +178,11 @@ mqtt:
         self.ask("mosquitto_pub", "-q", "1", "-r", "-t", "state/gone", "-n")
 
     def find(self):
-        self.assertEqual(self.ask("mosquitto_sub", "-t", "state/#", "-W", "1", "-F", "%t %p"), "state/lamp on\n")
-        self.assertEqual(self.ask("mosquitto_sub", "-i", "sleeper", "-c", "-q", "1", "-t", "other", "-C", "1", "-W", "5"), "letter\n")
+        self.assertEqual(self.ask("mosquitto_sub", "-t", "state/#", "-W", "3", "-F", "%t %p"), "state/lamp on\n")
+        self.assertEqual(self.ask("mosquitto_sub", "-i", "sleeper", "-c", "-q", "1", "-t", "other", "-C", "1", "-W", "30"), "letter\n")
         # The subscriptions are there without being asked for again.
         self.ask("mosquitto_pub", "-q", "1", "-t", "work", "-m", "job")
-        self.assertEqual(self.ask("mosquitto_sub", "-i", "sleeper", "-c", "-q", "1", "-t", "other", "-C", "1", "-W", "5"), "job\n")
+        self.assertEqual(self.ask("mosquitto_sub", "-i", "sleeper", "-c", "-q", "1", "-t", "other", "-C", "1", "-W", "30"), "job\n")
 
     def test_a_clean_stop_keeps_everything(self):
         self.leave()
@@ -221,7 +221,7 @@ class BuiltIn(LabTest):
             if "headgate ready" in line:
                 break
         self.lab.ns("gw", "mosquitto_pub", "-r", "-q", "1", "-t", "a", "-m", "b")
-        self.assertEqual(self.lab.ns("gw", "mosquitto_sub", "-t", "a", "-C", "1", "-W", "5"), "b\n")
+        self.assertEqual(self.lab.ns("gw", "mosquitto_sub", "-t", "a", "-C", "1", "-W", "30"), "b\n")
         process.terminate()
         self.assertEqual(process.wait(timeout=10), 0)
         process.stderr.close()

@@ -45,8 +45,8 @@ class StateTopics(LabTest):
         topic = f"headgate/devices/{MAC1}"
         wait_for("the device", lambda: self.kept(topic).get(topic, {}).get("present"))
         self.assertIn("192.168.77.11", self.kept(topic)[topic]["addresses"])
-        heard = subprocess.run(("ip", "netns", "exec", self.lab.names["lan2"], "mosquitto_sub", "-h", ROUTER_LAN, "-t", "headgate/traffic", "-C", "1", "-W", "5"),
-                               capture_output=True, text=True, timeout=10, check=True)
+        heard = subprocess.run(("ip", "netns", "exec", self.lab.names["lan2"], "mosquitto_sub", "-h", ROUTER_LAN, "-t", "headgate/traffic", "-C", "1", "-W", "30"),
+                               capture_output=True, text=True, timeout=40, check=True)
         self.assertEqual(set(json.loads(heard.stdout)), {"up", "down", "up_total", "down_total"})
         self.assertEqual(self.kept("headgate/traffic"), {})
 
