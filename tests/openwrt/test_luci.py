@@ -6,6 +6,7 @@ as rpcd would fail it.
 """
 
 import http.server
+import itertools
 import json
 import pathlib
 import re
@@ -92,6 +93,15 @@ LOG = [
     {"msg": "dnsmasq[1]: not ours", "priority": 30, "time": 1_790_000_000_000},
 ]
 
+# Names as an attacker gives them to a node, a rule, a topic, a client or a host (users.md S16). One of them is shown as
+# it stands wherever a text of the daemon's is; `owned` is never called.
+HOSTILE = (
+    "<img src=x onerror=owned()>", "<script>owned()</script>", "<svg onload=owned()>", "\"><img src=x onerror=owned()>", "'><b onmouseover=owned()>x</b>",
+    "<iframe srcdoc='<script>parent.owned()</script>'></iframe>", "&lt;img src=x onerror=owned()&gt;", "&#60;img src=x onerror=owned()&#62;",
+    "<a href=javascript:owned()>x</a>", "</td></table><img src=x onerror=owned()>", "</textarea></select><img src=x onerror=owned()>",
+    "<style>@import'x'</style><link rel=stylesheet href=x>", "<!--", "<details open ontoggle=owned()>", "${owned()}", "%s%h%q", "\u202e<img\nsrc=x\nonerror=owned()>",
+)
+
 # What each page must show, from the daemon or from the configuration.
 SHOWN = {
     "status": ["running", "By rules", "Exit", "DIRECT"],
@@ -123,6 +133,7 @@ class Page:
         self.plugin = subprocess.Popen(["node", HERE / "plugin.js", PLUGIN, router.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.lock = threading.Lock()
         self.denied = []
+        self.hostile = None
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -146,13 +157,14 @@ class Page:
                 if path == "/favicon.ico":
                     return self.answer(b"", "image/x-icon")
                 name = path.strip("/")
-                text = f"<!doctype html><meta charset=utf-8><meta name=viewport content=width=device-width><div id=notifications></div><div id=view></div><script src=/runtime.js></script><script>show({json.dumps(name)})</script>"
+                text = f"<!doctype html><meta charset=utf-8><meta name=viewport content=width=device-width><div id=notifications></div><div id=view></div><script src=/runtime.js></script><script>window.calls = 0; window.owned = () => calls++; show({json.dumps(name)})</script>"
                 return self.answer(text.encode(), "text/html")
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 role = "viewer" if "viewer" in self.path else "root"
-                self.answer(json.dumps(outer.ubus(role, **body)).encode())
+                status, data = outer.ubus(role, **body)
+                self.answer(json.dumps([status, with_hostile(data, outer.hostile) if outer.hostile else data]).encode())
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -198,6 +210,15 @@ def sections(text):
         elif match := re.match(r"\tlist (\S+) '(.*)'", line):
             found[-1].setdefault(match[1], []).append(match[2])
     return found
+
+
+def with_hostile(data, names):
+    """The same with the next of `names` behind each text that comes from somewhere."""
+    if isinstance(data, dict):
+        return {key: value if key.startswith(".") else with_hostile(value, names) for key, value in data.items()}
+    if isinstance(data, list):
+        return [with_hostile(value, names) for value in data]
+    return f"{data} {next(names)}" if isinstance(data, str) else data
 
 
 class Local:
@@ -258,6 +279,17 @@ class Luci(unittest.TestCase):
                 self.assertEqual((self.browser.complaints, self.page.denied), ([], []))
                 # What came from the network or from names stayed text.
                 self.assertFalse(self.browser.evaluate("!!document.querySelector('.headgate img, .headgate b')"))
+
+    def test_no_name_becomes_markup(self):
+        self.addCleanup(setattr, self.page, "hostile", None)
+        for first in range(0, len(HOSTILE), 4):
+            self.page.hostile = itertools.cycle(HOSTILE[first:] + HOSTILE[:first])
+            for name in SHOWN:
+                with self.subTest(name, first=HOSTILE[first]):
+                    self.show(name)
+                    self.browser.wait("a name", f"{json.dumps(list(HOSTILE))}.some((name) => document.querySelector('.headgate').textContent.includes(name))")
+                    made = "document.querySelectorAll('.headgate :is(img, script, iframe, b, a, style, details[ontoggle], svg[onload], link[href=x])').length"
+                    self.assertEqual((self.browser.evaluate(made), self.browser.evaluate("calls")), (0, 0))
 
     def test_a_page_fits_a_phone(self):
         self.browser.call("Emulation.setDeviceMetricsOverride", width=360, height=640, deviceScaleFactor=1, mobile=True)

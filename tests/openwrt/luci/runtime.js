@@ -1,5 +1,5 @@
 /* LuCI's client side by its published interfaces, as much of it as headgate's pages call: the loader
-   with its `'require'` lines, E(), rpc, uci, poll, ui, and forms that print their options. It stands in
+   with its `'require'` lines, dom, rpc, uci, poll, ui, and forms that print their options. It stands in
    for LuCI where LuCI cannot be had (CI); what it does not know it refuses, so that a page cannot lean
    on something that LuCI may not have. */
 
@@ -32,18 +32,19 @@
 		});
 	};
 
-	const append = (node, child) => {
-		if (Array.isArray(child))
-			child.forEach((c) => append(node, c));
-		else if (child instanceof Node)
-			node.appendChild(child);
-		else if (child !== null && child !== undefined)
-			node.appendChild(document.createTextNode(String(child)));
+	/* As LuCI does it: what stands in a list is text, and a lone string is HTML. */
+	const append = (node, children) => {
+		if (Array.isArray(children))
+			children.filter((child) => child !== null && child !== undefined).forEach((child) => node.append(child));
+		else if (children instanceof Node)
+			node.appendChild(children);
+		else if (children !== null && children !== undefined)
+			node.innerHTML = `${children}`;
 	};
 
-	const E = (name, attributes, children) => {
+	const create = (name, attributes, children) => {
 		const node = document.createElement(name);
-		if (attributes === null || typeof attributes !== 'object' || Array.isArray(attributes) || attributes instanceof Node)
+		if (!(attributes instanceof Object) || Array.isArray(attributes))
 			[ attributes, children ] = [ {}, attributes ];
 		for (const [ key, value ] of Object.entries(attributes)) {
 			if (value === null || value === undefined)
@@ -56,6 +57,7 @@
 		append(node, children);
 		return node;
 	};
+	const dom = strict('dom', { create, elem: (node) => node instanceof Node });
 
 	const ask = async (object, method, params) => {
 		const answer = await fetch('/ubus' + location.search, { method: 'POST', body: JSON.stringify({ object, method, params }) });
@@ -92,7 +94,7 @@
 			button.disabled = true;
 			return Promise.resolve(call.call(self, event)).finally(() => { button.disabled = false; });
 		},
-		addNotification: (title, children, level) => document.getElementById('notifications').appendChild(E('div', { 'class': level }, children)),
+		addNotification: (title, children, level) => document.getElementById('notifications').appendChild(create('div', { 'class': level }, children)),
 		changes: { apply: () => ask('uci', 'apply', {}) }
 	});
 
@@ -117,10 +119,10 @@
 		section(Kind, ...rest) { const s = new Kind(...rest); this.parts.push(s); return s; }
 		async render() {
 			await uci.load(this.config);
-			return E('div', { 'class': 'cbi-map' }, [ E('p', this.description || ''), ...this.parts.map((part) => E('div', { 'class': 'cbi-section' }, [
-				E('h3', part.title || ''),
-				...part.sections(this.config).map((s) => E('dl', part.options.flatMap((o) => [
-					E('dt', o.title), E('dd', o.password ? '***' : (o.textvalue ? o.textvalue(s['.name']) : [].concat(s[o.name] || []).join(', ')))
+			return create('div', { 'class': 'cbi-map' }, [ create('p', this.description || ''), ...this.parts.map((part) => create('div', { 'class': 'cbi-section' }, [
+				create('h3', part.title || ''),
+				...part.sections(this.config).map((s) => create('dl', part.options.flatMap((o) => [
+					create('dt', o.title), create('dd', o.password ? '***' : (o.textvalue ? o.textvalue(s['.name']) : [ [].concat(s[o.name] || []).join(', ') ]))
 				])))
 			])) ]);
 		}
@@ -139,7 +141,7 @@
 
 	const baseclass = { extend: (members) => members };
 	const view = { extend: (members) => ({ handleSave: () => Promise.resolve(), ...members }) };
-	const modules = { view, baseclass, form, uci, rpc, poll, ui, 'tools.widgets': widgets };
+	const modules = { view, baseclass, dom, form, uci, rpc, poll, ui, 'tools.widgets': widgets };
 
 	const load = async (name) => {
 		if (!(name in modules))
@@ -155,7 +157,7 @@
 			names.push(as || module.split('.').pop());
 			values.push(await load(module));
 		}
-		return new Function('L', 'E', '_', ...names, source)(L, E, (text) => text, ...values);
+		return new Function('L', '_', ...names, source)(L, (text) => text, ...values);
 	};
 
 	window.show = async (name) => {

@@ -1,11 +1,19 @@
 'use strict';
 'require baseclass';
+'require dom';
 'require poll';
 'require rpc';
 'require ui';
 
 /* What headgate's pages share: the calls, a banner over every page, names and numbers as text.
    Whatever comes from the network (names of hosts, nodes, topics) goes into the page as text only. */
+
+/* LuCI's own E() reads a lone string as HTML; in a list it is text. Every page calls this one. */
+const E = (name, attributes, children) => {
+	if (!(attributes instanceof Object) || Array.isArray(attributes) || dom.elem(attributes))
+		[ attributes, children ] = [ {}, attributes ];
+	return dom.create(name, attributes, Array.isArray(children) ? children : [ children ]);
+};
 
 const declare = (method, params, expect) => rpc.declare({ object: 'luci.headgate', method, params, expect });
 
@@ -40,6 +48,8 @@ const call = {
 };
 
 return baseclass.extend({
+	E,
+
 	call,
 
 	bytes: (n) => '%1024.1mB'.format(n || 0),

@@ -4,6 +4,8 @@
 'require uci';
 'require headgate.common as headgate';
 
+const E = headgate.E;
+
 return view.extend({
 	load() {
 		return Promise.all([

@@ -3,6 +3,8 @@
 'require form';
 'require headgate.common as headgate';
 
+const E = headgate.E;
+
 return view.extend({
 	render() {
 		const map = new form.Map('headgate', null, _('Fake addresses let rules see names without a wait. dnsmasq keeps the names of your LAN.'));

@@ -4,6 +4,8 @@
 'require rpc';
 'require headgate.common as headgate';
 
+const E = headgate.E;
+
 const LINES = 1000;
 const SEVERITIES = [ 'emerg', 'alert', 'crit', 'err', 'warn', 'notice', 'info', 'debug' ];
 

@@ -5,6 +5,8 @@
 'require uci';
 'require headgate.common as headgate';
 
+const E = headgate.E;
+
 return view.extend({
 	load() {
 		return Promise.all([ L.resolveDefault(headgate.call.mqtt(), { running: false }), L.resolveDefault(uci.load('headgate'), null) ]);

@@ -3,6 +3,8 @@
 'require poll';
 'require headgate.common as headgate';
 
+const E = headgate.E;
+
 return view.extend({
 	handleSaveApply: null,
 	handleSave: null,

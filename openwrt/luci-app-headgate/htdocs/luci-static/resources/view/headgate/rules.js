@@ -5,6 +5,8 @@
 'require poll';
 'require headgate.common as headgate';
 
+const E = headgate.E;
+
 const TYPES = [ 'DOMAIN', 'DOMAIN-SUFFIX', 'DOMAIN-KEYWORD', 'DOMAIN-WILDCARD', 'DOMAIN-REGEX', 'GEOSITE', 'IP-CIDR', 'IP-CIDR6', 'GEOIP',
 	'IP-ASN', 'SRC-IP-CIDR', 'SRC-MAC', 'SRC-PORT', 'DST-PORT', 'NETWORK', 'RULE-SET', 'IN-TYPE', 'IN-NAME', 'AND', 'OR', 'NOT', 'MATCH' ];
 const BY_ADDRESS = [ 'IP-CIDR', 'IP-CIDR6', 'GEOIP', 'IP-ASN', 'RULE-SET' ];

@@ -6,6 +6,8 @@
 'require tools.widgets as widgets';
 'require headgate.common as headgate';
 
+const E = headgate.E;
+
 /* How long a change waits to be confirmed before the router takes it back. */
 const SECONDS = 90;
 

@@ -3,6 +3,8 @@
 'require poll';
 'require headgate.common as headgate';
 
+const E = headgate.E;
+
 const NOTHING = { running: false };
 
 const zh = () => (document.documentElement.lang || '').startsWith('zh');

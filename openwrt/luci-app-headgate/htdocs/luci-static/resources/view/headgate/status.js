@@ -3,6 +3,8 @@
 'require poll';
 'require headgate.common as headgate';
 
+const E = headgate.E;
+
 /* Two minutes of samples, two seconds apart; the browser keeps them, the router does not. */
 const SAMPLES = 60, INTERVAL = 2;
 

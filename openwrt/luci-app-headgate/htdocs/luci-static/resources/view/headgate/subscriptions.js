@@ -5,6 +5,8 @@
 'require uci';
 'require headgate.common as headgate';
 
+const E = headgate.E;
+
 const CIPHERS = [ '2022-blake3-aes-128-gcm', '2022-blake3-aes-256-gcm', '2022-blake3-chacha20-poly1305', 'chacha20-ietf-poly1305', 'aes-128-gcm', 'aes-256-gcm' ];
 
 return view.extend({
@@ -78,7 +80,7 @@ return view.extend({
 		let o = s.option(form.Value, 'url', _('Address'), help);
 		o.rmempty = false;
 		o.password = true;
-		o.textvalue = (section) => { const url = uci.get('headgate', section, 'url'); return url ? url.replace(/^(\w+:\/\/[^/?]*).*/, '$1/…') : ''; };
+		o.textvalue = (section) => { const url = uci.get('headgate', section, 'url'); return [ url ? url.replace(/^(\w+:\/\/[^/?]*).*/, '$1/…') : '' ]; };
 		o = s.option(form.Value, 'interval', _('Renew after seconds'));
 		o.datatype = 'min(60)';
 		o.placeholder = '86400';
