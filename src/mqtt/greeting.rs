@@ -109,7 +109,7 @@ pub(super) fn enter(
     match driver.with(|broker, now| broker.connect(now, id, &connect, who)) {
         Ok(session) => {
             link.session.set(Some(session));
-            if let Err(ended) = driver.begin(&link, &greeting.bytes, greeting.length) {
+            if let Err(ended) = driver.begin((&link, id), &greeting.bytes, greeting.length) {
                 driver.end(id, &link, &ended);
             }
         }

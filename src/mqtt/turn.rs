@@ -104,7 +104,7 @@ impl Driver {
         if link.closed.get() || (due && self.write(link, id).is_err()) {
             return Poll::Ready(Ended::Lost);
         }
-        if let Err(ended) = self.take_kept(link) {
+        if let Err(ended) = self.take_kept(link, id) {
             return Poll::Ready(ended);
         }
         for _ in 0..2 {
@@ -117,7 +117,7 @@ impl Driver {
             if link.buffers.borrow().unsent.is_some() {
                 return Poll::Pending;
             }
-            let count = match self.read(link, context) {
+            let count = match self.read(link, id, context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(ended)) => return Poll::Ready(ended),
@@ -167,7 +167,12 @@ impl Driver {
     }
 
     /// Reads once and lets the broker have what is whole. Returns how much came.
-    fn read(&self, link: &Link, context: &mut Context<'_>) -> Poll<Result<usize, Ended>> {
+    fn read(
+        &self,
+        link: &Link,
+        id: LinkId,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize, Ended>> {
         let mut input = self.input.borrow_mut();
         let mut buffer = ReadBuf::new(&mut input);
         let read = Pin::new(link.stream.borrow_mut().io()).poll_read(context, &mut buffer);
@@ -183,13 +188,13 @@ impl Driver {
         let partial = link.buffers.borrow_mut().partial.take();
         let partial = match partial {
             None => {
-                let used = self.take(link, fresh, fresh.len())?;
+                let used = self.take((link, id), fresh, fresh.len())?;
                 let rest = fresh.get(used..).filter(|rest| !rest.is_empty());
                 rest.map(|rest| Box::new(rest.to_vec()))
             }
             Some(mut partial) => {
                 partial.extend_from_slice(fresh);
-                let used = self.take(link, &partial, fresh.len())?;
+                let used = self.take((link, id), &partial, fresh.len())?;
                 partial.drain(..used);
                 Some(partial).filter(|partial| !partial.is_empty())
             }
@@ -199,9 +204,14 @@ impl Driver {
     }
 
     /// Hands the broker what came behind the CONNECT of `length` bytes.
-    pub(super) fn begin(&self, link: &Link, bytes: &[u8], length: usize) -> Result<(), Ended> {
+    pub(super) fn begin(
+        &self,
+        (link, id): (&Link, LinkId),
+        bytes: &[u8],
+        length: usize,
+    ) -> Result<(), Ended> {
         let rest = bytes.get(length..).unwrap_or_default();
-        let used = self.take(link, rest, bytes.len())?;
+        let used = self.take((link, id), rest, bytes.len())?;
         let left = rest.get(used..).filter(|left| !left.is_empty());
         link.buffers.borrow_mut().partial = left.map(|left| Box::new(left.to_vec()));
         Ok(())
@@ -225,22 +235,28 @@ impl Driver {
     }
 
     /// Hands on what was read already when a connection had to wait.
-    fn take_kept(&self, link: &Link) -> Result<(), Ended> {
+    fn take_kept(&self, link: &Link, id: LinkId) -> Result<(), Ended> {
         if link.due.get().is_zero() || !self.owed(link).is_zero() {
             return Ok(());
         }
         let Some(mut partial) = link.buffers.borrow_mut().partial.take() else {
             return Ok(());
         };
-        let used = self.take(link, &partial, 0)?;
+        let used = self.take((link, id), &partial, 0)?;
         partial.drain(..used);
         link.buffers.borrow_mut().partial = Some(partial).filter(|partial| !partial.is_empty());
         Ok(())
     }
 
     /// Hands whole packets to the broker; the last `fresh` bytes were read just now. Returns how many
-    /// bytes the packets were.
-    pub(super) fn take(&self, link: &Link, bytes: &[u8], fresh: usize) -> Result<usize, Ended> {
+    /// bytes the packets were. Whoever must wait with the next one has a turn then: it was read already,
+    /// so the kernel tells of it no more.
+    fn take(
+        &self,
+        (link, id): (&Link, LinkId),
+        bytes: &[u8],
+        fresh: usize,
+    ) -> Result<usize, Ended> {
         let session = link.session.get().ok_or(Ended::Lost)?;
         let now = self.now();
         self.broker.borrow_mut().heard(session, fresh);
@@ -267,7 +283,12 @@ impl Driver {
                 self.settle();
                 self.write_dirty();
             }
-            if link.closed.get() || !self.owed(link).is_zero() {
+            if link.closed.get() {
+                break;
+            }
+            let wait = self.owed(link);
+            if !wait.is_zero() {
+                self.pause(link, id, wait);
                 break;
             }
         }

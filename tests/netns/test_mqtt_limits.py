@@ -6,6 +6,7 @@ import subprocess
 import time
 
 from lab import HEADGATE, ROUTER_LAN, LabTest, config, wait_for
+from test_mqtt_conformance import V4, Wire, connect, publish
 
 LIMITS = """
 mqtt:
@@ -50,6 +51,19 @@ class Limits(LabTest):
         self.assertEqual(self.lines(reader), [str(n) for n in range(500)])
         # A second's worth comes at once, the other 300 in step.
         self.assertGreater(time.monotonic() - began, 1.4)
+
+    def test_what_came_at_once_is_handed_on_in_step_without_another_word(self):
+        for behind_connect in (False, True):
+            with self.subTest(behind_connect=behind_connect):
+                reader = self.subscribe("-t", "burst", "-C", "500")
+                wire = Wire(self.lab.connect("lan1", ROUTER_LAN, 1883))
+                self.addCleanup(wire.socket.close)
+                hello, burst = connect("burst", V4), b"".join(publish("burst", b"%d" % n, version=V4) for n in range(500))
+                wire.send(hello + burst if behind_connect else hello)
+                self.assertEqual(wire.packet(), b"\x20\x02\x00\x00")
+                if not behind_connect:
+                    wire.send(burst)
+                self.assertEqual(self.lines(reader), [str(n) for n in range(500)])
 
     def test_further_connections_of_a_second_wait_their_turn(self):
         script = (
