@@ -21,6 +21,7 @@ use super::rule::{Around, CALM, Rule};
 use super::world::World;
 use super::{ACT_RATE, RENDERED_MAX_BYTES, RULES_MAX, Router, state};
 use crate::mqtt::Time;
+use crate::mqtt::broker::Broker;
 use crate::mqtt::codec::Qos;
 use crate::mqtt::hook::{Event, Hook, Interest, Publication};
 use crate::mqtt::topic::tree::{Match, Subscriber, Tree};
@@ -77,8 +78,6 @@ pub struct Engine {
     outside: Option<Arc<Outside>>,
     /// The numbers that match; kept for its room.
     matched: Vec<u32>,
-    /// Rules whose alarms are to be raised; kept only while they run.
-    cut: Vec<Box<str>>,
     stamped: u64,
     /// Bytes that a message may have.
     packet_max: usize,
@@ -105,7 +104,6 @@ impl Engine {
             resources: Resources::default(),
             outside: None,
             matched: Vec::new(),
-            cut: Vec::new(),
             stamped: 0,
             packet_max: RENDERED_MAX_BYTES,
             commands: None,
@@ -303,7 +301,13 @@ impl Engine {
             resources: &self.resources,
         };
         let mut rules = self.rules.iter_mut().flatten();
-        rules.any(|rule| rule.fall_back(action, &row, &around, out));
+        let cut = rules.find_map(|rule| {
+            let cut = rule.fall_back(action, &row, &around, out)?;
+            Some(cut.then(|| rule.definition.id.clone()))
+        });
+        if let Some(id) = cut.flatten() {
+            self.alarm(&id);
+        }
     }
 
     /// Makes a rule.
@@ -356,7 +360,11 @@ impl Engine {
         };
         let gone = self.rules.get_mut(number).and_then(Option::take);
         if gone.is_some_and(|rule| rule.is_cut()) {
-            self.feed.alarm(alarm_of(id), None, Value::Null);
+            let name: Box<str> = id.into();
+            // Where that is too much at once, who watches it does the same later.
+            let _busy = self
+                .feed
+                .tell(move |broker, now| _ = settle(broker, now, &name));
         }
         self.index();
         true
@@ -453,31 +461,34 @@ impl Engine {
             packet_max: self.packet_max,
             resources: &self.resources,
         };
+        let mut cut: Vec<Box<str>> = Vec::new();
         for number in &self.matched {
             let rule = self.rules.get_mut(*number as usize);
             let Some(rule) = rule.and_then(Option::as_mut) else {
                 continue;
             };
             if rule.run(event, &around, out) {
-                let id = rule.definition.id.clone();
-                self.cut.push(id);
+                cut.push(rule.definition.id.clone());
             }
         }
-        for id in std::mem::take(&mut self.cut) {
+        for id in cut {
             self.alarm(&id);
         }
     }
 
     /// Raises a rule's alarm, which ends when the rule has been calm for a while.
     fn alarm(&self, id: &str) {
-        let message = "a rule acts too often and is cut".to_owned();
-        self.feed
-            .alarm(alarm_of(id), Some(message), json!({"rule": id}));
-        let Some(outside) = &self.outside else {
-            return;
-        };
-        let (feed, id) = (Arc::clone(&self.feed), Box::from(id));
-        outside.runtime.spawn(watch_cut(feed, id));
+        let name: Box<str> = id.into();
+        let told = self
+            .feed
+            .tell(move |broker, now| _ = settle(broker, now, &name));
+        if !told {
+            log::warn!("the broker is too busy for an alarm, which comes later");
+        }
+        if let Some(outside) = &self.outside {
+            let (feed, id) = (Arc::clone(&self.feed), id.into());
+            outside.runtime.spawn(watch_cut(feed, id));
+        }
     }
 
     /// Whether a rule's alarm still stands at `now`.
@@ -495,15 +506,26 @@ async fn watch_cut(feed: Arc<Feed>, id: Box<str>) {
         let (answer, stands) = oneshot::channel();
         let rule = id.clone();
         let told = feed.tell(move |broker, now| {
-            let is_cut = broker.with_hook(|engine: &mut Engine| engine.is_cut(now, &rule));
-            let _gone = answer.send(is_cut.unwrap_or_default());
+            let _gone = answer.send(settle(broker, now, &rule));
         });
-        // Where there is no broker any more there are no alarms.
-        if !told || !stands.await.unwrap_or_default() {
-            break;
+        // A broker that is too busy, or gone, is asked again.
+        if told && stands.await == Ok(false) {
+            return;
         }
     }
-    feed.alarm(alarm_of(&id), None, Value::Null);
+}
+
+/// Has the alarm of a rule stand for as long as the rule is cut; whether it does.
+pub(super) fn settle(broker: &mut Broker, now: Time, id: &str) -> bool {
+    let is_cut = broker.with_hook(|engine: &mut Engine| engine.is_cut(now, id));
+    let (is_cut, name) = (is_cut.unwrap_or_default(), format!("rule/{id}/cut"));
+    if is_cut {
+        let message = "a rule acts too often and is cut";
+        broker.raise_alarm(now, &name, message, &json!({"rule": id}));
+    } else {
+        broker.lower_alarm(now, &name);
+    }
+    is_cut
 }
 
 /// How the message of an event was published; of other events nothing.
@@ -513,10 +535,6 @@ struct Sent<'a> {
     topic: &'a str,
     qos: Qos,
     retain: bool,
-}
-
-fn alarm_of(rule: &str) -> String {
-    format!("rule/{rule}/cut")
 }
 
 fn report(rule: &mut Rule, now: Time) -> RuleReport {

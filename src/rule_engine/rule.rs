@@ -118,18 +118,16 @@ impl Rule {
         cut && self.note_cut(around.now)
     }
 
-    /// Does what follows the failure of an action that was found out later; whether it is of this rule.
+    /// Does what follows the failure of an action that was found out later; `true`: an alarm is to be
+    /// raised. `None`: the action is none of this rule.
     pub(super) fn fall_back(
         &mut self,
         action: &str,
         row: &Map<'_>,
         around: &Around<'_>,
         out: &mut Vec<Publication>,
-    ) -> bool {
-        let found = self.actions.iter_mut().find_map(|one| one.find(action));
-        let Some(found) = found else {
-            return false;
-        };
+    ) -> Option<bool> {
+        let found = self.actions.iter_mut().find_map(|one| one.find(action))?;
         let mut cut = false;
         let mut doing = Doing {
             around,
@@ -141,10 +139,7 @@ impl Rule {
         for fallback in &mut found.fallbacks {
             fallback.perform(row, &mut doing);
         }
-        if cut {
-            self.note_cut(around.now);
-        }
-        true
+        Some(cut && self.note_cut(around.now))
     }
 
     /// Whether one of its actions, or of their fallbacks, has this id.

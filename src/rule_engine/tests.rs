@@ -175,6 +175,33 @@ fn rules_that_feed_each_other_are_cut() {
 }
 
 #[test]
+fn the_alarm_of_a_cut_rule_stands_until_the_rule_is_calm_or_gone() {
+    let mut bench = Bench::new();
+    let there = bench.make(r#"SELECT 1 AS x FROM "a""#, &republish("b"));
+    let back = bench.make(r#"SELECT 1 AS x FROM "b""#, &republish("a"));
+    let settled = |bench: &mut Bench, after| {
+        let now = bench.now + after;
+        let stands = [&there, &back].map(|id| engine::settle(&mut bench.broker, now, id));
+        let alarms = bench.broker.alarms();
+        let counts = [alarms.active().count(), alarms.past().count()];
+        (stands.iter().filter(|stands| **stands).count(), counts)
+    };
+    assert_eq!(settled(&mut bench, 0), (0, [0, 0]));
+    bench.publish("a", "");
+    assert_eq!(settled(&mut bench, 0), (1, [1, 0]));
+    // Asked again it stays the one alarm; a minute later it is over.
+    assert_eq!(settled(&mut bench, 59_999), (1, [1, 0]));
+    assert_eq!(settled(&mut bench, 60_000), (0, [0, 1]));
+    bench.publish("a", "");
+    assert_eq!(settled(&mut bench, 0), (1, [1, 1]));
+    for id in [&there, &back] {
+        let id = id.clone();
+        assert!(bench.engine(move |engine| engine.delete(&id)));
+    }
+    assert_eq!(settled(&mut bench, 0), (0, [0, 2]));
+}
+
+#[test]
 fn a_failed_action_has_its_fallbacks_and_may_stop_the_rest() {
     let mut bench = Bench::new();
     let actions = json!([

@@ -206,6 +206,16 @@ class SqlResources(LabTest):
     def alarms(self, kind="activated"):
         return {alarm["name"]: alarm for alarm in self.ask("GET", f"/alarms/{kind}")[1]["data"][0]["alarms"]}
 
+    def test_fallbacks_that_act_too_often_are_cut_and_raise_an_alarm(self):
+        resource = self.hook()
+        fallback = {"name": "run_healthcheck", "params": {"group": "none"}}
+        rule = self.rule('SELECT payload.n AS n FROM "often"', {"name": "data_to_webserver", "params": {"$resource": resource}, "fallbacks": [fallback]})
+        wait_for("the hook", lambda: self.alive(resource))
+        self.got.with_name("hooks.status").write_text("400")
+        # Ten at once and two a second (ACT_RATE).
+        self.lab.ns("lan1", "mosquitto_pub", "-h", ROUTER_LAN, "-t", "often", "-l", "-q", "1", input='{"n": 1}\n' * 500)
+        wait_for("the alarm", lambda: f"rule/{rule}/cut" in self.alarms())
+
     def test_a_resource_that_is_down_raises_an_alarm_until_it_answers(self):
         # Nobody listens there yet.
         hook = self.hook(f"http://{DIRECT}:9912")
