@@ -96,6 +96,7 @@ impl Broker {
             retain_as_published: options & 8 != 0 || old_bridge,
         };
         let (node, new) = self.tree.insert(wanted.filter, wanted.group, subscriber);
+        self.watch_system(now, wanted.filter);
         if new {
             self.stats.subscriptions.rise();
             self.stats.routes.set(self.tree.routes());
@@ -138,7 +139,7 @@ impl Broker {
                 qos,
                 id: identifier,
             });
-            self.show_system(now, id, wanted.filter);
+            self.show_system(now, id, wanted.filter, identifier);
         }
         if let Some(text) = text {
             self.note(id, true, |ledger| _ = ledger.filters.insert(text.into()));

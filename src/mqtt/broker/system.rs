@@ -104,6 +104,12 @@ fn small(number: u64) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
+/// Whether a filter is beneath `$SYS`.
+fn is_system(filter: &str) -> bool {
+    let beneath = filter.strip_prefix(SYSTEM);
+    beneath.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn count(metrics: &Metrics, name: &str) -> u64 {
     let found = metrics.named().find(|(known, _)| *known == name);
     found.map_or(0, |(_, count)| count)
@@ -210,15 +216,18 @@ impl Broker {
         }
     }
 
-    /// Gives a session the values that its new subscription asks for.
-    pub(super) fn show_system(&mut self, now: Time, id: SessionId, filter: &str) {
-        let beneath = filter.strip_prefix(SYSTEM);
-        if !beneath.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            return;
-        }
-        if self.system.due == NEVER {
+    /// Begins to say values, where somebody new listens.
+    pub(super) fn watch_system(&mut self, now: Time, filter: &str) {
+        if is_system(filter) && self.system.due == NEVER {
             self.system.due = now + EVERY;
             self.sooner = true;
+        }
+    }
+
+    /// Gives a session the values that its new subscription, which has an identifier or 0, asks for.
+    pub(super) fn show_system(&mut self, now: Time, id: SessionId, filter: &str, identifier: u32) {
+        if !is_system(filter) {
+            return;
         }
         let limits = self.limits;
         for (topic, value) in self.system_values(now) {
@@ -226,7 +235,8 @@ impl Broker {
                 && let Some(message) = system_message(now, &topic, &value, true)
                 && let Some(session) = self.session(id)
             {
-                let delivery = Delivery::new(Rc::new(message), None, Qos::AtMostOnce, true);
+                let ids = (identifier != 0).then(|| Box::new(vec![identifier]));
+                let delivery = Delivery::new(Rc::new(message), ids, Qos::AtMostOnce, true);
                 session.push(delivery, &limits, &mut Watch::default());
             }
         }

@@ -60,6 +60,64 @@ fn who_listens_gets_values_at_once_and_again_and_nobody_else_costs_anything() {
 }
 
 #[test]
+fn values_come_in_time_however_the_subscription_came_about() {
+    // By a share, without what is retained, and from the log.
+    for (filter, options) in [
+        ("$share/g/$SYS/broker/uptime", 0),
+        ("$SYS/broker/uptime", 2 << 4),
+    ] {
+        let mut broker = with(Limits::default());
+        broker.keep_journal(1000);
+        let id = join(&mut broker, 0, "dash", false);
+        broker.take_sooner();
+        subscribe(&mut broker, id, filter, options);
+        assert!(
+            told(&mut broker, 1, id).is_empty() && broker.take_sooner(),
+            "{filter}"
+        );
+        let mut log = Vec::new();
+        broker.write_journal(2, Extent::All, &mut log);
+        let mut again = with(Limits::default());
+        again.keep_journal(1000);
+        assert_eq!(again.restore(1, &log), log.len());
+        let back = join(&mut again, 0, "dash", false);
+        for (broker, id) in [(&mut broker, id), (&mut again, back)] {
+            assert_eq!(broker.deadline(), 10_001, "{filter}");
+            broker.tick(10_001);
+            let told = told(broker, 10_001, id);
+            assert_eq!(told.len(), 1, "{filter}");
+            assert_eq!(told[0].0, "$SYS/broker/uptime");
+        }
+    }
+}
+
+#[test]
+fn values_name_the_subscription_that_asked_for_them() {
+    let mut broker = with(Limits::default());
+    let connect = connect("dash", Version::V5, true);
+    let id = broker.connect(1, 0, &connect, anyone()).unwrap();
+    let mut properties = PropertyWriter::default();
+    properties.varint(property::SUBSCRIPTION_ID, 7);
+    let list = b"\0\x12$SYS/broker/uptime\0";
+    let asked = Subscribe {
+        packet_id: 3,
+        properties: properties.finish(),
+        list,
+    };
+    broker.receive(1, id, &Packet::Subscribe(asked));
+    let bytes = sent(&mut broker, 1, id);
+    let mut rest = &bytes[..];
+    let mut named = Vec::new();
+    while let Ok(Framed::Whole(whole)) = frame(rest, 1 << 20) {
+        if let Ok(Packet::Publish(publish)) = decode(whole, Version::V5) {
+            named.push(publish.properties.number(property::SUBSCRIPTION_ID));
+        }
+        rest = &rest[whole.length..];
+    }
+    assert_eq!(named, [Some(7)]);
+}
+
+#[test]
 fn comings_goings_and_alarms_are_told_as_they_happen() {
     let mut broker = with(Limits::default());
     let id = join(&mut broker, 0, "dash", true);
