@@ -220,8 +220,12 @@ fn is_reserved(access: Access, topic: &str) -> bool {
         || (topic.starts_with('$') && first.is_some_and(|first| RESERVED.contains(&first)))
 }
 
-/// Whether a rule on `pattern` speaks of a request.
+/// Whether a rule on `pattern` speaks of a request. One that allows does not speak of topics that a rule
+/// must name where its first level is a wildcard, or a name that its client chose.
 fn touches(pattern: &str, client: Client<'_>, access: Access, topic: &str, allow: bool) -> bool {
+    if allow && pattern.starts_with(['+', '#', '%']) && is_reserved(access, topic) {
+        return false;
+    }
     let exact = pattern.strip_prefix(EXACTLY);
     expand(exact.unwrap_or(pattern), client).is_some_and(|filter| match access {
         _ if exact.is_some() => *filter == *topic,
@@ -537,5 +541,51 @@ mod tests {
         assert!(!may(ann, Access::Publish, "$query/bob/x"));
         assert!(!may(bob, Access::Publish, "$query/bob/x"));
         assert!(!may(bob, Access::Publish, "headgate/mode/set"));
+    }
+
+    #[test]
+    fn a_wildcard_or_a_chosen_name_at_the_beginning_allows_no_command() {
+        let router = Client {
+            client_id: "headgate",
+            username: Some("headgate"),
+            ..client()
+        };
+        let commands = ["headgate/mode/set", "headgate/proxies/Exit/set"];
+        for pattern in ["#", "+/#", "+/mode/set", "%c/#", "%u/+/set", "$query/#"] {
+            let acl = Acl::new(vec![rule(true, None, &[pattern])], true);
+            let mut rows = Acl::new(Vec::new(), true);
+            let topic = pattern.into();
+            let row = Row {
+                topic,
+                access: None,
+                allow: true,
+            };
+            assert!(rows.add(EVERYONE, row));
+            for topic in commands {
+                for acl in [&acl, &rows] {
+                    assert!(
+                        !acl.allows(router, Access::Publish, topic),
+                        "{pattern} {topic}"
+                    );
+                }
+            }
+            // What is no command is reached as ever, and so is what a rule denies.
+            assert!(acl.allows(router, Access::Publish, "headgate/mode"));
+        }
+        let query = Client {
+            client_id: "$query",
+            ..client()
+        };
+        let own = Acl::new(vec![rule(true, None, &["%c/#"])], true);
+        assert!(!own.allows(query, Access::Publish, "$query/x"));
+        assert!(!own.allows(query, Access::Subscribe, "$query/#"));
+        let near = Client {
+            address: IpAddr::from([127, 0, 0, 1]),
+            ..client()
+        };
+        let deny = Acl::new(vec![rule(false, None, &["#"])], true);
+        assert!(!deny.allows(near, Access::Publish, "headgate/mode/set"));
+        let named = Acl::new(vec![rule(true, None, &["headgate/#"])], false);
+        assert!(named.allows(client(), Access::Publish, "headgate/mode/set"));
     }
 }
