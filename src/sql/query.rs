@@ -276,10 +276,10 @@ impl<'q> Results<'q> {
         }
         self.sort();
         let limit = self.query.limit.unwrap_or(usize::MAX);
+        let hidden = self.query.columns.last().filter(|_| self.query.hides);
         for mut row in self.rows.into_iter().take(limit) {
-            if self.query.hides {
-                row.pop();
-            }
+            // A row over no rows has only its aggregates.
+            row.pop_if(|(name, _)| hidden.is_some_and(|column| *column.name == **name));
             let mut map = Map::new();
             for (name, cell) in row {
                 if let Cell::Value(value) = cell {

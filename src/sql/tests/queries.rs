@@ -77,7 +77,7 @@ fn rows_are_grouped_summed_ordered_and_cut() {
             r#"{"a":7,"b":100,"c":46.75,"d":2,"e":2.0}"#,
         ),
         (
-            "SELECT count(*) AS n FROM flows WHERE down > 1000",
+            "SELECT count(*) AS n FROM flows WHERE down > 1000 ORDER BY device",
             r#"{"n":0}"#,
         ),
         ("SELECT device, down FROM flows WHERE down > 1000", ""),
