@@ -9,6 +9,7 @@ mod properties;
 mod queries;
 mod rules;
 mod templates;
+mod types;
 
 use super::{
     Columns, Fault, Input, Map, Program, Store, Surroundings, Value, parse_json, write_json,
