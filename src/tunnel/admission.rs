@@ -56,6 +56,10 @@ const ALWAYS_PART: usize = 16;
 const SHORT_PART: u64 = 16;
 const SHORT: (u64, u64) = (2 << 20, 16 << 20);
 
+/// Memory is looked at once a second, and for every so many that come in: a flood takes less between two looks
+/// than what is left when memory is called short.
+const LOOK_EVERY: usize = 32;
+
 /// How soon the table may be scanned again: after somebody was cut, and when nobody could be.
 const SOON: Duration = Duration::from_millis(1);
 const LATER: Duration = Duration::from_millis(50);
@@ -68,8 +72,9 @@ pub struct Admission {
     connections: Arc<Connections>,
     limit: AtomicUsize,
     taken: AtomicUsize,
-    /// When memory was looked at, in seconds of the coarse clock, and what was seen.
+    /// When memory was looked at, in seconds of the coarse clock, how many came since, and what was seen.
     looked: AtomicU32,
+    since: AtomicUsize,
     short: AtomicBool,
     said: AtomicU32,
     /// The earliest time of the next scan for streams, and the second of the last one for sessions.
@@ -121,6 +126,7 @@ impl Admission {
             limit: AtomicUsize::new(derived(room::memory())),
             taken: AtomicUsize::new(0),
             looked: AtomicU32::new(0),
+            since: AtomicUsize::new(0),
             short: AtomicBool::new(false),
             said: AtomicU32::new(0),
             scan_at: Mutex::default(),
@@ -167,10 +173,14 @@ impl Admission {
         self.taken.load(Ordering::Relaxed) > self.limit.load(Ordering::Relaxed) / 2
     }
 
-    /// How many UDP sessions may live.
+    /// How many UDP sessions may live beside one more.
     #[must_use]
     pub fn sessions_max(&self) -> usize {
-        sessions_of(self.limit.load(Ordering::Relaxed))
+        let limit = self.limit.load(Ordering::Relaxed);
+        sessions_of(match self.is_short() {
+            true => limit / ALWAYS_PART,
+            false => limit,
+        })
     }
 
     /// Makes room for UDP sessions, whose newest was just refused: those that nobody ever answered go
@@ -192,7 +202,8 @@ impl Admission {
         if self.swept.swap(now, Ordering::Relaxed) == now {
             return;
         }
-        let count = (self.sessions_max() / SESSIONS_PART).max(1);
+        let most = sessions_of(self.limit.load(Ordering::Relaxed));
+        let count = (most / SESSIONS_PART).max(1);
         let silent = |connection: &Connection| now.saturating_sub(connection.last_active());
         let cut = self.connections.close_first(count, &|connection| {
             let answered = connection.download.get() > 0;
@@ -297,10 +308,12 @@ impl Admission {
         self.cut.add(u64::try_from(count).unwrap_or(0));
     }
 
-    /// Whether memory is short; looked at once a second at most.
+    /// Whether memory is too short for one more.
     fn is_short(&self) -> bool {
         let now = clock::coarse();
-        if self.looked.swap(now, Ordering::Relaxed) != now {
+        let many = self.since.fetch_add(1, Ordering::Relaxed) >= LOOK_EVERY;
+        if self.looked.swap(now, Ordering::Relaxed) != now || many {
+            self.since.store(0, Ordering::Relaxed);
             let floor = (room::memory() / SHORT_PART).clamp(SHORT.0, SHORT.1);
             let short = room::memory_left() < floor;
             self.short.store(short, Ordering::Relaxed);

@@ -242,14 +242,14 @@ socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
 
     # What a device does.
 
-    def socket(self, where, kind=socket.SOCK_STREAM):
+    def socket(self, where, kind=socket.SOCK_STREAM, family=socket.AF_INET, protocol=0):
         """A socket of this process in a namespace: it stays where it was made."""
         libc = ctypes.CDLL(None, use_errno=True)
         with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.names[where]}") as there:
             if libc.setns(there.fileno(), 0) != 0:
                 raise OSError(ctypes.get_errno(), "setns")
             try:
-                return socket.socket(type=kind)
+                return socket.socket(family, kind, protocol)
             finally:
                 assert libc.setns(home.fileno(), 0) == 0
 
@@ -371,10 +371,12 @@ class Daemon:
         self.file.write_text(text)
         self.process = None
         self.lines = []
+        # What becomes the program, its words being the arguments.
+        self.by = ()
 
     def start(self, seconds=10):
         self.lines = []
-        self.process = self.lab.spawn("gw", HEADGATE, "-d", str(self.directory), "-f", str(self.file), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        self.process = self.lab.spawn("gw", *self.by, HEADGATE, "-d", str(self.directory), "-f", str(self.file), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         threading.Thread(target=self._read, args=(self.process.stderr, self.lines), daemon=True).start()
         wait_for("readiness", lambda: self.said("headgate ready in") or self.process.poll() is not None, seconds)
         if self.process.poll() is not None:
@@ -417,6 +419,20 @@ class Daemon:
 
     def connections(self):
         return self.api("GET", "/connections")[1]["connections"]
+
+    def manage(self, method, path, body=None, login="panel:public", *, where="lan1", at=f"{ROUTER_LAN}:8081", prefix="/api/v4"):
+        """Status, and JSON or text, of a call of the management API; 0 where nobody answers. A body that is a
+        text is sent as it is."""
+        command = ["curl", "-s", "-m", "10", "-X", method, "-w", "\n%{http_code}", f"http://{at}{prefix}{path}"]
+        if login:
+            command += ["--basic", "-u", login]
+        if body is not None:
+            command += ["-d", body if isinstance(body, str) else json.dumps(body)]
+        text, _, status = self.lab.ns(where, *command, check=False).rpartition("\n")
+        try:
+            return int(status), json.loads(text)
+        except ValueError:
+            return int(status), text
 
 
 class LabTest(unittest.TestCase):

@@ -1,6 +1,5 @@
 """The EMQX v4 HTTP API over a live broker: every endpoint of the document, with mosquitto's and paho's clients."""
 
-import json
 import pathlib
 import re
 import subprocess
@@ -55,18 +54,8 @@ def quote(text):
 class EmqxApi(LabTest):
     CONFIG_TEXT = config() + MANAGEMENT.format(router=ROUTER_LAN, node=NODE)
 
-    def ask(self, method, path, body=None, *, login="admin:not-public", prefix="/api/v4", raw=None):
-        """Status and JSON (or text) of a call."""
-        command = ["curl", "-s", "-m", "5", "-X", method, "-w", "\n%{http_code}", f"http://{ROUTER_LAN}:8081{prefix}{path}"]
-        if login:
-            command += ["--basic", "-u", login]
-        if body is not None or raw is not None:
-            command += ["-d", raw if raw is not None else json.dumps(body)]
-        text, _, status = self.lab.ns("lan1", *command).rpartition("\n")
-        try:
-            return int(status), json.loads(text)
-        except ValueError:
-            return int(status), text
+    def ask(self, method, path, body=None, *, login="admin:not-public", prefix="/api/v4"):
+        return self.daemon.manage(method, path, body, login, prefix=prefix)
 
     def data(self, path, **options):
         status, answer = self.ask("GET", path, **options)
@@ -104,7 +93,7 @@ class EmqxApi(LabTest):
         self.failed("GET", "/nothing", 404, 404)
         self.failed("PATCH", "/brokers", 405, 405)
         self.failed("GET", "/nodes/other@127.0.0.1/clients", 404, 404, message="Not found.")
-        status, answer = self.ask("POST", "/mqtt/publish", raw="{")
+        status, answer = self.ask("POST", "/mqtt/publish", body="{")
         self.assertEqual((status, answer["code"]), (400, 109))
         self.assertEqual(self.ask("GET", "/proxies", prefix="")[0], 404)
         self.assertEqual(self.ask("GET", "/brokers/")[0], 200)
@@ -326,11 +315,10 @@ class Shared(LabTest):
 
     def test_the_controller_serves_it_and_the_secret_is_made(self):
         secret = (pathlib.Path(self.daemon.directory) / "management.secret").read_text().strip()
-        ask = lambda login, path: self.lab.ns("lan1", "curl", "-s", "-w", " %{http_code}", "-u", login, f"http://{ROUTER_LAN}:9090{path}")
-        self.assertIn('"code":0', ask(f"admin:{secret}", "/api/v4/brokers"))
-        self.assertEqual(ask("admin:public", "/api/v4/brokers"), "UNAUTHORIZED 401")
-        answer, _, status = ask(f"admin:{secret}", "/api/v4/clients/none/acl_cache").rpartition(" ")
-        self.assertEqual((json.loads(answer), status), ({"code": 112, "message": "not_found"}, "200"))
+        ask = lambda login, path: self.daemon.manage("GET", path, login=login, at=f"{ROUTER_LAN}:9090")
+        self.assertEqual(ask(f"admin:{secret}", "/brokers")[1]["code"], 0)
+        self.assertEqual(ask("admin:public", "/brokers"), (401, "UNAUTHORIZED"))
+        self.assertEqual(ask(f"admin:{secret}", "/clients/none/acl_cache"), (200, {"code": 112, "message": "not_found"}))
         self.assertEqual(self.daemon.api("GET", "/version")[0], 200)
         mode = (pathlib.Path(self.daemon.directory) / "management.secret").stat().st_mode
         self.assertEqual(mode & 0o777, 0o600)

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import os
 import pathlib
 import socket
@@ -49,8 +48,7 @@ management: {{listen: {ROUTER_LAN}:8081}}
                 wire.send(login(user, password))
                 self.assertIn(wire.rest(), (b"\x20\x02\x00\x05", b"\x20\x02\x00\x04"))
                 wire.socket.close()
-                status = self.lab.ns("lan1", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-u", f"{user}:{password}", f"http://{ROUTER_LAN}:8081/api/v4/clients")
-                self.assertEqual(status, "401")
+                self.assertEqual(self.daemon.manage("GET", "/clients", login=f"{user}:{password}")[0], 401)
         wire = Wire(self.lab.connect("lan1", ROUTER_LAN, 1883))
         self.addCleanup(wire.socket.close)
         wire.send(connect("nobody", V4))
@@ -400,8 +398,8 @@ management: {{listen: {ROUTER_LAN}:8081, applications: [{{id: a, secret: b}}]}}
         self.ping(first)
         third = self.joined("third")
         self.assertEqual(third.packet(), ACCEPTED)
-        metrics = self.lab.ns("lan1", "curl", "-s", "-u", "a:b", f"http://{ROUTER_LAN}:8081/api/v4/metrics")
-        self.assertEqual(json.loads(metrics)["data"][0]["metrics"]["client.turned_away"], 2)
+        metrics = self.daemon.manage("GET", "/metrics", login="a:b")[1]
+        self.assertEqual(metrics["data"][0]["metrics"]["client.turned_away"], 2)
 
     def test_when_waiting_fails_it_is_begun_anew_and_nobody_is_passed_over(self):
         wires = [self.joined(f"waits{number}") for number in range(5)]

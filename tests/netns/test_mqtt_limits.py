@@ -28,12 +28,8 @@ management:
 class Limits(LabTest):
     CONFIG_TEXT = config() + LIMITS.format(router=ROUTER_LAN)
 
-    def ask(self, path, *more, login="first:hidden"):
-        # Where applications change, the API listens anew.
-        command = ("curl", "-s", "-w", "\n%{http_code}", "-u", login, *more, f"http://{ROUTER_LAN}:8081/api/v4{path}")
-        text = self.lab.ns("lan1", *command, check=False)
-        body, _, status = text.rpartition("\n")
-        return int(status), json.loads(body) if body.startswith("{") else body
+    def ask(self, path, method="GET", body=None, login="first:hidden"):
+        return self.daemon.manage(method, path, body, login)
 
     def subscribe(self, *arguments):
         """A mosquitto_sub whose subscription is in force."""
@@ -87,7 +83,7 @@ class Limits(LabTest):
         self.assertEqual((ban["as"], ban["who"], ban["by"], ban["until"] - ban["at"]), ("clientid", "flapper", "flapping detector", 120))
         self.assertNotEqual(self.publish("-i", "flapper", "-t", "x", "-m", "y", "-q", "1").returncode, 0)
         self.assertEqual(self.publish("-i", "another", "-t", "x", "-m", "y", "-q", "1").returncode, 0)
-        self.assertEqual(self.ask("/banned/clientid/flapper", "-X", "DELETE"), (200, {"code": 0}))
+        self.assertEqual(self.ask("/banned/clientid/flapper", "DELETE"), (200, {"code": 0}))
         self.assertEqual(self.publish("-i", "flapper", "-t", "x", "-m", "y", "-q", "1").returncode, 0)
 
     def test_one_member_of_a_share_has_all_until_he_goes(self):
@@ -128,10 +124,10 @@ class Limits(LabTest):
             status, answer = self.ask(path)
             data = answer["data"]
             self.assertEqual((status, data if of_node else [one["node"] for one in data]), (200, [] if of_node else ["shop@192.168.77.1"]))
-        lower = lambda body: self.ask("/alarms/deactivated", "-d", body)
+        lower = lambda body: self.ask("/alarms/deactivated", "POST", body)
         self.assertEqual(lower('{"node":"shop@192.168.77.1","name":"none"}')[0], 404)
         self.assertEqual(lower("{}")[1]["code"], 107)
-        self.assertEqual(self.ask("/alarms/deactivated", "-X", "DELETE"), (200, {"code": 0}))
+        self.assertEqual(self.ask("/alarms/deactivated", "DELETE"), (200, {"code": 0}))
 
     def test_applications_are_managed_on_the_command_line(self):
         app = lambda *words: subprocess.run([HEADGATE, "app", "-d", str(self.daemon.directory), *words], capture_output=True, text=True, timeout=20, check=False)

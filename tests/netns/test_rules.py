@@ -1,7 +1,6 @@
 """SQL rules over a live router: what devices do becomes messages, and rules act on the router."""
 
 import json
-import subprocess
 import time
 
 from lab import DIRECT, PROXIED, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, LabTest, config, wait_for
@@ -21,12 +20,7 @@ class Rules(LabTest):
     CONFIG_TEXT = config() + MANAGEMENT
 
     def call(self, method, path, body=None, user="admin:public-no-more", prefix="/api/v4"):
-        """Status and body; the answer comes through curl in the router's namespace."""
-        command = ["ip", "netns", "exec", self.lab.names["gw"], "curl", "-s", "-m", "10", "-X", method, "-u", user, "-w", "\n%{http_code}"]
-        command += ["-d", json.dumps(body)] if body is not None else []
-        done = subprocess.run([*command, f"http://{ROUTER_LAN}:8081{prefix}{path}"], capture_output=True, text=True, timeout=15, check=True)
-        text, status = done.stdout.rsplit("\n", 1)
-        return int(status), json.loads(text) if text.startswith("{") else text
+        return self.daemon.manage(method, path, body, user, where="gw", prefix=prefix)
 
     def make(self, sql, *actions, **more):
         status, answer = self.call("POST", "/rules", {"rawsql": sql, "actions": list(actions), **more})

@@ -1,7 +1,6 @@
 """What rules may not do, by requirement (users.md S26, S27; S28 is in test_rules): bounded runs, text that stays text, and the chain of
 hummingbot-api#222, in which a rule was a way into the router's own API."""
 
-import json
 import sys
 import time
 
@@ -23,11 +22,7 @@ class SqlLimits(LabTest):
     CONFIG_TEXT = config() + EXTRA.format(router=ROUTER_LAN)
 
     def ask(self, method, path, body=None, login="admin:tester"):
-        command = ["curl", "-s", "-m", "10", "-X", method, "-w", "\n%{http_code}", "-u", login, f"http://{ROUTER_LAN}:8081/api/v4{path}"]
-        if body is not None:
-            command += ["-d", json.dumps(body)]
-        text, _, status = self.lab.ns("lan1", *command).rpartition("\n")
-        return int(status), json.loads(text) if text.startswith("{") else text
+        return self.daemon.manage(method, path, body, login)
 
     def rule(self, sql, *actions):
         status, answer = self.ask("POST", "/rules", {"rawsql": sql, "actions": list(actions)})

@@ -1,6 +1,5 @@
 """SQL over the router's tables: POST /query on a LAN that was used."""
 
-import json
 
 from lab import DIRECT, MAC1, PROXIED, ROUTER_LAN, LabTest, config, wait_for
 
@@ -16,11 +15,7 @@ class SqlQuery(LabTest):
     CONFIG_TEXT = config() + EXTRA.format(router=ROUTER_LAN)
 
     def ask(self, sql, login="panel:public"):
-        text = self.lab.ns("lan1", "curl", "-s", "-m", "10", "-u", login, "-d", json.dumps({"sql": sql}), f"http://{ROUTER_LAN}:8081/api/v4/query")
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
+        return self.daemon.manage("POST", "/query", {"sql": sql}, login)[1]
 
     def rows(self, sql):
         answer = self.ask(sql)

@@ -67,11 +67,7 @@ class SqlResources(LabTest):
         status.unlink(missing_ok=True)
 
     def ask(self, method, path, body=None):
-        command = ["curl", "-s", "-m", "10", "-X", method, "-w", "\n%{http_code}", "--basic", "-u", "panel:public", f"http://{ROUTER_LAN}:8081/api/v4{path}"]
-        if body is not None:
-            command += ["-d", json.dumps(body)]
-        text, _, status = self.lab.ns("lan1", *command).rpartition("\n")
-        return int(status), json.loads(text)
+        return self.daemon.manage(method, path, body)
 
     def made(self, path, body):
         status, answer = self.ask("POST", path, body)
@@ -358,7 +354,7 @@ server.serve_forever()
         daemon = Daemon(self.lab, text, directory).start()
 
         def ask(method, path, body=None):
-            return json.loads(self.lab.ns("gw", "curl", "-s", "-X", method, "-u", "panel:public", "-d", json.dumps(body or {}), f"http://127.0.0.5:8081/api/v4{path}"))
+            return daemon.manage(method, path, body, where="gw", at="127.0.0.5:8081")[1]
 
         hook = ask("POST", "/resources", {"type": "web_hook", "config": {"url": f"http://{DIRECT}:9910/again"}})["data"]
         ask("POST", "/rules", {"rawsql": 'SELECT * FROM "again"', "actions": [{"name": "data_to_webserver", "params": {"$resource": hook["id"], "payload_tmpl": "${payload}"}}]})

@@ -37,8 +37,7 @@ class SqlRouter(LabTest):
                          transparent="  offload: true") + EXTRA.format(router=ROUTER_LAN)
 
     def call(self, method, path, body=None):
-        command = ["curl", "-s", "-m", "10", "-X", method, "-u", "panel:public"] + (["-d", json.dumps(body)] if body is not None else [])
-        return json.loads(self.lab.ns("gw", *command, f"http://{ROUTER_LAN}:8081/api/v4{path}"))
+        return self.daemon.manage(method, path, body, where="gw")[1]
 
     def make(self, sql, *actions):
         answer = self.call("POST", "/rules", {"rawsql": sql, "actions": list(actions)})

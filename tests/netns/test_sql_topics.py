@@ -60,8 +60,7 @@ class SqlTopics(Asking):
         self.assertEqual(row["device"], "192.168.77.11")
         self.assertGreaterEqual(row["bytes"], 40_000)
         # The same as by HTTP.
-        by_http = self.lab.ns("lan1", "curl", "-s", "-u", "admin:tester", "-d", json.dumps({"sql": sql}), f"http://{ROUTER_LAN}:8081/api/v4/query")
-        self.assertEqual(json.loads(by_http), {"code": 0, "data": [row]})
+        self.assertEqual(self.daemon.manage("POST", "/query", {"sql": sql}, "admin:tester"), (200, {"code": 0, "data": [row]}))
         (client,) = self.request("SELECT clientid, username FROM mqtt_clients WHERE username = 'hub'", "hub", "$query/x", "answers/x", "-i", "the-hub")["data"]
         self.assertEqual(client, {"clientid": "the-hub", "username": "hub"})
 

@@ -340,6 +340,10 @@ class OneBoard(unittest.TestCase):
         self.assertEqual(board.curl(f"http://{SERVER}/"), CLIENT)
         board.tell("sed -i 's/DOMAIN,site.test,Exit/IP-CIDR,6.6.6.10\\/32,REJECT/' /config.yaml; killall -HUP headgate; echo CHANGED")
         wait_for("the new rule", lambda: board.curl(f"http://{SERVER}/") is None, 20)
+        # By the rule, not by a daemon that is no more.
+        board.tell("wget -q -O - http://127.0.0.1:9090/version; echo")
+        wait_for("the controller", lambda: board.said('"version":"headgate'), 20)
+        self.assertFalse(board.said("ENDED"), board.lines[-20:])
 
 
 class MaltaRouter(BoardTests, unittest.TestCase):

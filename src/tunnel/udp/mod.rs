@@ -149,9 +149,8 @@ impl Sessions {
             active: AtomicBool::new(true),
         });
         session.wait(to, payload);
-        let entered = self
-            .table()
-            .enter(&session, tunnel.admission.sessions_max());
+        let most = tunnel.admission.sessions_max();
+        let entered = self.table().enter(&session, most);
         if let Err(lacking) = entered {
             tunnel.admission.make_session_room(&lacking);
             return;
