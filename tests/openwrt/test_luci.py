@@ -8,6 +8,7 @@ as rpcd would fail it.
 import http.server
 import itertools
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -119,7 +120,7 @@ SHOWN = {
 
 def granted(role, object_, method):
     """Whether rpcd would let the role call it: root may what any group grants, the viewer what one group's read does."""
-    if (object_, method) == ("uci", "get"):
+    if object_ == "uci":
         return role == "root"
     groups = ACL.values() if role == "root" else [{"read": ACL["luci-app-headgate"]["read"]}]
     return any(method in access.get("ubus", {}).get(object_, []) for group in groups for access in group.values() if isinstance(access, dict))
@@ -132,7 +133,7 @@ class Page:
         self.router = router
         self.plugin = subprocess.Popen(["node", HERE / "plugin.js", PLUGIN, router.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.lock = threading.Lock()
-        self.denied = []
+        self.denied, self.asked = [], []
         self.hostile = None
         outer = self
 
@@ -182,10 +183,13 @@ class Page:
         if not granted(role, object, method):
             self.denied.append((role, object, method))
             return [6, None]
+        self.asked.append((object, method, params))
         if object == "luci.headgate":
             return [0, self.call(method, **params)]
         if (object, method) == ("uci", "get"):
             return [0, sections(UCI)]
+        if (object, method) == ("uci", "apply"):
+            return [0, {}]
         if (object, method) == ("luci-rpc", "getHostHints"):
             return [0, {"02:00:00:AA:BB:DD": {"name": "kids-tablet", "ipaddrs": ["127.0.0.1"], "ip6addrs": []}}]
         return [0, {"log": LOG}]
@@ -309,6 +313,28 @@ class Luci(unittest.TestCase):
         self.browser.wait("the mark", "document.querySelector('.node.chosen').innerText.startsWith('Node')")
         self.page.call("select", group="Exit", name="DIRECT")
         self.assertEqual(now(), "DIRECT")
+
+    def test_every_page_with_a_form_applies_as_a_transaction(self):
+        folder = APP / "htdocs/luci-static/resources/view/headgate"
+        forms = [path.stem for path in folder.glob("*.js") if "form.Map" in path.read_text()]
+        self.assertGreater(len(forms), 5)
+        for name in forms:
+            with self.subTest(name):
+                self.show(name)
+                self.page.asked.clear()
+                self.browser.evaluate("void shown.handleSaveApply(null, '0')")
+                wait_for("the change", lambda: any(asked[:2] == ("uci", "apply") for asked in self.page.asked))
+                order = [asked for asked in self.page.asked if asked[1] in ("transaction", "apply")]
+                self.assertEqual(order, [("luci.headgate", "transaction", {"action": "begin", "seconds": 90}), ("uci", "apply", {})])
+                self.assertTrue(self.page.call("transaction_status")["open"])
+                self.assertTrue(self.page.call("transaction", action="confirm")["ok"])
+
+    def test_the_page_of_the_broker_tells_when_it_was_saved(self):
+        log = self.router.root / "etc/headgate/mqtt.log"
+        os.utime(log, (1_790_000_000, 1_790_000_000))
+        self.assertEqual(self.page.call("mqtt")["saved"], {"time": 1_790_000_000, "bytes": log.stat().st_size})
+        self.show("mqtt")
+        self.browser.wait_text("Last saved", "2026")
 
     def test_who_may_only_look_changes_nothing_and_sees_no_secret(self):
         for name in ("status", "proxies", "rules", "mqtt", "log"):

@@ -17,6 +17,10 @@ const builtins = {
 		return { read: () => done.stdout, close: () => done.status };
 	},
 	access: (file) => fs.existsSync(path.join(root, file)),
+	stat: (file) => {
+		const found = fs.statSync(path.join(root, file), { throwIfNoEntry: false });
+		return found ? { mtime: Math.floor(found.mtimeMs / 1000), size: found.size } : null;
+	},
 	length: (value) => typeof value === 'string' ? bytes(value).length : Array.isArray(value) ? value.length : Object.keys(value).length,
 	substr: (text, at, count) => bytes(text).subarray(at, at + count).toString('latin1'),
 	ord: (text) => text.charCodeAt(0),

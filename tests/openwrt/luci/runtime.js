@@ -82,6 +82,7 @@
 	const loaded = {};
 	const uci = strict('uci', {
 		load: async (name) => { loaded[name] = await ask('uci', 'get', { config: name }); return [ name ]; },
+		changes: async () => ({ headgate: [ [ 'set', 'main', 'final', 'DIRECT' ] ] }),
 		sections: (name, type) => (loaded[name] || []).filter((s) => !type || s['.type'] === type),
 		get: (name, id, option) => ((loaded[name] || []).find((s) => s['.name'] === id) || {})[option]
 	});

@@ -3,6 +3,7 @@
 'require dom';
 'require poll';
 'require rpc';
+'require uci';
 'require ui';
 
 /* What headgate's pages share: the calls, a banner over every page, names and numbers as text.
@@ -16,6 +17,9 @@ const E = (name, attributes, children) => {
 };
 
 const declare = (method, params, expect) => rpc.declare({ object: 'luci.headgate', method, params, expect });
+
+/* How long a change waits to be confirmed before the router takes it back. */
+const SECONDS = 90;
 
 const getHostHints = rpc.declare({ object: 'luci-rpc', method: 'getHostHints', expect: { '': {} } });
 
@@ -106,6 +110,19 @@ return baseclass.extend({
 			E('link', { 'rel': 'stylesheet', 'href': L.resource('headgate/style.css') }),
 			banner, ...content
 		]);
+	},
+
+	/* The `handleSaveApply` of every page: a change is a transaction, which the router takes back unless it is
+	   confirmed in time. */
+	saveAndApply(ev, mode) {
+		return this.handleSave(ev)
+			.then(() => uci.changes())
+			.then((changes) => changes.headgate ? call.transaction('begin', SECONDS) : null)
+			.then((answer) => {
+				if (answer && !answer.ok)
+					ui.addNotification(null, E('p', answer.text), 'warning');
+				return ui.changes.apply(mode === '0');
+			});
 	},
 
 	showTransaction(banner, state) {

@@ -7,6 +7,8 @@
 const E = headgate.E;
 
 return view.extend({
+	handleSaveApply: headgate.saveAndApply,
+
 	load() {
 		return Promise.all([
 			headgate.hints(),

@@ -6,6 +6,8 @@
 const E = headgate.E;
 
 return view.extend({
+	handleSaveApply: headgate.saveAndApply,
+
 	render() {
 		const map = new form.Map('headgate', null, _('Fake addresses let rules see names without a wait. dnsmasq keeps the names of your LAN.'));
 		let s = map.section(form.NamedSection, 'dns', 'dns');

@@ -8,6 +8,8 @@
 const E = headgate.E;
 
 return view.extend({
+	handleSaveApply: headgate.saveAndApply,
+
 	load() {
 		return Promise.all([ L.resolveDefault(headgate.call.mqtt(), { running: false }), L.resolveDefault(uci.load('headgate'), null) ]);
 	},
@@ -25,7 +27,10 @@ return view.extend({
 		if (!state.running)
 			return this.live.replaceChildren(E('div', { 'class': 'alert-message notice' }, _('The broker does not run, or its interface is switched off.')));
 		const section = (title, titles, rows, empty) => [ E('h3', title), headgate.table(titles, rows, empty) ];
+		const saved = state.saved ? _('Last saved %s (%s on flash).').format(new Date(state.saved.time * 1000).toLocaleString(), headgate.bytes(state.saved.bytes))
+			: _('Nothing has been saved yet, or saving is switched off.');
 		this.live.replaceChildren(
+			E('p', { 'class': 'saved' }, saved),
 			...section(_('Clients'), [ _('Client'), _('User'), _('Address'), _('Connected'), _('Messages'), '' ],
 				(state.clients || []).map((c) => [ c.clientid, c.username || '—', c.ip_address || '—', c.connected_at || '—',
 					'%d / %d'.format(c.recv_msg || 0, c.send_msg || 0), headgate.button(_('Disconnect'), 'remove', () => headgate.call.kick(c.clientid)) ]),

@@ -12,6 +12,8 @@ const TYPES = [ 'DOMAIN', 'DOMAIN-SUFFIX', 'DOMAIN-KEYWORD', 'DOMAIN-WILDCARD', 
 const BY_ADDRESS = [ 'IP-CIDR', 'IP-CIDR6', 'GEOIP', 'IP-ASN', 'RULE-SET' ];
 
 return view.extend({
+	handleSaveApply: headgate.saveAndApply,
+
 	load() {
 		return Promise.all([
 			L.resolveDefault(headgate.call.rules(), { running: false, rules: [] }),

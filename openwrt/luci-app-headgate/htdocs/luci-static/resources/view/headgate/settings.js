@@ -1,17 +1,15 @@
 'use strict';
 'require view';
 'require form';
-'require uci';
 'require ui';
 'require tools.widgets as widgets';
 'require headgate.common as headgate';
 
 const E = headgate.E;
 
-/* How long a change waits to be confirmed before the router takes it back. */
-const SECONDS = 90;
-
 return view.extend({
+	handleSaveApply: headgate.saveAndApply,
+
 	render() {
 		const map = new form.Map('headgate', null, _('Nothing here changes dnsmasq or the firewall: when headgate stops, the LAN goes as before.'));
 		let s = map.section(form.NamedSection, 'main', 'headgate');
@@ -72,18 +70,6 @@ return view.extend({
 		o.password = true;
 		this.map = map;
 		return map.render().then((node) => headgate.page(E('h2', _('Settings')), this.doctor(), node));
-	},
-
-	/* Every change is a transaction: the router takes it back unless it is confirmed in time. */
-	handleSaveApply(ev, mode) {
-		return this.handleSave(ev)
-			.then(() => uci.changes())
-			.then((changes) => changes.headgate ? headgate.call.transaction('begin', SECONDS) : null)
-			.then((answer) => {
-				if (answer && !answer.ok)
-					ui.addNotification(null, E('p', answer.text), 'warning');
-				return ui.changes.apply(mode === '0');
-			});
 	},
 
 	doctor() {

@@ -10,6 +10,8 @@ const E = headgate.E;
 const CIPHERS = [ '2022-blake3-aes-128-gcm', '2022-blake3-aes-256-gcm', '2022-blake3-chacha20-poly1305', 'chacha20-ietf-poly1305', 'aes-128-gcm', 'aes-256-gcm' ];
 
 return view.extend({
+	handleSaveApply: headgate.saveAndApply,
+
 	load() {
 		return Promise.all([ L.resolveDefault(headgate.call.providers(), { running: false, providers: [] }), uci.load('headgate') ]);
 	},
