@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 
@@ -15,6 +16,7 @@ use super::control::Door;
 use super::observe::observe;
 use super::state_topics::publish_forever;
 use crate::controllers::{Cause, Control, Patch};
+use crate::platform::blocking::blocking;
 use crate::platform::neighbours::Neighbours;
 use crate::platform::{clock, wake_on_lan};
 use crate::rule_engine::options::StateOptions;
@@ -46,8 +48,8 @@ impl Acts {
     pub fn start(door: &Arc<Door>, devices: Option<Arc<Neighbours>>) -> Self {
         let (sender, receiver) = channel(WAITING_MAX);
         let mut task = JoinSet::new();
-        task.spawn(follow(Arc::clone(door), receiver));
-        task.spawn(observe(Arc::clone(door), devices.clone()));
+        task.spawn(follow(Arc::clone(door), receiver).boxed());
+        task.spawn(observe(Arc::clone(door), devices.clone()).boxed());
         Self {
             devices,
             state: (None, JoinSet::new()),
@@ -65,11 +67,8 @@ impl Acts {
         *before = options;
         task.abort_all();
         if let Some(options) = options {
-            task.spawn(publish_forever(
-                Arc::clone(door),
-                self.devices.clone(),
-                options,
-            ));
+            let publishing = publish_forever(Arc::clone(door), self.devices.clone(), options);
+            task.spawn(publishing.boxed());
         }
     }
 
@@ -83,7 +82,7 @@ async fn follow(door: Arc<Door>, mut receiver: Receiver<Act>) {
     while let Some(act) = receiver.recv().await {
         let door = Arc::clone(&door);
         // Choices are written to a file, and modes are waited for.
-        let done = tokio::task::spawn_blocking(move || {
+        let done = blocking(move || {
             log::info!("rule: {act:?}");
             if let Err(why) = perform(&door, act) {
                 log::warn!("rule: {why}");
@@ -160,7 +159,8 @@ fn perform(door: &Door, act: Act) -> Result<(), NotDone> {
                 return Err(NotDone::Group(name));
             };
             let unified = door.general().unified_delay;
-            door.runtime.spawn(async move { group.test(unified).await });
+            let testing = async move { group.test(unified).await };
+            door.runtime.spawn(testing.boxed());
             Ok(())
         }
         Act::CloseConnections { device, host } => {
@@ -206,10 +206,11 @@ fn block(door: &Door, named: Device, duration: Duration) {
     let providers = Arc::clone(&door.providers);
     providers.tell_changed();
     if !duration.is_zero() {
-        door.runtime.spawn(async move {
+        let freeing = async move {
             tokio::time::sleep(duration).await;
             providers.tell_changed();
-        });
+        };
+        door.runtime.spawn(freeing.boxed());
     }
 }
 

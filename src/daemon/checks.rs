@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::task::JoinHandle;
@@ -22,7 +23,7 @@ impl Checks {
     /// Tests the groups of `registry` from now on, and no others.
     pub fn follow(&mut self, registry: Arc<Registry>, unified: bool) {
         self.stop();
-        self.0 = Some(tokio::spawn(run(registry, unified)));
+        self.0 = Some(tokio::spawn(run(registry, unified).boxed()));
     }
 
     /// Ends the tests.

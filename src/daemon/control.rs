@@ -2,7 +2,6 @@
 //! a request to the supervisor's task, waited for with a deadline.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, SendError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ use crate::mqtt::remote::Remote;
 use crate::outbound::{BoxFuture, Outbound};
 use crate::platform::logger::Logger;
 use crate::platform::memory;
+use crate::platform::reply::{Missing, Reply, reply};
 use crate::provider::proxy::ProxyProvider;
 use crate::provider::rule::RuleProvider;
 use crate::rule_engine::Desk;
@@ -52,15 +52,15 @@ const REPLACEMENT_PATIENCE: Duration = Duration::from_secs(120);
 /// What the supervisor is asked to do; each is answered once it is done.
 pub enum Request {
     /// Load a configuration.
-    Reload(ReloadSource, bool, SyncSender<Result<(), Failure>>),
+    Reload(ReloadSource, bool, Reply<Result<(), Failure>>),
     /// Change general settings.
-    Patch(Box<Patch>, SyncSender<Result<(), Failure>>),
+    Patch(Box<Patch>, Reply<Result<(), Failure>>),
     /// Build proxies and groups over the nodes that providers have now.
-    Nodes(SyncSender<Result<(), Failure>>),
+    Nodes(Reply<Result<(), Failure>>),
     /// Change listeners, users or proxies.
-    Change(Box<Change>, SyncSender<Result<(), ChangeError>>),
+    Change(Box<Change>, Reply<Result<(), ChangeError>>),
     /// Show the proxies.
-    Look(Look, SyncSender<Result<(), Failure>>),
+    Look(Look, Reply<Result<(), Failure>>),
     /// Stop, and run anew.
     Restart,
 }
@@ -100,17 +100,17 @@ impl Door {
 
     fn ask<E: From<Cause>>(
         &self,
-        request: impl FnOnce(SyncSender<Result<(), E>>) -> Request,
+        request: impl FnOnce(Reply<Result<(), E>>) -> Request,
     ) -> Result<(), E> {
-        let (reply, answer) = sync_channel(1);
+        let (sender, answer) = reply();
         let refused = |why: &str| E::from(Cause::from(why));
         self.requests
-            .try_send(request(reply))
+            .try_send(request(sender))
             .map_err(|_| refused("too many changes at once"))?;
-        match answer.recv_timeout(PATIENCE) {
+        match answer.wait(PATIENCE) {
             Ok(done) => done,
-            Err(RecvTimeoutError::Timeout) => Err(refused("the change takes long; it goes on")),
-            Err(RecvTimeoutError::Disconnected) => Err(refused("the daemon is stopping")),
+            Err(Missing::Late) => Err(refused("the change takes long; it goes on")),
+            Err(Missing::Gone) => Err(refused("the daemon is stopping")),
         }
     }
 }
@@ -121,15 +121,15 @@ impl Door {
     fn replace(&self, work: BoxFuture<'static, Result<(), Failure>>) -> Result<(), Cause> {
         let turn = self.upgrades.turn();
         let turn = turn.ok_or("another upgrade is under way")?;
-        let (reply, answer) = sync_channel(1);
-        self.runtime.spawn(async move {
+        let (sender, answer) = reply();
+        self.spawn(async move {
             let done = work.await;
             drop(turn);
-            if let Err(SendError(Err(error))) = reply.send(done) {
+            if let Err(Err(error)) = sender.send(done) {
                 log::error!("upgrade: {error}");
             }
         });
-        match answer.recv_timeout(REPLACEMENT_PATIENCE) {
+        match answer.wait(REPLACEMENT_PATIENCE) {
             Ok(done) => done,
             Err(_) => Err("the download takes long; it goes on".into()),
         }
@@ -247,13 +247,13 @@ impl Control for Door {
     }
 
     fn refresh_nodes(&self, provider: &Arc<ProxyProvider>) -> Result<(), Cause> {
-        let (reply, answer) = sync_channel(1);
+        let (sender, answer) = reply();
         let (providers, provider) = (Arc::clone(&self.providers), Arc::clone(provider));
         self.spawn(async move {
-            let _gone = reply.send(providers.refresh_nodes(provider).await);
+            let _gone = sender.send(providers.refresh_nodes(provider).await);
         });
         let new = answer
-            .recv_timeout(DOWNLOAD_PATIENCE)
+            .wait(DOWNLOAD_PATIENCE)
             .map_err(|_| "the download takes long; it goes on")??;
         match new {
             true => self.ask(Request::Nodes),
@@ -262,12 +262,12 @@ impl Control for Door {
     }
 
     fn refresh_provider(&self, provider: &Arc<RuleProvider>) -> Result<(), Cause> {
-        let (reply, answer) = sync_channel(1);
+        let (sender, answer) = reply();
         let (providers, provider) = (Arc::clone(&self.providers), Arc::clone(provider));
         self.spawn(async move {
-            let _gone = reply.send(providers.refresh(provider).await);
+            let _gone = sender.send(providers.refresh(provider).await);
         });
-        match answer.recv_timeout(PATIENCE) {
+        match answer.wait(PATIENCE) {
             Ok(done) => Ok(done?),
             Err(_) => Err("the download takes long; it goes on".into()),
         }
@@ -277,13 +277,13 @@ impl Control for Door {
         let server = self.dns.server();
         let question =
             Question::new(name, kind).ok_or(DnsQueryError::Failed("not a domain name".into()))?;
-        let (reply, answer) = sync_channel(1);
+        let (sender, answer) = reply();
         self.spawn(async move {
             let outcome = server.resolver().query(&question, Manner::default()).await;
-            let _gone = reply.send(outcome);
+            let _gone = sender.send(outcome);
         });
         let bytes = answer
-            .recv_timeout(DNS_PATIENCE)
+            .wait(DNS_PATIENCE)
             .map_err(|_| DnsQueryError::Failed("no answer in time".into()))?
             .map_err(|failure| DnsQueryError::Failed(failure.to_string().into()))?;
         let answer = Answer::parse(&bytes)
@@ -319,12 +319,12 @@ impl Control for Door {
     }
 
     fn update_geo(&self) -> Result<(), Cause> {
-        let (reply, answer) = sync_channel(1);
+        let (sender, answer) = reply();
         let providers = Arc::clone(&self.providers);
         self.spawn(async move {
-            let _gone = reply.send(providers.refresh_geodata().await);
+            let _gone = sender.send(providers.refresh_geodata().await);
         });
-        match answer.recv_timeout(PATIENCE) {
+        match answer.wait(PATIENCE) {
             Ok(done) => Ok(done?),
             Err(_) => Err("the download takes long; it goes on".into()),
         }
@@ -365,7 +365,7 @@ impl Control for Door {
     fn collect(&self) {
         memory::collect();
         for runtime in self.workers.handles().iter().chain([&self.runtime]) {
-            runtime.spawn(async { memory::collect() });
+            runtime.spawn(async { memory::collect() }.boxed());
         }
     }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
 
 use super::providers::{AGAIN_FIRST, AGAIN_LAST};
 use crate::config::{Config, GeoUse};
+use crate::platform::blocking::blocking;
 use crate::platform::clock;
 use crate::provider::Provider;
 use crate::provider::entries::ReadError;
@@ -68,7 +68,7 @@ pub async fn follow(database: Arc<GeoDatabase>, way: Arc<dyn Connect>, changed: 
     loop {
         if database.has_new_categories() {
             let reading = Arc::clone(&database);
-            if let Ok(Ok(_)) = spawn_blocking(move || reading.load()).await {
+            if let Ok(Ok(_)) = blocking(move || reading.load()).await {
                 changed.notify_one();
             }
         }

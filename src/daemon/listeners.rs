@@ -80,7 +80,7 @@ struct Served {
     port: Port,
     /// Of a server of an encrypting protocol.
     server: Option<server::Shared>,
-    _tasks: Tasks,
+    tasks: Tasks,
 }
 
 impl Served {
@@ -138,9 +138,13 @@ impl Listeners {
         }
     }
 
-    /// Opens what `options` ask for and closes what they do not; what stays the same stays open.
+    /// Closes what `options` do not ask for and opens what they do; what stays the same stays open.
     /// `captured`: the transparent ports are the capture's own. Every port that cannot be opened.
-    pub fn follow(&mut self, options: &Options, captured: bool) -> Vec<(SocketAddr, io::Error)> {
+    pub async fn follow(
+        &mut self,
+        options: &Options,
+        captured: bool,
+    ) -> Vec<(SocketAddr, io::Error)> {
         let wanted: Vec<Port> = options
             .ports()
             .into_iter()
@@ -158,12 +162,20 @@ impl Listeners {
                 .find(|listener| *listener.name == *name)
                 .map(|listener| listener.users.clone())
         };
-        self.served.retain(|served| {
+        let stays = |served: &Served| {
             let fits = |port: &Port| same_port(port, &served.port);
             same_doors
                 && wanted.iter().any(fits)
                 && users_of(&old, &served.port.name) == users_of(options, &served.port.name)
-        });
+        };
+        let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut self.served)
+            .into_iter()
+            .partition(stays);
+        self.served = stay;
+        // A new port may be one of theirs, at another address.
+        for served in go {
+            served.tasks.end().await;
+        }
         let mut failed = Vec::new();
         for port in wanted {
             let mut served = self.served.iter_mut();
@@ -180,7 +192,7 @@ impl Listeners {
                 Ok((tasks, server)) => self.served.push(Served {
                     port,
                     server,
-                    _tasks: tasks,
+                    tasks,
                 }),
                 Err(error) => failed.push((port.address, error)),
             }

@@ -12,13 +12,14 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
 use super::{Failure, command, geodata};
 use crate::config::Config;
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
 use crate::outbound::provided::ProviderNodes;
 use crate::outbound::{BoxFuture, Stream};
+use crate::platform::blocking::blocking;
 use crate::platform::clock;
 use crate::provider::Provider;
 use crate::provider::geo::{Database, GeoDatabase};
@@ -176,7 +177,7 @@ impl Providers {
             .collect::<Result<_, _>>()?;
         for provider in rules.iter().map(Arc::clone) {
             // What is wrong it has logged.
-            let _loaded = spawn_blocking(move || provider.load()).await;
+            let _loaded = blocking(move || provider.load()).await;
         }
         let options = config.proxy_providers.iter();
         let proxies: Arc<[Arc<ProxyProvider>]> = options
@@ -184,11 +185,11 @@ impl Providers {
             .collect::<Result<_, _>>()?;
         for provider in proxies.iter().map(Arc::clone) {
             // Likewise.
-            let _loaded = spawn_blocking(move || provider.load()).await;
+            let _loaded = blocking(move || provider.load()).await;
         }
         let databases = geodata::databases(config, directory)?;
         let (uses, reading) = (config.geo_uses.clone(), Arc::clone(&databases));
-        let wanting = spawn_blocking(move || geodata::load(&uses, &reading)).await?;
+        let wanting = blocking(move || geodata::load(&uses, &reading)).await?;
         for line in wanting {
             if !config.geodata.fail_soft {
                 return Err(format!("{origin}:{line}").into());
@@ -328,7 +329,7 @@ async fn follow_file(provider: Arc<dyn Provider>, changed: Arc<Notify>) {
             let changed = again.resource().is_some_and(Resource::is_outdated);
             changed && again.load().is_ok()
         };
-        if spawn_blocking(look).await.unwrap_or(false) {
+        if blocking(look).await.unwrap_or(false) {
             log::info!("{}: loaded again", name_of(&*provider));
             changed.notify_one();
         }

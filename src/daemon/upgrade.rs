@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::Failure;
 use crate::controllers::options::{Options, Program};
+use crate::platform::blocking::blocking;
 use crate::platform::clock;
 use crate::provider::file::Part;
 use crate::provider::http::{self, Connect, Request};
@@ -155,7 +156,7 @@ pub async fn replace_pages(
 ) -> Result<(), Failure> {
     let archive = directory.with_extension("zip");
     let part = download(&url, way, &archive, PAGES_BYTES_MAX).await?;
-    let replacing = tokio::task::spawn_blocking(move || {
+    let replacing = blocking(move || {
         pages::replace(&directory, &mut part.read()?)?;
         Ok::<_, Failure>(())
     });
@@ -173,13 +174,13 @@ pub async fn replace_program(
     arguments: Vec<PathBuf>,
 ) -> Result<(), Failure> {
     let running = own.clone();
-    let digest_of_own = tokio::task::spawn_blocking(move || digest(File::open(running)?));
+    let digest_of_own = blocking(move || digest(File::open(running)?));
     if digest_of_own.await?? == source.sha256 {
         return Err("already the newest version".into());
     }
     let next = beside(&own, ".next");
     let part = download(&source.url, way, &next, PROGRAM_BYTES_MAX).await?;
-    let replacing = tokio::task::spawn_blocking(move || {
+    let replacing = blocking(move || {
         if digest(part.read()?)? != source.sha256 {
             return Err(Failure::from(
                 "its SHA-256 is not the one of upgrade.sha256",

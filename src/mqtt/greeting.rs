@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::auth::Login;
@@ -24,6 +23,7 @@ use super::listener::Seat;
 use super::metrics::Metric;
 use super::session::LinkId;
 use super::transport::{Io, Stream};
+use crate::platform::blocking::blocking;
 
 /// How long a client may take to send CONNECT (users.md S22).
 pub(super) const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -132,7 +132,7 @@ impl Driver {
             let Ok(_turn) = self.hashing.acquire().await else {
                 return Err(Reason::SERVER_BUSY);
             };
-            let work = spawn_blocking(move || account.secret.admits(&given));
+            let work = blocking(move || account.secret.admits(&given));
             work.await.unwrap_or(false)
         } else {
             account.secret.admits(&given)

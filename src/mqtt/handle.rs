@@ -6,12 +6,13 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::TcpListener as Socket;
+use std::net::{SocketAddr, TcpListener as Socket};
 use std::path::Path;
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 
-use tokio::net::TcpListener;
+use futures_util::FutureExt;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
@@ -32,6 +33,9 @@ use crate::platform::readiness::Readiness;
 
 /// Commands that may wait: one a reload, one a controller's thread.
 const COMMANDS_MAX: usize = 32;
+
+/// Connections that wait in the kernel to be taken.
+const BACKLOG: u32 = 1024;
 
 /// The deepest the broker's calls nest is the walk of a topic.
 const STACK_BYTES: usize = 256 * 1024;
@@ -119,9 +123,15 @@ impl Handle {
             if self.listeners.contains(listener) {
                 continue;
             }
-            let bound = Socket::bind(listener.listen)
-                .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
-                .map_err(|error| (listener.listen.to_string(), error))?;
+            let address = listener.listen;
+            let mut same = options
+                .listeners
+                .iter()
+                .filter(|other| other.listen == address);
+            if same.nth(1).is_some() && address.port() != 0 {
+                return Err((address.to_string(), io::ErrorKind::AddrInUse.into()));
+            }
+            let bound = bind(address).map_err(|error| (address.to_string(), error))?;
             let transport =
                 Transport::new(listener).map_err(|error| (listener.name.to_string(), error))?;
             fresh.push(Bound {
@@ -151,12 +161,25 @@ impl Drop for Handle {
     }
 }
 
+/// Beside the listener that it takes the place of, which is closed when this one is served.
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
 async fn run(driver: Rc<Driver>, mut commands: mpsc::Receiver<Command>) {
+    // Boxed: the runtime's part of a task is then compiled once, not for each kind.
     let mut tasks = JoinSet::new();
-    tasks.spawn_local(read_forever(Rc::clone(&driver)));
-    tasks.spawn_local(write_forever(Rc::clone(&driver)));
-    tasks.spawn_local(tick_forever(Rc::clone(&driver)));
-    tasks.spawn_local(write_down_forever(Rc::clone(&driver)));
+    tasks.spawn_local(read_forever(Rc::clone(&driver)).boxed_local());
+    tasks.spawn_local(write_forever(Rc::clone(&driver)).boxed_local());
+    tasks.spawn_local(tick_forever(Rc::clone(&driver)).boxed_local());
+    tasks.spawn_local(write_down_forever(Rc::clone(&driver)).boxed_local());
     // The ends of bridges.
     let mut legs = JoinSet::new();
     let mut serving: Vec<(ListenerOptions, JoinSet<()>)> = Vec::new();
@@ -166,7 +189,7 @@ async fn run(driver: Rc<Driver>, mut commands: mpsc::Receiver<Command>) {
             Command::Call(call) => driver.with(call),
             Command::Attach(leg) => {
                 while legs.try_join_next().is_some() {}
-                legs.spawn_local(attach(Rc::clone(&driver), *leg));
+                legs.spawn_local(attach(Rc::clone(&driver), *leg).boxed_local());
             }
             Command::Follow(options, fresh) => {
                 driver.with(|broker, now| broker.reconfigure(now, &options));
@@ -194,7 +217,8 @@ fn serve(driver: &Rc<Driver>, bound: Bound) -> Option<(ListenerOptions, JoinSet<
                 connection_rate: listener.connection_rate,
             };
             let mut task = JoinSet::new();
-            task.spawn_local(accept_forever(Rc::clone(driver), socket, Rc::new(service)));
+            let accepting = accept_forever(Rc::clone(driver), socket, Rc::new(service));
+            task.spawn_local(accepting.boxed_local());
             Some((listener, task))
         }
         Err(error) => {

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -121,7 +122,8 @@ pub async fn accept_forever(driver: Rc<Driver>, socket: TcpListener, service: Rc
                 // The broker gathers what belongs together; the kernel need not wait for more.
                 let _slower = stream.set_nodelay(true);
                 let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-                connections.spawn_local(serve(Rc::clone(&listening.driver), stream, source, seat));
+                let serving = serve(Rc::clone(&listening.driver), stream, source, seat);
+                connections.spawn_local(serving.boxed_local());
                 let wait = pace.wait(listening.driver.running());
                 if !wait.is_zero() {
                     // The others wait in the kernel's queue.

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::broker::Extent;
@@ -17,6 +16,7 @@ use super::driver::Driver;
 use super::options::{Options, Sync};
 use super::seconds;
 use super::store::file::Log;
+use crate::platform::blocking::blocking;
 
 /// How often what changed is written.
 const EVERY: Duration = Duration::from_secs(1);
@@ -123,7 +123,7 @@ pub(super) async fn write_down_forever(driver: Rc<Driver>) {
         if driver.keeper.sync.get() != Sync::Never
             && let Some(Ok(file)) = log
         {
-            let synced = spawn_blocking(move || file.sync_data()).await;
+            let synced = blocking(move || file.sync_data()).await;
             if let Ok(Err(error)) = synced {
                 log::error!("mqtt: the log: {error}");
             }

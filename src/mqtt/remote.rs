@@ -5,7 +5,6 @@
 //! thread. Lives as long as the daemon, also while no broker runs.
 
 use std::fmt;
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::Time;
 use super::bridge::Leg;
 use super::broker::Broker;
 use super::handle::Command;
+use crate::platform::reply::reply;
 
 /// How long an answer is waited for.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -60,10 +60,10 @@ impl Remote {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let (reply, answer) = sync_channel(1);
+        let (sender, answer) = reply();
         let call = move |broker: &mut Broker, now| {
             // Nobody waits for it when it comes late.
-            let _late = reply.try_send(call(broker, now));
+            let _late = sender.send(call(broker, now));
         };
         commands
             .ok_or(Unavailable::Off)?
@@ -72,9 +72,7 @@ impl Remote {
                 mpsc::error::TrySendError::Full(_) => Unavailable::Busy,
                 mpsc::error::TrySendError::Closed(_) => Unavailable::Off,
             })?;
-        answer
-            .recv_timeout(ANSWER_TIME_MAX)
-            .map_err(|_| Unavailable::Late)
+        answer.wait(ANSWER_TIME_MAX).map_err(|_| Unavailable::Late)
     }
 
     /// Has `call` run on the broker's thread, without waiting for it. `false`: it will not.

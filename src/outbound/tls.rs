@@ -28,6 +28,7 @@ use super::crypto::has_aes_instructions;
 use super::layer::TlsLayer;
 use super::options::TlsOptions;
 use super::reality;
+use crate::platform::blocking::blocking;
 
 /// Where systems keep their root certificates: OpenWrt and Debian, then BSD's and Alpine's place.
 const BUNDLES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"];
@@ -165,7 +166,7 @@ impl TlsClient {
     /// Makes the configuration, away from the flows: reading the roots takes a while.
     async fn load(&self) -> io::Result<Arc<ClientConfig>> {
         let (options, trust) = (self.options.clone(), self.trust.clone());
-        let loading = tokio::task::spawn_blocking(move || match trust {
+        let loading = blocking(move || match trust {
             None => client_config(&options),
             // Files change, and few share them: these are for one client.
             Some(trust) => build_config(&options, &trust).map(Arc::new),

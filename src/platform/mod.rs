@@ -8,6 +8,7 @@
 
 pub mod answering_udp;
 pub mod beneath;
+pub mod blocking;
 pub mod clock;
 pub mod confinement;
 pub mod conntrack;
@@ -25,6 +26,7 @@ pub mod pipe;
 pub mod process;
 pub mod raw_udp;
 pub mod readiness;
+pub mod reply;
 pub mod room;
 pub mod route;
 pub mod socket;

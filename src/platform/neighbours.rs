@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -119,11 +119,11 @@ impl Neighbours {
     /// What the kernel says.
     pub async fn watch() -> Result<Self, RouteError> {
         let (driver, requests, told) = connection::open(&[MulticastGroup::Neigh])?;
-        let driver = tokio::spawn(driver);
+        let driver = tokio::spawn(driver.boxed());
         let table = Arc::new(Mutex::new(Table::default()));
         learn_all(&table, &requests).await?;
         let following = Arc::clone(&table);
-        let reader = tokio::spawn(async move {
+        let reading = async move {
             let mut told = pin!(told);
             // Messages that get lost in a flood come again with the entry's next change.
             while let Some(entry) = told.next().await {
@@ -131,12 +131,12 @@ impl Neighbours {
                     learn(&following, &entry);
                 }
             }
-        });
+        };
         Ok(Self {
             table,
             requests,
             strangers: tokio::sync::Mutex::default(),
-            tasks: [driver, reader],
+            tasks: [driver, tokio::spawn(reading.boxed())],
         })
     }
 

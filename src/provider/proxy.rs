@@ -18,6 +18,7 @@ use super::resource::{Limits, PathOutside, ProviderError, Resource};
 use crate::outbound::BoxFuture;
 use crate::outbound::options::{ProxyOptions, TestOptions};
 use crate::outbound::provided::ProviderNodes;
+use crate::platform::blocking::blocking;
 
 /// How long a download may take.
 const DOWNLOAD_TIME: Duration = Duration::from_secs(60);
@@ -240,7 +241,7 @@ impl Provider for ProxyProvider {
         Box::pin(async move {
             let me = Arc::clone(&self);
             let Some(resource) = self.resource.as_ref().filter(|r| r.is_fetched()) else {
-                let loading = tokio::task::spawn_blocking(move || me.load());
+                let loading = blocking(move || me.load());
                 return Ok(loading.await.map_err(io::Error::from)??);
             };
             let fetched = resource.fetch(way, move |file| read(&me.options, file));

@@ -14,6 +14,7 @@ use super::entries::ReadError;
 use super::file::{self, Part};
 use super::http::{self, Answer, Connect, FetchError, Request};
 use super::options::Download;
+use crate::platform::blocking::blocking;
 use crate::platform::clock;
 
 /// What servers are told of us: mihomo's name, which some of them insist on.
@@ -287,7 +288,7 @@ impl Resource {
             Answer::Body { etag, quota } => {
                 let place = self.path.clone();
                 // Nothing of the old is touched before the new is known to be good.
-                let reading = tokio::task::spawn_blocking(move || {
+                let reading = blocking(move || {
                     let made = read(part.read()?)?;
                     part.commit(&place)?;
                     Ok::<_, ReadError>(made)

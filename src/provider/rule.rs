@@ -11,6 +11,7 @@ use super::http::Connect;
 use super::options::{RuleProviderOptions, Source};
 use super::resource::{Limits, PathOutside, ProviderError, Resource};
 use crate::outbound::BoxFuture;
+use crate::platform::blocking::blocking;
 use crate::provider::Provider;
 use crate::rules::set::RuleSetBuilder;
 
@@ -106,7 +107,7 @@ impl Provider for RuleProvider {
                     Ok(fetched.map(|new| self.put(new)).is_some())
                 }
                 _ => {
-                    let loading = tokio::task::spawn_blocking(move || me.load());
+                    let loading = blocking(move || me.load());
                     Ok(loading.await.map_err(io::Error::from)??)
                 }
             }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
@@ -111,7 +112,7 @@ impl Plan {
                 let hook = Hook::new(*target, Arc::clone(down));
                 let serve = |_| {
                     let serving = Arc::clone(&hook).serve(Arc::clone(outside), Arc::clone(feed));
-                    outside.runtime.spawn(serving)
+                    outside.runtime.spawn(serving.boxed())
                 };
                 let tasks = (0..POOL_MAX).map(serve).collect();
                 (Link::Hook(hook), tasks)
@@ -136,7 +137,7 @@ impl Plan {
                 };
                 let (options, waiting) = (bridge.options, Arc::clone(&outbox));
                 let task = client::run(options, server, patience, waiting, Box::new(show));
-                let tasks = vec![outside.runtime.spawn(task)];
+                let tasks = vec![outside.runtime.spawn(task.boxed())];
                 let mountpoint = bridge.mountpoint;
                 (Link::Broker { outbox, mountpoint }, tasks)
             }

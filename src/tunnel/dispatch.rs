@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::metadata::{DnsMode, Metadata, Network};
 use crate::outbound::{BoxFuture, IpVersion, Purpose, Stream};
+use crate::platform::blocking::blocking;
 use crate::platform::{clock, own_dials, process, socket};
 
 use super::Tunnel;
@@ -232,7 +233,7 @@ impl Tunnel {
         }
         if routing.find_process && routing.needs().process && metadata.process.is_none() {
             let (network, source) = (metadata.network, metadata.source);
-            let looking = tokio::task::spawn_blocking(move || process::owner(network, source));
+            let looking = blocking(move || process::owner(network, source));
             metadata.process = looking.await.ok().flatten().map(Arc::new);
         }
         let (mut from, mut may_resolve) = (

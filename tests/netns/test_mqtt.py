@@ -140,6 +140,31 @@ class Mqtt(LabTest):
         self.assertEqual(self.lines(watcher), ["still here"])
         self.assertIn("Received DISCONNECT (135)", concerned.stdout.read())
 
+    def test_a_listener_may_change_and_keep_its_port(self):
+        self.addCleanup(self.reload, self.text)
+        before = f"{{name: tcp, type: tcp, listen: {ROUTER_LAN}:1883}}"
+        for address, works in ((ROUTER_LAN, self.refuses_a_second), ("0.0.0.0", self.listens_on_loopback)):
+            self.daemon.file.write_text(self.text.replace(before, f"{{name: tcp, type: tcp, listen: {address}:1883, max-connections: 1}}"))
+            self.daemon.signal(signal.SIGHUP)
+            wait_for(f"the listener of {address}", works)
+        self.assertFalse(self.daemon.said("in use"), self.daemon.lines)
+
+    def refuses_a_second(self):
+        with self.lab.socket("lan1") as first, self.lab.socket("lan1") as second:
+            first.connect((ROUTER_LAN, 1883))
+            second.connect((ROUTER_LAN, 1883))
+            second.settimeout(1)
+            try:
+                return second.recv(1) == b""
+            except ConnectionResetError:
+                return True
+            except TimeoutError:
+                return False
+
+    def listens_on_loopback(self):
+        publish = ("mosquitto_pub", "-h", "127.0.0.1", "-u", "ann", "-P", "plain", "-t", "x", "-m", "y", "-q", "1")
+        return subprocess.run(("ip", "netns", "exec", self.lab.names["gw"], *publish), capture_output=True, check=False, timeout=20).returncode == 0
+
     def reload(self, text):
         self.daemon.file.write_text(text)
         self.daemon.signal(signal.SIGHUP)

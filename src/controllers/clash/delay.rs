@@ -16,6 +16,7 @@ use crate::outbound::group::Member;
 use crate::outbound::probe::{Probe, ProbeError};
 use crate::outbound::registry::Registry;
 use crate::outbound::{BoxFuture, Kind};
+use crate::platform::blocking::blocking;
 
 /// An answer that will come, or one that need not wait.
 type Later = Result<BoxFuture<'static, Response>, Response>;
@@ -52,7 +53,7 @@ pub(super) fn group(context: &Arc<Context>, request: &Request<'_>) -> Later {
     let unpinning = {
         let (context, group) = (Arc::clone(context), Arc::clone(&group));
         // The forgotten choice may be written to flash.
-        tokio::task::spawn_blocking(move || context.control.unpin(&group))
+        blocking(move || context.control.unpin(&group))
     };
     let probe = query(context, request, GROUP_MAX, i32::MAX);
     Ok(Box::pin(async move {

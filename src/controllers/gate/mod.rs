@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
@@ -170,12 +171,12 @@ impl Gate {
         for (listener, dialects) in [(tcp, controller), (management, MANAGEMENT)] {
             if let Some(listener) = listener {
                 let accepting = accept_tcp(listener, None, dialects, Arc::clone(&shared));
-                gate.listeners.spawn(accepting);
+                gate.listeners.spawn(accepting.boxed());
             }
         }
         if let Some((listener, acceptor)) = tls {
             let accepting = accept_tcp(listener, Some(acceptor), controller, Arc::clone(&shared));
-            gate.listeners.spawn(accepting);
+            gate.listeners.spawn(accepting.boxed());
         }
         if let Some(listener) = unix {
             // Whoever may open it may ask for everything.
@@ -184,8 +185,8 @@ impl Gate {
             } else {
                 CONTROLLER
             };
-            gate.listeners
-                .spawn(accept_unix(listener, dialects, shared));
+            let accepting = accept_unix(listener, dialects, shared);
+            gate.listeners.spawn(accepting.boxed());
         }
         Ok(gate)
     }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
+use futures_util::FutureExt;
 use tiny_http::{Header, Server, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -81,10 +82,8 @@ impl Rest {
         for _ in 0..LINKS {
             let link = StdUnixStream::connect(place.socket())?;
             link.set_nonblocking(true)?;
-            links.spawn(serve_link(
-                UnixStream::from_std(link)?,
-                Arc::clone(&exchanges),
-            ));
+            let serving = serve_link(UnixStream::from_std(link)?, Arc::clone(&exchanges));
+            links.spawn(serving.boxed());
             let (server, context) = (Arc::clone(&server), Arc::clone(context));
             thread::Builder::new()
                 .name("rest".to_owned())

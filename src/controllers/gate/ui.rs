@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use tokio::task::spawn_blocking;
 
 use super::connection::Connection;
 use crate::controllers::http::percent_decode;
+use crate::platform::blocking::blocking;
 
 /// Where the files are.
 const PREFIX: &str = "/ui";
@@ -110,7 +110,7 @@ impl Ui {
             return Found::Nothing;
         };
         let (directory, moved) = (self.directory.clone(), format!("{last}/"));
-        let opening = spawn_blocking(move || open(&directory, &decoded));
+        let opening = blocking(move || open(&directory, &decoded));
         match opening.await {
             Ok(Ok(Some(page))) => Found::File(page),
             Ok(Ok(None)) => Found::Moved(moved),
@@ -125,7 +125,7 @@ impl Page {
         let (mut file, mut left) = (self.file, self.bytes);
         while left > 0 {
             let most = left.min(u64::try_from(PIECE_BYTES).unwrap_or(left));
-            let reading = spawn_blocking(move || {
+            let reading = blocking(move || {
                 let mut piece = Vec::with_capacity(usize::try_from(most).unwrap_or(PIECE_BYTES));
                 (&mut file).take(most).read_to_end(&mut piece)?;
                 Ok::<_, io::Error>((piece, file))

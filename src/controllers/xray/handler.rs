@@ -6,7 +6,7 @@
 //! not kept, removed users are cut off, and nobody's secret is given out. SOCKS and HTTP listeners
 //! that ask for a login take users here too.
 
-use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use super::protobuf::{Field, Fields, Malformed, Message};
 use super::status::{Code, Status};
@@ -15,6 +15,7 @@ use super::{Answer, Context, account, inbound, outbound};
 use crate::controllers::change::{Change, ChangeError};
 use crate::inbound::options::{ListenerOptions, Options};
 use crate::outbound::Kind;
+use crate::platform::reply::reply;
 
 /// `xray.app.proxyman.command.HandlerService`.
 pub(super) const METHODS: &[(&str, Answer)] = &[
@@ -253,7 +254,7 @@ fn list_outbounds(context: &Context, _: &[u8]) -> Result<Message, Status> {
         }
     }
     // The proxies are the supervisor's; it fills the list in.
-    let (sender, receiver) = sync_channel(1);
+    let (sender, answer) = reply();
     let look = move |proxies: &[crate::outbound::options::ProxyOptions]| {
         for proxy in proxies {
             let kind = proxy.protocol.kind();
@@ -266,8 +267,8 @@ fn list_outbounds(context: &Context, _: &[u8]) -> Result<Message, Status> {
     };
     let shown = context.control.look_at_proxies(Box::new(look));
     shown.map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
-    receiver
-        .try_recv()
+    answer
+        .wait(Duration::ZERO)
         .map_err(|_| Status::new(Code::Unavailable, "the daemon is stopping"))
 }
 

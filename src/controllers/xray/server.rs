@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -28,6 +29,7 @@ use super::status::{Code, Status};
 use super::{Answer, Context, Service, find};
 use crate::controllers::Control;
 use crate::outbound::carrier::Carrier;
+use crate::platform::blocking::blocking;
 use crate::platform::clock;
 
 /// Connections at a time.
@@ -59,7 +61,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     address: SocketAddr,
     options: Options,
-    _listener: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Server {
@@ -82,12 +84,17 @@ impl Server {
             },
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, shared));
+        tasks.spawn(accept(listener, shared).boxed());
         Ok(Self {
             address,
             options: options.clone(),
-            _listener: tasks,
+            tasks,
         })
+    }
+
+    /// Stops, and returns when its port is free.
+    pub async fn close(mut self) {
+        self.tasks.shutdown().await;
     }
 
     /// Where it listens, with the port that the kernel chose for port 0.
@@ -115,7 +122,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) if clients.len() < CLIENTS_MAX => {
-                    clients.spawn(serve(client, Arc::clone(&shared)));
+                    clients.spawn(serve(client, Arc::clone(&shared)).boxed());
                 }
                 Ok(_) => log::warn!("xray-api: {CLIENTS_MAX} connections: one more is refused"),
                 Err(_) => sleep(ACCEPT_PAUSE).await,
@@ -150,7 +157,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
         tokio::select! {
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
-                    calls.spawn(call(request, respond, Arc::clone(&shared)));
+                    calls.spawn(call(request, respond, Arc::clone(&shared)).boxed());
                 }
                 Some(Err(_)) | None => return,
             },
@@ -298,7 +305,7 @@ async fn run(
     shared: &Arc<Shared>,
 ) -> Result<Vec<u8>, Status> {
     let shared = Arc::clone(shared);
-    let answered = tokio::task::spawn_blocking(move || method(&shared.context, &request));
+    let answered = blocking(move || method(&shared.context, &request));
     let answered = answered
         .await
         .map_err(|_| Status::new(Code::Unavailable, "the daemon is stopping"))?;

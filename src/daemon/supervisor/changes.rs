@@ -13,10 +13,10 @@ use crate::tunnel::routing::Routing;
 
 impl Instance {
     /// Makes one change.
-    pub(super) fn change(&mut self, change: Change) -> Result<(), ChangeError> {
+    pub(super) async fn change(&mut self, change: Change) -> Result<(), ChangeError> {
         match change {
-            Change::AddInbound(listener) => self.add_inbound(&listener),
-            Change::RemoveInbound(name) => self.remove_inbound(&name),
+            Change::AddInbound(listener) => self.add_inbound(&listener).await,
+            Change::RemoveInbound(name) => self.remove_inbound(&name).await,
             Change::AddUser(inbound, user) => self.add_user(&inbound, user),
             Change::RemoveUser(inbound, name) => self.remove_user(&inbound, &name),
             Change::AddOutbound(proxy) => self.add_outbound(&proxy),
@@ -32,7 +32,7 @@ impl Instance {
         Ok(())
     }
 
-    fn add_inbound(&mut self, entry: &str) -> Result<(), ChangeError> {
+    async fn add_inbound(&mut self, entry: &str) -> Result<(), ChangeError> {
         let listener = Config::listener(entry).map_err(failed)?;
         let name = listener.name.clone();
         if is_inbound(&self.config.inbound, &name) {
@@ -42,10 +42,10 @@ impl Instance {
         let own = SocketAddr::new(listener.listen, listener.port);
         self.config.inbound.listeners.push(listener);
         let captured = self.config.transparent.enable;
-        let failures = self.listeners.follow(&self.config.inbound, captured);
+        let failures = self.listeners.follow(&self.config.inbound, captured).await;
         if let Some((address, error)) = failures.into_iter().find(|(address, _)| *address == own) {
             self.config.inbound.listeners.pop();
-            self.follow_listeners();
+            self.follow_listeners().await;
             return Err(ChangeError::Failed(format!("{address}: {error}").into()));
         }
         log::info!("listener {name} added");
@@ -53,7 +53,7 @@ impl Instance {
         Ok(())
     }
 
-    fn remove_inbound(&mut self, name: &str) -> Result<(), ChangeError> {
+    async fn remove_inbound(&mut self, name: &str) -> Result<(), ChangeError> {
         let inbound = &mut self.config.inbound;
         if !is_inbound(inbound, name) {
             return Err(ChangeError::NoInbound(name.into()));
@@ -68,7 +68,7 @@ impl Instance {
         }
         inbound.listeners.retain(|listener| *listener.name != *name);
         self.xray.overlay.forget_inbound(name);
-        self.follow_listeners();
+        self.follow_listeners().await;
         log::info!("listener {name} removed");
         Ok(())
     }

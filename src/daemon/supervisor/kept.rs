@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Instance;
 use crate::calendar::rfc3339;
 use crate::daemon::kept;
+use crate::platform::blocking::blocking;
 use crate::platform::clock;
 
 /// How often quotas are looked at: for so long a user may move beyond his.
@@ -70,7 +71,7 @@ impl Instance {
             if self.xray.written != document {
                 let directory = self.directory.clone();
                 self.xray.written.clone_from(&document);
-                let _task = tokio::task::spawn_blocking(move || {
+                let _task = blocking(move || {
                     if let Err(error) = kept::store(&directory, &document) {
                         log::warn!("xray.json: {error}");
                     }

@@ -44,6 +44,7 @@ use crate::dns::current::Current;
 use crate::mqtt;
 use crate::netfilter::apply::{self, CaptureError};
 use crate::netfilter::options::Fail;
+use crate::platform::blocking::blocking;
 use crate::platform::leases::Leases;
 use crate::platform::logger::{self, Level, Logger};
 use crate::platform::neighbours::Neighbours;
@@ -260,7 +261,7 @@ impl Instance {
             )?;
         }
         let inbound = &self.config.inbound;
-        for (address, error) in self.listeners.follow(inbound, place.is_some()) {
+        for (address, error) in self.listeners.follow(inbound, place.is_some()).await {
             let failed = format!("{address}: {error}");
             // What was added while an earlier instance ran keeps nobody from starting.
             match self.xray.overlay.listens_at(inbound, address) {
@@ -284,7 +285,7 @@ impl Instance {
             self.mqtt = Some((started, self.install_rules()?));
             self.bridges.follow(&self.config.mqtt);
         }
-        self.serve_xray()?;
+        self.serve_xray().await?;
         if let Some(place) = place {
             self.capture(place, tproxy).await?;
         }
@@ -380,14 +381,14 @@ impl Instance {
                     let _gone = reply.send(self.rebuild_outbounds());
                 }
                 Event::Request(Request::Change(change, reply)) => {
-                    let _gone = reply.send(self.change(*change));
+                    let _gone = reply.send(self.change(*change).await);
                 }
                 Event::Request(Request::Look(look, reply)) => {
                     look(&self.config.proxies);
                     let _gone = reply.send(Ok(()));
                 }
                 Event::Request(Request::Patch(patch, reply)) => {
-                    let _gone = reply.send(self.patch(*patch));
+                    let _gone = reply.send(self.patch(*patch).await);
                 }
             }
         }
@@ -425,12 +426,12 @@ impl Instance {
         self.persisted = self.persisted.wrapping_add(1);
         if self.persisted.is_multiple_of(HISTORY_EVERY) {
             let (history, tunnel) = (Arc::clone(&self.door.history), Arc::clone(&self.tunnel));
-            let _task = tokio::task::spawn_blocking(move || history.flush(&tunnel));
+            let _task = blocking(move || history.flush(&tunnel));
         }
         let Some(pool) = self.tables.fake_ip.clone() else {
             return;
         };
-        let _task = tokio::task::spawn_blocking(move || {
+        let _task = blocking(move || {
             if let Err(error) = pool.persist() {
                 log::warn!("fake-ip table: {error}");
             }
@@ -447,8 +448,8 @@ impl Instance {
         self.bridges.stop();
         self.mqtt = None;
         self.xray.server = None;
-        self.listeners
-            .follow(&crate::inbound::options::Options::default(), false);
+        let nothing = crate::inbound::options::Options::default();
+        self.listeners.follow(&nothing, false).await;
         if let Err(error) = self.listeners.serve_dns(None).await {
             log::error!("{error}");
         }

@@ -10,7 +10,7 @@ use crate::tunnel::routing::Routing;
 
 impl Instance {
     /// Changes general settings until the next reload.
-    pub(super) fn patch(&mut self, patch: Patch) -> Result<(), Failure> {
+    pub(super) async fn patch(&mut self, patch: Patch) -> Result<(), Failure> {
         let mut routing = Routing::clone(&self.tunnel.routing());
         let inbound = &mut self.config.inbound;
         let set = |field: &mut u16, value: Option<u16>| *field = value.unwrap_or(*field);
@@ -61,7 +61,7 @@ impl Instance {
         if rebuilt {
             self.follow_groups();
         }
-        self.follow_listeners();
+        self.follow_listeners().await;
         self.offload.forget();
         self.refresh_kernel();
         self.show_general();

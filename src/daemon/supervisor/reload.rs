@@ -75,14 +75,14 @@ impl Instance {
         self.door
             .history
             .follow(&self.tunnel, self.config.general.store_history);
-        self.follow_listeners();
+        self.follow_listeners().await;
         let listen = self.config.dns.listen.filter(|_| self.config.dns.enable);
         if let Err(error) = self.listeners.serve_dns(listen).await {
             log::error!("{error}");
         }
         self.door.rules.follow(&self.config.rule_engine);
         self.follow_mqtt();
-        if let Err(error) = self.serve_xray() {
+        if let Err(error) = self.serve_xray().await {
             log::error!("{error}");
         }
         self.follow_transparent(&old).await;
@@ -150,24 +150,28 @@ impl Instance {
             .follow(outbounds, self.config.general.unified_delay);
     }
 
-    pub(super) fn follow_listeners(&mut self) {
+    pub(super) async fn follow_listeners(&mut self) {
         for (address, error) in self
             .listeners
             .follow(&self.config.inbound, self.config.transparent.enable)
+            .await
         {
             log::error!("{address}: {error}");
         }
     }
 
     /// Serves the Xray API as the configuration says, and keeps its counters while it does.
-    pub(super) fn serve_xray(&mut self) -> Result<(), Failure> {
+    pub(super) async fn serve_xray(&mut self) -> Result<(), Failure> {
         let options = self.config.xray.as_ref();
         if let (Some(running), Some(options)) = (&self.xray.server, options)
             && running.follows(options)
         {
             return Ok(());
         }
-        self.xray.server = None;
+        // The new one may want the same port.
+        if let Some(running) = self.xray.server.take() {
+            running.close().await;
+        }
         self.tunnel.connections().keep_ledger(options.is_some());
         let quotas = options.map(|options| options.quotas.clone());
         self.tunnel.quotas().limit(quotas.unwrap_or_default());

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -175,7 +176,7 @@ impl Line {
             requests: queue,
             answers: Arc::clone(&answers),
         };
-        let task = tokio::spawn(serve(Arc::clone(&self.end), work));
+        let task = tokio::spawn(serve(Arc::clone(&self.end), work).boxed());
         Open {
             requests,
             answers,

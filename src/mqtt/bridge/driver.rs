@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::io::duplex;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::relay::{Noted, Relay, Taken};
@@ -23,6 +22,7 @@ use crate::mqtt::options::Limits;
 use crate::mqtt::remote::Remote;
 use crate::outbound::carrier::Carrier;
 use crate::outbound::tls::TlsClient;
+use crate::platform::blocking::blocking;
 use crate::platform::clock;
 use crate::provider::http::{Connect, open_carrier};
 
@@ -118,7 +118,7 @@ async fn tls_client(options: &BridgeOptions) -> io::Result<Option<TlsClient>> {
         return Ok(None);
     };
     let files = options.trust.clone();
-    let trust = spawn_blocking(move || files.read()).await??;
+    let trust = blocking(move || files.read()).await??;
     let client = TlsClient::new(tls, &options.server.host.to_string());
     let client = client.and_then(|client| client.trusting(trust));
     client.map(Some).map_err(io::Error::other)

@@ -25,6 +25,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::io::DuplexStream;
 use tokio::task::JoinSet;
 
@@ -181,7 +182,7 @@ impl Bridges {
             }
             let mut task = JoinSet::new();
             let (broker, way) = (self.broker.clone(), Arc::clone(&self.way));
-            task.spawn(driver::run(bridge.clone(), options.limits, broker, way));
+            task.spawn(driver::run(bridge.clone(), options.limits, broker, way).boxed());
             self.running.push((bridge.clone(), task));
         }
         let names = options.bridges.iter().map(|bridge| client_id(&bridge.name));

@@ -152,7 +152,7 @@ impl Routes {
     /// What the kernel says of the socket.
     pub fn open() -> Result<(Self, Changes), RouteError> {
         let (driver, requests, changes) = connection::open(&GROUPS)?;
-        let task = tokio::spawn(driver);
+        let task = tokio::spawn(driver.boxed());
         Ok((Self { requests, task }, Changes(Box::pin(changes))))
     }
 
