@@ -72,7 +72,7 @@ class Init(ServiceTest):
         _, calls = self.router.init("start")
         for call in (
             "instance main", "param command /usr/bin/headgate run -d /etc/headgate -f /var/run/headgate/config.yaml", "param file /var/run/headgate/config.yaml",
-            "param reload_signal HUP", "param respawn 3600 5 0",
+            "param reload_signal HUP", "param respawn 3600 1 0",
         ):
             self.assertIn(call, calls)
         self.assertEqual(self.router.root.joinpath("var/run/headgate/config.yaml").stat().st_mode & 0o777, 0o600)
@@ -109,6 +109,33 @@ class Init(ServiceTest):
         self.router.write("etc/headgate/own.yaml", "mixed-port: often\n")
         self.router.init("reload")
         self.assertIn("1:13: mixed-port", self.router.read("tmp/log"))
+
+    def test_a_file_that_uci_cannot_read_changes_nothing(self):
+        self.router.init("start")
+        good = self.router.read("var/run/headgate/config.yaml")
+        self.router.uci(small() + "no line of UCI\n")
+        self.assertEqual(self.router.init("reload")[1], [])
+        self.assertIn("/etc/config/headgate: Parse error", self.router.read("tmp/log"))
+        self.assertIn("instance main", self.router.init("start")[1])
+        self.assertEqual(self.router.read("var/run/headgate/config.yaml"), good)
+        self.assertNotEqual(self.router.init("check", check=False)[0].returncode, 0)
+
+    def test_into_a_jail_and_out_of_it_leads_a_new_start(self):
+        self.router.script("sbin/ujail", "")
+        self.router.init("start")
+        for jail in (1, 0):
+            self.router.uci(small().replace("'DIRECT'", f"'DIRECT'\n\toption jail '{jail}'"))
+            _, calls = self.router.init("reload")
+            self.assertEqual(calls[0], "kill headgate")
+            self.assertEqual("jail headgate log procfs" in calls, jail == 1)
+            self.assertNotIn("kill headgate", self.router.init("reload")[1])
+
+    def test_stop_waits_for_the_daemon_and_cleans_up_after_it(self):
+        self.router.init("start")
+        self.router.script("usr/bin/headgate", '[ "$1" != cleanup ] || { echo >>/tmp/tries; [ "$(wc -l </tmp/tries)" -ge 3 ] || echo another instance >&2; }\n')
+        self.router.init("stop")
+        self.assertEqual(self.router.read("tmp/tries"), "\n" * 3)
+        self.assertFalse(self.router.exists("var/run/headgate"))
 
     def test_switching_off_stops_and_leaves_nothing(self):
         self.router.init("start")
