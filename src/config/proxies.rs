@@ -223,6 +223,7 @@ pub(super) fn tls_keys(section: &mut Section<'_>) -> Result<TlsOptions, ConfigEr
         },
         alpn: section.list("alpn", |item| item.text().map(Box::from))?,
         reality: None,
+        suites: Vec::new(),
     })
 }
 

@@ -14,8 +14,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::tls::crypto_provider;
 
-/// Bytes of a certificate chain or a key.
-const PEM_BYTES_MAX: u64 = 256 * 1024;
+/// Bytes of a file of certificates or of a key: a system's bundle of roots has a quarter of that.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What is wrong with `certificate` or `private-key`.
 #[derive(Debug)]
@@ -95,14 +95,22 @@ fn read_pem(text: &str, directory: &Path) -> Result<Vec<u8>, CertificateError> {
     if text.contains("-----BEGIN") {
         return Ok(text.as_bytes().to_vec());
     }
-    let path = directory.join(text);
-    let failed = |error| CertificateError::Unreadable(path.clone(), error);
+    read_file(&directory.join(text))
+}
+
+/// A file of certificates or of a key.
+///
+/// # Errors
+/// [`CertificateError::Unreadable`], also where it is too large to be one.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, CertificateError> {
     let mut bytes = Vec::new();
-    let file = File::open(&path).map_err(failed)?;
-    file.take(PEM_BYTES_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    Ok(bytes)
+    let opened = File::open(path).map(|file| file.take(FILE_BYTES_MAX + 1));
+    match opened.and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Ok(count) if count as u64 <= FILE_BYTES_MAX => Ok(bytes),
+        Ok(_) => Err(io::ErrorKind::FileTooLarge.into()),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| CertificateError::Unreadable(path.into(), error))
 }
 
 #[cfg(test)]
@@ -117,6 +125,8 @@ mod tests {
         assert_eq!(text(wrong), "certificate: no PEM certificate");
         let wrong = identity("no-such-file", "x", at).unwrap_err();
         assert!(text(wrong).starts_with("/etc/no-such-file: "));
+        let endless = read_file(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(text(endless), "/dev/zero: file too large");
         let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
         let wrong = certificates(broken, at).unwrap_err();
         assert_eq!(text(wrong), "certificate: no PEM certificate");

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::CipherSuite;
+
 use super::mux::sing::request::Protocol as MuxProtocol;
 use super::provided::Wanted;
 use super::sessions::Limits;
@@ -375,6 +377,8 @@ pub struct TlsOptions {
     pub alpn: Vec<Box<str>>,
     /// `reality-opts`: the server is one of REALITY, and proves itself by its key alone.
     pub reality: Option<RealityOptions>,
+    /// The cipher suites that are offered ([`super::tls::cipher_suites`]); empty: all.
+    pub suites: Vec<CipherSuite>,
 }
 
 /// `reality-opts`.

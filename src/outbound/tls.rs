@@ -243,7 +243,12 @@ impl Trust {
 }
 
 fn build_config(options: &TlsOptions, trust: &Trust) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(crypto_provider());
+    let mut provider = crypto_provider();
+    if !options.suites.is_empty() {
+        let wanted = |suite: CipherSuite| options.suites.contains(&suite);
+        provider.cipher_suites.retain(|one| wanted(one.suite()));
+    }
+    let provider = Arc::new(provider);
     let (own_roots, identity) = trust.parse()?;
     let verifier: Arc<dyn ServerCertVerifier> =
         if options.skip_verify || options.fingerprint.is_some() {
@@ -267,6 +272,55 @@ fn build_config(options: &TlsOptions, trust: &Trust) -> Result<ClientConfig, Tls
     };
     config.alpn_protocols = options.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     Ok(config)
+}
+
+/// The cipher suites that are spoken, by OpenSSL's names.
+const SUITES: [(&str, CipherSuite); 9] = [
+    (
+        "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_AES_256_GCM_SHA384,
+    ),
+    (
+        "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_128_GCM_SHA256,
+    ),
+    (
+        "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    ),
+    (
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    ),
+    (
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    ),
+    (
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    ),
+    (
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+];
+
+/// The suites of a list of names with commas or colons between them, as OpenSSL and EMQX write it; those
+/// that are not spoken are passed over.
+#[must_use]
+pub fn cipher_suites(names: &str) -> Vec<CipherSuite> {
+    let names = names.split([',', ':']).map(str::trim);
+    let known = names.filter_map(|name| SUITES.iter().find(|(known, _)| *known == name));
+    known.map(|(_, suite)| *suite).collect()
 }
 
 /// ring's algorithms in the order that suits this machine.
@@ -395,6 +449,26 @@ mod tests {
         let other = client_config(&skipping(&["http/1.1"])).unwrap();
         assert!(!Arc::ptr_eq(&first, &other));
         assert_eq!(other.alpn_protocols, [b"http/1.1"]);
+    }
+
+    #[test]
+    fn only_the_suites_that_are_asked_for_are_offered() {
+        let all: Vec<&str> = SUITES.iter().map(|(name, _)| *name).collect();
+        let of_ring = crypto_provider().cipher_suites;
+        assert_eq!(cipher_suites(&all.join(",")).len(), of_ring.len());
+        assert!(cipher_suites("AES256-SHA,DES-CBC3-SHA").is_empty());
+        let suites = cipher_suites("AES256-SHA, ECDHE-RSA-AES128-GCM-SHA256");
+        let options = TlsOptions {
+            suites,
+            ..skipping(&[])
+        };
+        let config = client_config(&options).unwrap();
+        let offered = &config.crypto_provider().cipher_suites;
+        let offered: Vec<_> = offered.iter().map(|one| one.suite()).collect();
+        assert_eq!(
+            offered,
+            [CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]
+        );
     }
 
     #[test]

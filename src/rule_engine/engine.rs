@@ -16,7 +16,7 @@ use super::feed::Feed;
 use super::message::BrokerEvent;
 use super::outside::Outside;
 use super::resource::{Resource, ResourceReport, Resources};
-use super::resource_definition::ResourceDefinition;
+use super::resource_definition::{Plan, ResourceDefinition};
 use super::rule::{Around, CALM, Rule};
 use super::world::World;
 use super::{ACT_RATE, RENDERED_MAX_BYTES, RULES_MAX, Router, state};
@@ -185,15 +185,16 @@ impl Engine {
         fresh: bool,
     ) -> Result<Box<str>, BadRule> {
         let definition = ResourceDefinition::read(asked, None, self)?;
+        let mut plan = self.plan(&definition);
         if fresh {
-            self.check(&definition)?;
+            plan = Ok(plan?);
         }
         let id = definition.id.clone();
         if self.resources.find(&id).is_some() {
             return Err(BadRule::Exists);
         }
         let down = Down::new(&self.feed, definition.kind, &id);
-        let resource = Resource::start(definition, self.outside.as_ref(), &self.feed, down);
+        let resource = Resource::start(definition, plan, self.outside.as_ref(), &self.feed, down);
         self.resources.add(resource)?;
         Ok(id)
     }
@@ -206,17 +207,19 @@ impl Engine {
         let before = self.resources.find(id).map(|one| one.definition.clone());
         let before = before.ok_or_else(|| BadRule::Resource(id.into()))?;
         let definition = ResourceDefinition::read(asked, Some(&before), self)?;
-        self.check(&definition)?;
+        let plan = self.plan(&definition)?;
         let (outside, feed) = (self.outside.as_ref(), &self.feed);
         let down = Down::new(feed, definition.kind, id);
-        self.resources
-            .replace(id, || Resource::start(definition, outside, feed, down));
+        self.resources.replace(id, || {
+            Resource::start(definition, Ok(plan), outside, feed, down)
+        });
         Ok(())
     }
 
-    fn check(&self, definition: &ResourceDefinition) -> Result<(), BadRule> {
+    fn plan(&self, definition: &ResourceDefinition) -> Result<Plan, BadRule> {
         let outside = self.outside.as_ref();
-        definition.check(&|name| outside.and_then(|outside| outside.file(name).ok()))
+        let file = |name: &str| outside.and_then(|outside| outside.file(name).ok());
+        definition.plan(self.feed.node(), &file)
     }
 
     /// Removes a resource, if there is one.

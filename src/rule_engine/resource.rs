@@ -63,9 +63,10 @@ const POOL_MAX: usize = 2;
 const RECONNECT_FIRST: Duration = Duration::from_secs(1);
 
 impl Resource {
-    /// Starts it. One whose files are gone is down until it is started anew.
+    /// Starts it, as its plan says. One whose files are gone is down until it is started anew.
     pub(super) fn start(
         definition: ResourceDefinition,
+        plan: Result<Plan, BadRule>,
         outside: Option<&Arc<Outside>>,
         feed: &Arc<Feed>,
         down: Arc<Down>,
@@ -73,7 +74,7 @@ impl Resource {
         let nowhere = (Link::Nowhere, Vec::new());
         let (link, tasks) = match outside {
             None => nowhere,
-            Some(outside) => match definition.plan(feed.node(), &|name| outside.file(name).ok()) {
+            Some(outside) => match plan {
                 Ok(plan) => plan.start(outside, feed, &down),
                 Err(why) => {
                     log::error!("{}: {why}", definition.id);
@@ -212,14 +213,15 @@ pub fn try_resource(
     feed: &Arc<Feed>,
 ) -> Result<(), BadRule> {
     let definition = ResourceDefinition::read(asked, None, &mut Trial)?;
-    if let Plan::Hook(target) = definition.plan(feed.node(), &|name| outside.file(name).ok())?
+    let plan = definition.plan(feed.node(), &|name| outside.file(name).ok())?;
+    if let Plan::Hook(target) = &plan
         && !outside.admits(&target.url.endpoint)
     {
         let place = &target.url.endpoint;
         let why = format!("{place} is not in rule-engine.webhook-allow");
         return Err(BadRule::Dead(why.into()));
     }
-    let resource = Resource::start(definition, Some(outside), feed, Down::mute());
+    let resource = Resource::start(definition, Ok(plan), Some(outside), feed, Down::mute());
     let step = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
     while waited < TRIAL_TIME_MAX {

@@ -13,7 +13,7 @@ use crate::mqtt::client::Options;
 use crate::mqtt::codec::Version;
 use crate::mqtt::topic;
 use crate::outbound::options::TlsOptions;
-use crate::outbound::tls::{TlsClient, Trust};
+use crate::outbound::tls::{TlsClient, Trust, cipher_suites};
 use crate::provider::url::Url;
 
 /// What reads a file that a resource names; none: it may not be read.
@@ -73,14 +73,6 @@ impl ResourceDefinition {
         })
     }
 
-    /// Whether it can work at all, with the files that it names.
-    ///
-    /// # Errors
-    /// [`BadRule`].
-    pub fn check(&self, file: &File<'_>) -> Result<(), BadRule> {
-        self.plan("node", file).map(drop)
-    }
-
     /// As it is kept, and shown.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -135,9 +127,15 @@ impl ResourceDefinition {
         let options = TlsOptions {
             server_name: (!name.is_empty()).then(|| name.into()),
             skip_verify: !self.flag("verify"),
+            suites: cipher_suites(self.text("ciphers")),
             ..TlsOptions::default()
         };
         let wrong = |name: &str| BadRule::Wrong(format!("config.{name}").into());
+        if options.suites.is_empty() && !self.text("ciphers").is_empty() {
+            return Err(wrong(
+                "ciphers, none of which is spoken (AEAD over ECDHE is),",
+            ));
+        }
         let client = TlsClient::new(&options, host);
         let client = client.map_err(|_| wrong("server_name_indication"))?;
         let identity = match (self.pem("certfile", file)?, self.pem("keyfile", file)?) {
@@ -152,7 +150,10 @@ impl ResourceDefinition {
             .map_err(|_| wrong("cacertfile, certfile or keyfile"))
     }
 
-    /// The servers and how they are spoken to, as the configuration says.
+    /// The servers and how they are spoken to, as the configuration says; with the files that it names.
+    ///
+    /// # Errors
+    /// [`BadRule`]: it can never work, or not with these files.
     pub(super) fn plan(&self, node: &str, file: &File<'_>) -> Result<Plan, BadRule> {
         match self.kind {
             "web_hook" => self
@@ -282,7 +283,7 @@ mod tests {
         let asked = asked.as_object().unwrap();
         let file = |name: &str| (name == "odd.pem").then(|| b"no PEM".to_vec());
         let read = ResourceDefinition::read(asked, None, &mut Fixed);
-        let read = read.and_then(|made| made.check(&file).map(|()| made));
+        let read = read.and_then(|made| made.plan("node", &file).map(|_| made));
         read.map_err(|bad| bad.to_string())
     }
 
@@ -340,6 +341,10 @@ mod tests {
             (
                 json!({"type": "web_hook", "config": {"url": "https://a", "cacertfile": {"filename": "ca.pem", "file": "-----BEGIN"}}}),
                 "config.cacertfile, certfile or keyfile is not as it must be",
+            ),
+            (
+                json!({"type": "bridge_mqtt", "config": {"ssl": true, "ciphers": "DES-CBC3-SHA,AES256-SHA"}}),
+                "config.ciphers, none of which is spoken (AEAD over ECDHE is), is not as it must be",
             ),
             (
                 json!({"type": "bridge_mqtt", "config": {"ssl": true, "certfile": "odd.pem"}}),

@@ -78,6 +78,13 @@ pub const RESOURCE_TYPES: &[ResourceType] = &[
             CA,
             CERTIFICATE,
             KEY,
+            Param {
+                description: (
+                    "OpenSSL's names with commas between them; those that are not AEAD over ECDHE are passed over; empty: all",
+                    "以逗号分隔的 OpenSSL 名称；非 ECDHE AEAD 套件会被忽略；留空则使用全部套件",
+                ),
+                ..Param::text("ciphers", ("SSL Ciphers", "SSL 加密算法")).or("\"\"")
+            },
             VERIFY,
             SERVER_NAME,
         ],

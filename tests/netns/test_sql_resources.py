@@ -290,6 +290,12 @@ class SqlResources(LabTest):
         self.publish("out/tls", "secret", "-q", "1")
         self.assertEqual(heard(), ["up/emqx@127.0.0.1/out/tls 1 <secret>"])
         self.assertFalse(self.alive(verified))
+        suites = "AES256-SHA,ECDHE-RSA-AES256-GCM-SHA384,ECDHE-ECDSA-AES256-GCM-SHA384"
+        restricted = self.bridge(8884, ssl=True, verify=False, ciphers=suites)
+        wait_for("the bridge of few suites", lambda: self.alive(restricted))
+        status, answer = self.ask("POST", "/resources", {"type": "bridge_mqtt", "config": {"address": f"{DIRECT}:8884", "ssl": True, "ciphers": "AES256-SHA"}})
+        self.assertEqual(status, 400)
+        self.assertIn("config.ciphers, none of which is spoken", answer["message"])
         status, answer = self.ask("POST", "/resources?test=true", {"type": "bridge_mqtt", "config": {"address": f"{DIRECT}:8884", "ssl": True}})
         self.assertEqual(status, 500)
         self.assertIn("certificate", answer["message"])

@@ -20,8 +20,7 @@ mod side;
 mod tests;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,6 +33,7 @@ use super::hook::Publication;
 use super::options::Options;
 use super::remote::Remote;
 use crate::metadata::Endpoint;
+use crate::outbound::certificate::read_file;
 use crate::outbound::options::TlsOptions;
 use crate::outbound::tls::{Pem, Trust};
 use crate::provider::http::Connect;
@@ -90,30 +90,19 @@ pub struct TrustFiles {
     pub identity: Option<(Box<Path>, Box<Path>)>,
 }
 
-/// Bytes of such a file; more are no certificates that anybody needs.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
-
 impl TrustFiles {
     /// Reads them.
     ///
     /// # Errors
     /// The file and why it cannot be read.
     fn read(&self) -> io::Result<Trust> {
+        let read = |path: &Path| read_file(path).map(Pem::from).map_err(io::Error::other);
         let identity = match &self.identity {
-            Some((chain, key)) => Some((read_pem(chain)?, read_pem(key)?)),
+            Some((chain, key)) => Some((read(chain)?, read(key)?)),
             None => None,
         };
-        let roots = self.ca.as_deref().map(read_pem).transpose()?;
+        let roots = self.ca.as_deref().map(read).transpose()?;
         Ok(Trust { roots, identity })
-    }
-}
-
-fn read_pem(path: &Path) -> io::Result<Pem> {
-    let mut text = Vec::new();
-    let opened = File::open(path).map(|file| file.take(FILE_BYTES_MAX));
-    match opened.and_then(|mut file| file.read_to_end(&mut text)) {
-        Ok(_) => Ok(text.into()),
-        Err(error) => Err(io::Error::other(format!("{}: {error}", path.display()))),
     }
 }
 

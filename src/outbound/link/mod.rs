@@ -326,6 +326,7 @@ fn tls_of(query: &Query) -> Result<TlsOptions, LinkError> {
             .map(Into::into)
             .collect(),
         reality,
+        suites: Vec::new(),
     })
 }
 

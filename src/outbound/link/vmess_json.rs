@@ -50,6 +50,7 @@ pub(super) fn parse(rest: &str) -> Result<(VmessOptions, String), LinkError> {
                 .map(Into::into)
                 .collect(),
             reality: None,
+            suites: Vec::new(),
         }),
         _ => return Err(LinkError::NotImplemented("its security")),
     };
