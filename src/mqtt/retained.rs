@@ -57,21 +57,20 @@ impl Retained {
         self.messages.is_empty()
     }
 
-    /// Keeps a message, or with an empty payload forgets its topic. `false`: there are `max` already, or
-    /// they would be more than `bytes_max`; what was there stays.
-    pub fn keep(&mut self, message: &Rc<Message>, max: usize, bytes_max: usize) -> bool {
+    /// Keeps a message, or with an empty payload forgets its topic. Whether the topic had one before;
+    /// `None`: there are `max` already, or they would be more than `bytes_max`, and what was there stays.
+    pub fn keep(&mut self, message: &Rc<Message>, max: usize, bytes_max: usize) -> Option<bool> {
         if message.payload().is_empty() {
-            self.remove(message.topic());
-            return true;
+            return Some(self.remove(message.topic()));
         }
         let known = self.get(message.topic()).map(|known| known.size());
         let bytes = self.bytes - known.unwrap_or(0) + message.size();
         if bytes > bytes_max || (self.len() >= max && known.is_none()) {
-            return false;
+            return None;
         }
         self.bytes = bytes;
         self.messages.replace(ByTopic(Rc::clone(message)));
-        true
+        Some(known.is_some())
     }
 
     /// The message on a topic.
@@ -80,11 +79,11 @@ impl Retained {
         self.messages.get(topic).map(|ByTopic(message)| message)
     }
 
-    /// Forgets a topic.
-    pub fn remove(&mut self, topic: &str) {
-        if let Some(ByTopic(gone)) = self.messages.take(topic) {
-            self.bytes -= gone.size();
-        }
+    /// Forgets a topic; whether it had a message.
+    pub fn remove(&mut self, topic: &str) -> bool {
+        let gone = self.messages.take(topic);
+        self.bytes -= gone.as_ref().map_or(0, |ByTopic(gone)| gone.size());
+        gone.is_some()
     }
 
     /// The topics, in order.
@@ -152,11 +151,12 @@ mod tests {
     #[test]
     fn an_empty_payload_forgets_and_a_full_store_keeps_what_it_has() {
         let mut retained = Retained::default();
-        assert!(retained.keep(&message("a", b"1"), 1, 1 << 20));
-        assert!(retained.keep(&message("a", b"2"), 1, 1 << 20));
-        assert!(!retained.keep(&message("b", b"1"), 1, 1 << 20));
+        let mut keep = |topic, payload: &[u8]| retained.keep(&message(topic, payload), 1, 1 << 20);
+        assert_eq!(keep("a", b"1"), Some(false));
+        assert_eq!(keep("a", b"2"), Some(true));
+        assert_eq!((keep("b", b"1"), keep("b", b"")), (None, Some(false)));
         assert_eq!(retained.next("a", None).unwrap().payload(), b"2");
-        assert!(retained.keep(&message("a", b""), 1, 1 << 20));
+        assert_eq!(retained.keep(&message("a", b""), 1, 1 << 20), Some(true));
         assert!(retained.is_empty());
         retained.sweep(NEVER - 1);
     }
@@ -165,14 +165,14 @@ mod tests {
     fn bytes_have_an_end_too_and_come_back() {
         let (mut retained, one) = (Retained::default(), message("a", &[1; 100]).size());
         let max = one + one / 2;
-        assert!(retained.keep(&message("a", &[1; 100]), 9, max));
-        assert!(!retained.keep(&message("b", &[1; 100]), 9, max));
-        assert!(!retained.keep(&message("a", &[1; 1000]), 9, max));
+        assert!(retained.keep(&message("a", &[1; 100]), 9, max).is_some());
+        assert!(retained.keep(&message("b", &[1; 100]), 9, max).is_none());
+        assert!(retained.keep(&message("a", &[1; 1000]), 9, max).is_none());
         assert_eq!(retained.get("a").unwrap().payload(), [1; 100]);
-        assert!(retained.keep(&message("a", b"1"), 9, max));
+        assert!(retained.keep(&message("a", b"1"), 9, max).is_some());
         retained.remove("a");
         assert_eq!(retained.bytes, 0);
-        assert!(retained.keep(&message("b", &[1; 100]), 9, max));
+        assert!(retained.keep(&message("b", &[1; 100]), 9, max).is_some());
         retained.sweep(NEVER);
         assert_eq!((retained.bytes, retained.len()), (0, 0));
     }

@@ -145,7 +145,11 @@ impl Queue {
                 return;
             };
             let answer = match run_query(&sql, &*tables) {
-                Ok(rows) => format!("{{\"code\":0,\"data\":{rows}}}"),
+                Ok(mut rows) => {
+                    rows.insert_str(0, "{\"code\":0,\"data\":");
+                    rows.push('}');
+                    rows
+                }
                 Err(why) => refusal(&format!("sql: {why}")),
             };
             reply.send(feed, answer);

@@ -170,7 +170,8 @@ pub fn run_query(text: &str, tables: &dyn Tables) -> Result<String, NoResult> {
     });
     shown.map_err(NoResult::Fault)?;
     json.push(b']');
-    Ok(String::from_utf8_lossy(&json).into_owned())
+    // Texts were made UTF-8 when they were written.
+    Ok(String::from_utf8(json).unwrap_or_default())
 }
 
 #[cfg(test)]

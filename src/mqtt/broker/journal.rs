@@ -379,7 +379,7 @@ impl Broker {
                         .keep(&Rc::new(message), usize::MAX, usize::MAX);
                 }
             }
-            Record::RetainedGone(topic) => self.retained.remove(topic),
+            Record::RetainedGone(topic) => _ = self.retained.remove(topic),
             Record::Session { .. } => self.apply_session(now, &record),
             Record::SessionGone(number) => {
                 if let Some(session) = self.session(number) {

@@ -304,12 +304,11 @@ impl Broker {
         if !message.retain {
             return;
         }
-        let known = self.retained.get(message.topic()).is_some();
         let (max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
-        if !self.retained.keep(message, max, bytes_max) {
+        let Some(known) = self.retained.keep(message, max, bytes_max) else {
             self.metrics.add(Metric::RetainedRefused, 1);
             return;
-        }
+        };
         if known || !message.payload().is_empty() {
             let stays = known && !message.payload().is_empty();
             self.note_retained(now, message.topic(), stays);
