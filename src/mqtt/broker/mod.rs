@@ -6,6 +6,7 @@
 //! the sessions until [`Broker::transmit`] asks for it, so a slow socket holds no bytes, only
 //! references to messages that others hold too.
 
+mod access;
 mod bridge;
 mod connect;
 mod delayed;
