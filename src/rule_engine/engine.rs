@@ -3,64 +3,29 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use tokio::sync::oneshot;
-use tokio::time::sleep;
 
 use super::action::Action;
 use super::ask::Queries;
-use super::counters::{Bucket, Speeds, Totals};
+use super::counters::{Bucket, Totals};
+use super::cut;
 use super::definition::{BadRule, Definition, Ids};
 use super::down::Down;
 use super::event::{EventKind, Occurrence, Shown};
 use super::feed::Feed;
 use super::message::BrokerEvent;
 use super::outside::Outside;
+use super::report::{RuleReport, report};
 use super::resource::{Resource, ResourceReport, Resources};
 use super::resource_definition::{Plan, ResourceDefinition};
-use super::rule::{Around, CALM, Rule};
+use super::rule::{Around, Rule};
 use super::world::World;
 use super::{ACT_RATE, RENDERED_MAX_BYTES, RULES_MAX, Router, state};
 use crate::mqtt::Time;
-use crate::mqtt::broker::Broker;
 use crate::mqtt::codec::Qos;
 use crate::mqtt::hook::{Event, Hook, Interest, Publication};
 use crate::mqtt::topic::tree::{Match, Subscriber, Tree};
 use crate::platform::clock;
 use crate::sql::{Columns, Value as SqlValue, parse_json};
-
-/// A rule as the API shows it.
-#[derive(Clone, Debug)]
-pub struct RuleReport {
-    /// As it was asked for.
-    pub definition: Definition,
-    /// The names behind FROM.
-    pub from: Vec<Box<str>>,
-    /// Events that FROM matched.
-    pub matched: u64,
-    /// Those that gave rows.
-    pub passed: u64,
-    /// Those that gave none.
-    pub no_result: u64,
-    /// Those that did not fit.
-    pub exception: u64,
-    /// Events a second.
-    pub speeds: Speeds,
-    /// Its actions' counters, in the order of the definition.
-    pub actions: Vec<ActionReport>,
-}
-
-/// An action's counters.
-#[derive(Clone, Debug)]
-pub struct ActionReport {
-    /// Tried.
-    pub taken: u64,
-    /// Done.
-    pub success: u64,
-    /// Not done.
-    pub failed: u64,
-    /// Of its fallbacks.
-    pub fallbacks: Vec<Self>,
-}
 
 /// The rules, on the broker's thread.
 pub struct Engine {
@@ -309,7 +274,7 @@ impl Engine {
             Some(cut.then(|| rule.definition.id.clone()))
         });
         if let Some(id) = cut.flatten() {
-            self.alarm(&id);
+            cut::raise(&self.feed, self.outside.as_ref(), &id);
         }
     }
 
@@ -367,7 +332,7 @@ impl Engine {
             // Where that is too much at once, who watches it does the same later.
             let _busy = self
                 .feed
-                .tell(move |broker, now| _ = settle(broker, now, &name));
+                .tell(move |broker, now| _ = cut::settle(broker, now, &name));
         }
         self.index();
         true
@@ -475,22 +440,7 @@ impl Engine {
             }
         }
         for id in cut {
-            self.alarm(&id);
-        }
-    }
-
-    /// Raises a rule's alarm, which ends when the rule has been calm for a while.
-    fn alarm(&self, id: &str) {
-        let name: Box<str> = id.into();
-        let told = self
-            .feed
-            .tell(move |broker, now| _ = settle(broker, now, &name));
-        if !told {
-            log::warn!("the broker is too busy for an alarm, which comes later");
-        }
-        if let Some(outside) = &self.outside {
-            let (feed, id) = (Arc::clone(&self.feed), id.into());
-            outside.runtime.spawn(watch_cut(feed, id));
+            cut::raise(&self.feed, self.outside.as_ref(), &id);
         }
     }
 
@@ -502,35 +452,6 @@ impl Engine {
     }
 }
 
-/// Ends the alarm of a rule when the rule is calm, or gone.
-async fn watch_cut(feed: Arc<Feed>, id: Box<str>) {
-    loop {
-        sleep(CALM).await;
-        let (answer, stands) = oneshot::channel();
-        let rule = id.clone();
-        let told = feed.tell(move |broker, now| {
-            let _gone = answer.send(settle(broker, now, &rule));
-        });
-        // A broker that is too busy, or gone, is asked again.
-        if told && stands.await == Ok(false) {
-            return;
-        }
-    }
-}
-
-/// Has the alarm of a rule stand for as long as the rule is cut; whether it does.
-pub(super) fn settle(broker: &mut Broker, now: Time, id: &str) -> bool {
-    let is_cut = broker.with_hook(|engine: &mut Engine| engine.is_cut(now, id));
-    let (is_cut, name) = (is_cut.unwrap_or_default(), format!("rule/{id}/cut"));
-    if is_cut {
-        let message = "a rule acts too often and is cut";
-        broker.raise_alarm(now, &name, message, &json!({"rule": id}));
-    } else {
-        broker.lower_alarm(now, &name);
-    }
-    is_cut
-}
-
 /// How the message of an event was published; of other events nothing.
 #[derive(Default)]
 struct Sent<'a> {
@@ -538,31 +459,6 @@ struct Sent<'a> {
     topic: &'a str,
     qos: Qos,
     retain: bool,
-}
-
-fn report(rule: &mut Rule, now: Time) -> RuleReport {
-    fn of(actions: &[Action]) -> Vec<ActionReport> {
-        let report = |action: &Action| {
-            let (success, failed) = action.ended();
-            ActionReport {
-                taken: action.taken,
-                success,
-                failed,
-                fallbacks: of(&action.fallbacks),
-            }
-        };
-        actions.iter().map(report).collect()
-    }
-    RuleReport {
-        definition: rule.definition.clone(),
-        from: rule.program.from().to_vec(),
-        matched: rule.counters.matched,
-        passed: rule.counters.passed,
-        no_result: rule.counters.no_result,
-        exception: rule.counters.exception,
-        speeds: rule.counters.speeds(now),
-        actions: of(&rule.actions),
-    }
 }
 
 impl Ids for Engine {
@@ -636,7 +532,7 @@ impl Hook for Engine {
             first.then(|| rule.definition.id.clone())
         });
         if let Some(id) = cut {
-            self.alarm(&id);
+            cut::raise(&self.feed, self.outside.as_ref(), &id);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! wants the event; if so it is put into a bounded queue ([`QUEUE_MAX`]; when full, the new event is
 //! dropped and counted) which the broker's thread empties.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +14,13 @@ use tokio::sync::Notify;
 
 use super::engine::Engine;
 use super::event::{Datum, EventKind, Occurrence};
+use super::flow::{count, data_of, flow_row, unix_ms};
 use super::history::{FLOWS_MAX_BYTES, NAMES_MAX_BYTES, Record, Ring};
+use super::traffic::{TRAFFIC_SECONDS, Traffic};
 use crate::dns::message::NAME_BYTES_MAX;
 use crate::dns::message::record::{Answer, Section};
 use crate::dns::message::text;
 use crate::dns::server;
-use crate::metadata::{Mac, Network};
 use crate::mqtt::Time;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::remote::Remote;
@@ -48,8 +49,7 @@ pub struct Feed {
     node: Box<str>,
     /// Told when other kinds are wanted.
     otherwise: Notify,
-    /// Table: what devices have moved, while a rule wants to know.
-    traffic: Mutex<Option<Traffic>>,
+    traffic: Traffic,
     /// Whether `history` is there.
     remembers: AtomicBool,
     /// Table: what queries may ask later.
@@ -62,22 +62,6 @@ struct History {
     names: Ring,
 }
 
-/// By device.
-type Traffic = HashMap<IpAddr, Moved>;
-
-/// Devices whose traffic is summed; that of further ones is not.
-const DEVICES_MAX: usize = 1024;
-
-/// Bytes up and down.
-#[derive(Default)]
-struct Moved {
-    mac: Option<Mac>,
-    /// By connections that have ended since a rule wants to know.
-    ended: [u64; 2],
-    /// Told so far.
-    told: [u64; 2],
-}
-
 impl Feed {
     /// A feed that leads to the broker behind `remote`.
     #[must_use]
@@ -88,7 +72,7 @@ impl Feed {
             remote,
             node: node.into(),
             otherwise: Notify::new(),
-            traffic: Mutex::default(),
+            traffic: Traffic::default(),
             remembers: AtomicBool::new(false),
             history: Mutex::default(),
         })
@@ -146,37 +130,10 @@ impl Feed {
     /// Tells what each device has moved since the last call. The first one after a rule began to want
     /// that only looks.
     pub fn sum_traffic(self: &Arc<Self>, connections: &Connections) {
-        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.wants(EventKind::Traffic) {
-            *traffic = None;
-            return;
+            return self.traffic.forget();
         }
-        let first = traffic.is_none();
-        let table = traffic.get_or_insert_default();
-        let mut live: HashMap<IpAddr, [u64; 2]> = HashMap::new();
-        for connection in connections.snapshot() {
-            let device = device_of(&connection);
-            let sums = live.entry(device).or_default();
-            *sums = added(*sums, moved(&connection));
-            if table.len() < DEVICES_MAX || table.contains_key(&device) {
-                let entry = table.entry(device).or_default();
-                entry.mac = connection.metadata.source_mac.or(entry.mac);
-            }
-        }
-        let mut told = Vec::new();
-        for (device, entry) in table.iter_mut() {
-            let now = added(live.get(device).copied().unwrap_or_default(), entry.ended);
-            let ([up, down], [told_up, told_down]) = (now, entry.told);
-            let fresh = [up.saturating_sub(told_up), down.saturating_sub(told_down)];
-            entry.told = now;
-            if !first && fresh != [0, 0] {
-                told.push((*device, entry.mac, fresh));
-            }
-        }
-        // Who has no connections any more begins anew.
-        table.retain(|device, _| live.contains_key(device));
-        drop(traffic);
-        for (device, mac, [up, down]) in told {
+        for (device, mac, [up, down]) in self.traffic.sum(connections) {
             let mut data = vec![
                 ("device", Datum::Address(device)),
                 ("upload", count(up)),
@@ -191,21 +148,7 @@ impl Feed {
     /// Whether there is something that the next sum is compared with.
     #[must_use]
     pub fn sums_traffic(&self) -> bool {
-        let traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
-        traffic.is_some()
-    }
-
-    /// Keeps what a connection has moved that ends between two sums.
-    fn note_end(&self, connection: &Connection) {
-        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
-        let device = device_of(connection);
-        if let Some(table) = &mut *traffic
-            && (table.len() < DEVICES_MAX || table.contains_key(&device))
-        {
-            let entry = table.entry(device).or_default();
-            entry.ended = added(entry.ended, moved(connection));
-            entry.mac = connection.metadata.source_mac.or(entry.mac);
-        }
+        self.traffic.is_summed()
     }
 
     /// A name that a device asked for, with the answer that it gets.
@@ -368,7 +311,7 @@ impl Observer for Watch {
             history.flows.push(flow_row(connection, false).into());
         }
         if self.0.wants(EventKind::Traffic) {
-            self.0.note_end(connection);
+            self.0.traffic.note_end(connection);
         }
         if self.0.wants(EventKind::ConnectionClosed) {
             let mut data = data_of(connection);
@@ -391,99 +334,4 @@ impl server::Watch for DnsWatch {
     fn answered(&self, client: IpAddr, answer: &[u8]) {
         let _malformed = self.0.asked(client, answer);
     }
-}
-
-fn unix_ms() -> i64 {
-    i64::try_from(clock::unix_time().as_millis()).unwrap_or(i64::MAX)
-}
-
-/// A flow as the table `flows` has it.
-#[must_use]
-pub fn flow_row(connection: &Connection, live: bool) -> Vec<(&'static str, Datum)> {
-    let mut row = data_of(connection);
-    for (name, _) in &mut row {
-        if *name == "rule" {
-            *name = "rule_type";
-        }
-    }
-    // What people call a rule by: where it sends its flows.
-    if let (Some(_), Some(target)) = (&connection.rule, connection.chain.last()) {
-        row.push(("rule", Datum::Text((&**target).into())));
-    }
-    let [up, down] = moved(connection);
-    let start = i64::try_from(connection.start.as_millis()).unwrap_or(i64::MAX);
-    row.extend([
-        ("live", Datum::Bool(live)),
-        ("up", count(up)),
-        ("down", count(down)),
-        ("start", Datum::Int(start)),
-        ("duration", Datum::Int(unix_ms().saturating_sub(start))),
-    ]);
-    row
-}
-
-fn count(bytes: u64) -> Datum {
-    Datum::Int(i64::try_from(bytes).unwrap_or(i64::MAX))
-}
-
-fn device_of(connection: &Connection) -> IpAddr {
-    connection.metadata.source.ip().to_canonical()
-}
-
-fn moved(connection: &Connection) -> [u64; 2] {
-    [connection.upload.get(), connection.download.get()]
-}
-
-fn added([up, down]: [u64; 2], [more_up, more_down]: [u64; 2]) -> [u64; 2] {
-    [up.saturating_add(more_up), down.saturating_add(more_down)]
-}
-
-/// Seconds between two sums of traffic.
-pub const TRAFFIC_SECONDS: i64 = 10;
-
-fn data_of(connection: &Connection) -> Vec<(&'static str, Datum)> {
-    let metadata = &connection.metadata;
-    let names = connection.chain.iter().rev();
-    let names: Vec<Box<str>> = names.map(|name| (&**name).into()).collect();
-    let network = match metadata.network {
-        Network::Tcp => "tcp",
-        Network::Udp => "udp",
-    };
-    let mut data = vec![
-        (
-            "id",
-            Datum::Int(i64::try_from(connection.id).unwrap_or(i64::MAX)),
-        ),
-        ("network", Datum::Text(network.into())),
-        (
-            "device",
-            Datum::Address(metadata.source.ip().to_canonical()),
-        ),
-        ("device_port", Datum::Int(metadata.source.port().into())),
-        ("port", Datum::Int(metadata.destination_port.into())),
-        ("inbound", Datum::Text((&*metadata.inbound).into())),
-    ];
-    let mut add = |name, datum: Option<Datum>| data.extend(datum.map(|datum| (name, datum)));
-    let mac = metadata.source_mac.as_ref().map(Mac::to_string);
-    add("device_mac", mac.map(|mac| Datum::Text(mac.into())));
-    let host = metadata.sniffed_host.as_ref().or(metadata.host.as_ref());
-    add("host", host.map(|host| Datum::Text(host.clone())));
-    let destination = connection.remote.get().copied().or(metadata.destination_ip);
-    add(
-        "destination",
-        destination.map(|ip| Datum::Address(ip.to_canonical())),
-    );
-    if let Some((kind, payload)) = &connection.rule {
-        add("rule", Some(Datum::Text((*kind).into())));
-        add("rule_payload", Some(Datum::Text(payload.clone())));
-    }
-    add(
-        "outbound",
-        connection
-            .chain
-            .first()
-            .map(|name| Datum::Text((&**name).into())),
-    );
-    add("chain", Some(Datum::Names(names)));
-    data
 }

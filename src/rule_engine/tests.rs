@@ -181,7 +181,7 @@ fn the_alarm_of_a_cut_rule_stands_until_the_rule_is_calm_or_gone() {
     let back = bench.make(r#"SELECT 1 AS x FROM "b""#, &republish("a"));
     let settled = |bench: &mut Bench, after| {
         let now = bench.now + after;
-        let stands = [&there, &back].map(|id| engine::settle(&mut bench.broker, now, id));
+        let stands = [&there, &back].map(|id| cut::settle(&mut bench.broker, now, id));
         let alarms = bench.broker.alarms();
         let counts = [alarms.active().count(), alarms.past().count()];
         (stands.iter().filter(|stands| **stands).count(), counts)
