@@ -180,6 +180,28 @@ fn pure_modules_have_no_tokio_no_platform_no_log() {
 }
 
 #[test]
+fn secrets_are_compared_by_subtle_alone() {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let is_secret = |name: &str| ["secret", "password", "token"].contains(&name);
+    for (path, text) in sources() {
+        for line in code(&text).lines() {
+            let sides = [" == ", " != "]
+                .iter()
+                .find_map(|sign| line.split_once(sign));
+            let Some((left, right)) = sides.filter(|(_, right)| !right.starts_with('"')) else {
+                continue;
+            };
+            let left = left.trim_end_matches(".as_bytes()").rsplit(|c| !word(c));
+            let right = right.trim_start_matches(['&', '*']);
+            let right = right.split(|c| !word(c) && c != '.').next().unwrap();
+            let right = right.trim_end_matches(".as_bytes").rsplit('.');
+            let named = left.take(1).chain(right.take(1)).any(is_secret);
+            assert!(!named, "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
 fn unsafe_stays_in_the_platform() {
     for (path, text) in sources() {
         let inside = path.starts_with("platform");

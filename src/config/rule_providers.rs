@@ -10,6 +10,7 @@ use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Remark, Warnings};
 use super::geodata::GeoUses;
 use super::section::Section;
+use crate::encoding::HEX;
 use crate::provider::options::{Download, Format, RuleProviderOptions, Source};
 use crate::provider::url::Url;
 use crate::rules::geo::Geodata;
@@ -119,11 +120,10 @@ pub(super) fn from_address(at: &Cursor<'_>) -> Result<Download, ConfigError> {
 /// A download from this address.
 pub(super) fn from_text(address: &str) -> Option<Download> {
     let hash = md5::Md5::digest(address.as_bytes());
-    let digits = hash.iter().map(|byte| format!("{byte:02x}"));
     Some(Download {
         url: Url::parse(address)?,
         path: None,
-        hash: digits.collect::<String>().into(),
+        hash: HEX.encode(&hash).into(),
         proxy: None,
         fields: Vec::new(),
     })

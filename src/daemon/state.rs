@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::encoding::HEX;
+
 const SELECTED: &str = "selected.json";
 /// Where the secrets are that were made, not configured.
 pub const CONTROLLER: &str = "controller.secret";
@@ -106,7 +108,7 @@ pub fn secret(directory: &Path, name: &str) -> io::Result<(Box<str>, PathBuf)> {
 pub fn random_secret() -> io::Result<String> {
     let mut bytes = [0; SECRET_BYTES];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(HEX.encode(&bytes))
 }
 
 /// Writes a file whole, or not at all, readable by its owner alone.
@@ -150,6 +152,22 @@ mod tests {
         fs::write(place.join(SELECTED), "[1,2").unwrap();
         assert!(load_selected(&place).is_empty());
         let _ = fs::remove_dir_all(&place);
+    }
+
+    #[test]
+    fn ten_thousand_secrets_are_all_different_and_of_128_bits() {
+        let made = (0..10_000).map(|_| random_secret().unwrap());
+        let made: std::collections::HashSet<_> = made.collect();
+        assert_eq!(made.len(), 10_000);
+        assert!(made.iter().all(|secret| secret.len() == 32));
+        // Each bit is set in half of them, give or take ten deviations of 50.
+        let bytes = made.iter().map(|secret| HEX.decode(secret.as_bytes()));
+        let bytes: Vec<Vec<u8>> = bytes.map(Result::unwrap).collect();
+        for bit in 0..128 {
+            let set = |bytes: &&Vec<u8>| bytes[bit / 8] >> (bit % 8) & 1 == 1;
+            let ones = bytes.iter().filter(set).count();
+            assert!(ones.abs_diff(5000) < 500, "bit {bit}: {ones}");
+        }
     }
 
     #[test]
