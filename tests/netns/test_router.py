@@ -4,14 +4,16 @@ The numbers are the requirements of openwrt.md section 9.
 """
 
 import pathlib
+import re
 import subprocess
 import tempfile
 import threading
 import time
 
-from lab import (HEADGATE, PROXIED, ROUTER_LAN, ROUTER_WAN, SHADOWSOCKS, Daemon, LabTest, config, wait_for)
+from lab import (HEADGATE, PROXIED, PROXIED6, ROUTER_LAN, ROUTER_WAN, ROUTER_WAN6, RULES, SHADOWSOCKS, Daemon, LabTest, config)
 
-# As fw4 has it: the LAN is a zone that may not speak to the router, and ours is the first line.
+# As fw4 has it: the LAN is a zone that may not speak to the router, new connections to it are few a second, and ours
+# is the first line.
 FIREWALL = """
 table inet fw4
 delete table inet fw4
@@ -21,11 +23,26 @@ table inet fw4 {
         iif lo accept
         %s
         ct state established,related accept
+        tcp flags & (fin | syn | rst | ack) == syn jump syn_flood
         meta l4proto { icmp, ipv6-icmp } accept
         iifname "br-lan" reject
     }
+    chain syn_flood {
+        limit rate 25/second burst 50 packets return
+        counter drop
+    }
     chain forward { type filter hook forward priority filter; policy accept; }
 }
+"""
+# What leaves by the WAN for where only the proxy may go.
+LEAKS = f"""
+table inet leaks {{
+    chain postrouting {{
+        type filter hook postrouting priority 300
+        oifname "wan0" ip daddr {PROXIED} counter
+        oifname "wan0" ip6 daddr {PROXIED6} counter
+    }}
+}}
 """
 INCLUDE = pathlib.Path(__file__).resolve().parents[2] / "openwrt/headgate/files/usr/share/nftables.d/chain-pre/input/40-headgate.nft"
 
@@ -58,8 +75,12 @@ class Router(LabTest):
         answer = self.lab.curl("lan1", f"http://{PROXIED}/", seconds=seconds)
         return answer and answer["client"]
 
-    def firewall(self):
-        self.lab.ns("gw", "nft", "-f", "-", input=FIREWALL % INCLUDE.read_text())
+    def firewall(self, include=INCLUDE.read_text()):
+        self.lab.ns("gw", "nft", "-f", "-", input=FIREWALL % include)
+
+    def counted(self, table):
+        """Packets of each counter in a table, in order."""
+        return [int(packets) for packets in re.findall(r"counter packets (\d+)", self.lab.ns("gw", "nft", "list", "table", "inet", table))]
 
     def test_r10_stop_leaves_everything_as_it_was(self):
         self.assertEqual(self.exit_of(), SHADOWSOCKS)
@@ -102,6 +123,41 @@ class Router(LabTest):
         self.assertIsNone(self.daemon.process.poll())
         said = [line for line in loud()[before:] if PROXIED not in line]
         self.assertEqual(said, [])
+
+    def test_r9_nothing_of_what_is_proxied_leaves_directly(self):
+        """By address and by name, streams and datagrams, of both families; and IPv6 as the owner wants it."""
+        self.lab.ns("gw", "nft", "-f", "-", input=LEAKS)
+        self.addCleanup(self.lab.ns, "gw", "nft", "delete", "table", "inet", "leaks")
+        for url in (f"http://{PROXIED}/", f"http://[{PROXIED6}]/", "http://proxied.test/"):
+            self.assertTrue(self.lab.curl("lan1", url), url)
+        for address in (PROXIED, PROXIED6):
+            self.assertTrue(self.lab.echo("lan1", address), address)
+        self.assertEqual(self.counted("leaks"), [0, 0])
+        # Left alone, it is as it was without us.
+        self.restart(config("  offload: false\n  ipv6: false"))
+        self.assertEqual(self.lab.curl("lan1", f"http://[{PROXIED6}]/")["client"], ROUTER_WAN6)
+        self.assertEqual(self.exit_of(), SHADOWSOCKS)
+        self.assertEqual(self.counted("leaks")[0], 0)
+        # Blocked, nothing of it passes.
+        before = self.counted("leaks")
+        self.restart(config(rules="\n  - IP-CIDR6,::/0,REJECT,no-resolve" + RULES))
+        self.assertIsNone(self.lab.curl("lan1", f"http://[{PROXIED6}]/", seconds=3))
+        self.assertEqual(self.exit_of(), SHADOWSOCKS)
+        self.assertEqual(self.counted("leaks"), before)
+
+    def restart(self, text):
+        self.daemon.stop()
+        self.daemon = Daemon(self.lab, text).start()
+
+    def test_r22_many_connections_at_once_pass_the_firewalls_limit(self):
+        for count in (300, 1000):
+            self.firewall()
+            self.assertEqual(self.lab.python("lan1", CONNECT, PROXIED, str(count), timeout=120), f"{count}\n")
+            self.assertEqual(self.counted("fw4"), [0])
+        # The limit is one: without our line it drops them, and what it lets pass, the zone refuses.
+        self.firewall("")
+        self.assertEqual(self.lab.python("lan1", CONNECT, PROXIED, "1000", "5", timeout=120), "0\n")
+        self.assertGreater(self.counted("fw4")[0], 0)
 
     def test_r18_a_zone_that_may_not_speak_to_the_router_is_served_and_sees_no_door(self):
         self.firewall()
@@ -164,4 +220,20 @@ for n in range(60):
     assert got == word
     time.sleep(0.05)
 print('whole', flush=True)
+"""
+
+# How many of so many connections are made, all begun at once.
+CONNECT = """
+import asyncio, sys
+seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 60
+async def one():
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(sys.argv[1], 80), seconds)
+    except (OSError, TimeoutError):
+        return 0
+    writer.close()
+    return 1
+async def main():
+    print(sum(await asyncio.gather(*(one() for _ in range(int(sys.argv[2]))))))
+asyncio.run(main())
 """

@@ -278,9 +278,11 @@ class Luci(unittest.TestCase):
                 if name == "devices":
                     text = self.browser.evaluate("document.body.innerText")
                     self.assertIn("Camera", text)
+                    self.assertIn("Blocked", text)
                 else:
                     self.browser.wait_text(*SHOWN[name])
                 self.assertEqual((self.browser.complaints, self.page.denied), ([], []))
+                self.assertNotRegex(self.browser.evaluate("document.querySelector('.headgate').innerText"), r"\b(undefined|null|NaN)\b")
                 # What came from the network or from names stayed text.
                 self.assertFalse(self.browser.evaluate("!!document.querySelector('.headgate img, .headgate b')"))
 

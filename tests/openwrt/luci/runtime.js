@@ -32,10 +32,10 @@
 		});
 	};
 
-	/* As LuCI does it: what stands in a list is text, and a lone string is HTML. */
+	/* As LuCI does it: what stands in a list is text, "undefined" too, and a lone string is HTML. */
 	const append = (node, children) => {
 		if (Array.isArray(children))
-			children.filter((child) => child !== null && child !== undefined).forEach((child) => node.append(child));
+			children.forEach((child) => node.append(child));
 		else if (children instanceof Node)
 			node.appendChild(children);
 		else if (children !== null && children !== undefined)
@@ -100,8 +100,9 @@
 	});
 
 	class Option {
-		constructor(name, title) { Object.assign(this, { name, title, choices: [] }); }
-		value(key, title) { this.choices.push([ key, title ]); }
+		constructor(name, title) { Object.assign(this, { name, title, keylist: [], vallist: [] }); }
+		value(key, title) { this.keylist.push(String(key)); this.vallist.push(title === undefined ? String(key) : title); }
+		cfgvalue(section) { return uci.get('headgate', section, this.name); }
 		depends() {}
 	}
 	class Section {

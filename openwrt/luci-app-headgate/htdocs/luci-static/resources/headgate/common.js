@@ -9,11 +9,12 @@
 /* What headgate's pages share: the calls, a banner over every page, names and numbers as text.
    Whatever comes from the network (names of hosts, nodes, topics) goes into the page as text only. */
 
-/* LuCI's own E() reads a lone string as HTML; in a list it is text. Every page calls this one. */
+/* LuCI's own E() reads a lone string as HTML; in a list it is text, and so is what is not there: "undefined". Every
+   page calls this one. */
 const E = (name, attributes, children) => {
 	if (!(attributes instanceof Object) || Array.isArray(attributes) || dom.elem(attributes))
 		[ attributes, children ] = [ {}, attributes ];
-	return dom.create(name, attributes, Array.isArray(children) ? children : [ children ]);
+	return dom.create(name, attributes, [].concat(children).filter((child) => child !== null && child !== undefined));
 };
 
 const declare = (method, params, expect) => rpc.declare({ object: 'luci.headgate', method, params, expect });
@@ -87,6 +88,15 @@ return baseclass.extend({
 					names[address] = hints[mac].name || address;
 			return (address) => names[address] || address;
 		});
+	},
+
+	/* The summary of a grid shows what was chosen by the titles that the form has for it. */
+	titled(option) {
+		const title = (value) => (option.vallist || [])[(option.keylist || []).indexOf(value)] || value;
+		option.textvalue = (section) => {
+			const text = [].concat(option.cfgvalue(section) ?? option.default ?? '').map(title).join(', ');
+			return text ? [ text ] : null;
+		};
 	},
 
 	table(titles, rows, empty) {

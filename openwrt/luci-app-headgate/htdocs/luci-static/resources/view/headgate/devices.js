@@ -43,6 +43,7 @@ return view.extend({
 		o.value('proxy', _('Always by a proxy'));
 		o.value('block', _('Blocked'));
 		o.value('bypass', _('Never touched'));
+		headgate.titled(o);
 
 		o = s.option(form.Value, 'target', _('Proxy or group'));
 		o.depends('policy', 'proxy');
@@ -53,6 +54,7 @@ return view.extend({
 		o = s.option(form.ListValue, 'schedule', _('When'));
 		o.value('', _('always'));
 		uci.sections('headgate', 'schedule').forEach((section) => o.value(section.name || section['.name']));
+		headgate.titled(o);
 
 		s = map.section(form.GridSection, 'schedule', _('Schedules'), _('Outside its times the device goes by the rules. A time that ends before it begins passes midnight.'));
 		s.anonymous = s.addremove = true;
@@ -60,6 +62,7 @@ return view.extend({
 		o.rmempty = false;
 		o = s.option(form.MultiValue, 'day', _('Days'));
 		[ _('Monday'), _('Tuesday'), _('Wednesday'), _('Thursday'), _('Friday'), _('Saturday'), _('Sunday') ].forEach((day, i) => o.value(String(i + 1), day));
+		headgate.titled(o);
 		for (const [ name, title, value ] of [ [ 'start', _('From'), '21:00' ], [ 'stop', _('Until'), '07:00' ] ]) {
 			o = s.option(form.Value, name, title);
 			o.placeholder = value;

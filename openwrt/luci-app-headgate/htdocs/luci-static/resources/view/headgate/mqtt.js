@@ -89,10 +89,12 @@ return view.extend({
 		o = s.option(form.ListValue, 'permission', _('Permission'));
 		o.value('deny', _('deny'));
 		o.value('allow', _('allow'));
+		headgate.titled(o);
 		o = s.option(form.ListValue, 'action', _('Action'));
 		o.value('all', _('all'));
 		o.value('publish', _('publish'));
 		o.value('subscribe', _('subscribe'));
+		headgate.titled(o);
 		s.option(form.Value, 'username', _('User'));
 		s.option(form.Value, 'client_id', _('Client'));
 		o = s.option(form.Value, 'address', _('Address'));

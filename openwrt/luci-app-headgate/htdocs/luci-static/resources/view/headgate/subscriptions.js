@@ -69,10 +69,13 @@ return view.extend({
 		o.value('url-test', _('the fastest'));
 		o.value('fallback', _('the first that answers'));
 		o.value('load-balance', _('all in turn'));
+		headgate.titled(o);
 		o = s.option(form.DynamicList, 'proxy', _('Members'));
 		[ 'DIRECT', 'REJECT', ...uci.sections('headgate', 'proxy').map((p) => p.name) ].forEach((name) => name && o.value(name));
+		headgate.titled(o);
 		o = s.option(form.DynamicList, 'use', _('Members from subscriptions'));
 		uci.sections('headgate', 'subscription').forEach((p) => p.name && o.value(p.name));
+		headgate.titled(o);
 		o = s.option(form.Value, 'filter', _('Only nodes whose name matches'));
 		o.modalonly = true;
 		return map;
