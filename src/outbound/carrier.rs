@@ -25,6 +25,17 @@ pub enum Carrier {
 }
 
 impl Carrier {
+    /// What `stream` is; nothing for one that a REJECT has made.
+    #[must_use]
+    pub fn of(stream: Stream) -> Option<Self> {
+        match stream {
+            Stream::Tcp(stream) => Some(Self::Tcp(stream)),
+            Stream::Boxed(stream) => Some(Self::Boxed(stream)),
+            Stream::Shedding(stream) => Some(Self::Boxed(stream)),
+            Stream::Closed | Stream::Silent => None,
+        }
+    }
+
     /// The same for a layer that may be left.
     #[must_use]
     pub fn gated(self) -> Self {
@@ -43,7 +54,31 @@ impl Carrier {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
-            Self::Gate(_) | Self::Layer(_) | Self::Boxed(_) => Poll::Ready(Ok(())),
+            Self::Gate(gate) => gate.poll_readable(cx),
+            Self::Layer(_) | Self::Boxed(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The socket that it is nothing but: bytes pass untouched, and none is held.
+    #[must_use]
+    pub fn bare(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(socket) => Some(socket),
+            Self::Gate(gate) => gate.bare(),
+            Self::Layer(_) | Self::Boxed(_) => None,
+        }
+    }
+
+    /// The socket of one that is nothing else; it is of no use afterwards.
+    pub fn take_socket(&mut self) -> Option<TcpStream> {
+        let nothing = || Self::Boxed(Box::new(tokio::io::empty()));
+        match self {
+            Self::Tcp(_) => match std::mem::replace(self, nothing()) {
+                Self::Tcp(socket) => Some(socket),
+                _ => None,
+            },
+            Self::Gate(gate) => gate.below().take_socket(),
+            Self::Layer(_) | Self::Boxed(_) => None,
         }
     }
 
@@ -65,11 +100,8 @@ impl Carrier {
                 layer.put_back(early);
                 Self::Layer(layer)
             }
-            carrier => Self::Boxed(Box::new(Early {
-                bytes: early,
-                position: 0,
-                carrier,
-            })),
+            // May be a socket again, once these bytes are read.
+            carrier => Self::Gate(Box::new(Gate::passing(carrier, early))),
         }
     }
 
@@ -138,52 +170,6 @@ impl AsyncWrite for Carrier {
             Self::Layer(layer) => Pin::new(layer).poll_shutdown(cx),
             Self::Boxed(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-/// A carrier some of whose bytes were already read.
-struct Early {
-    bytes: Vec<u8>,
-    position: usize,
-    carrier: Carrier,
-}
-
-impl AsyncRead for Early {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let rest = this.bytes.get(this.position..).unwrap_or_default();
-        if rest.is_empty() {
-            return Pin::new(&mut this.carrier).poll_read(cx, buffer);
-        }
-        let taken = rest.get(..buffer.remaining()).unwrap_or(rest);
-        buffer.put_slice(taken);
-        this.position += taken.len();
-        if this.position == this.bytes.len() {
-            (this.bytes, this.position) = (Vec::new(), 0);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Early {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().carrier).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().carrier).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().carrier).poll_shutdown(cx)
     }
 }
 

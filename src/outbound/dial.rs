@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::carrier::{Carrier, PacketCarrier};
 use super::options::{DialOptions, ServerAddress};
 use super::reach::Reach;
-use super::{IpVersion, Outbound, Purpose, Resolve, Stream, Traits};
+use super::{IpVersion, Outbound, Purpose, Resolve, Traits};
 use crate::metadata::{Endpoint, Host, InboundType, Metadata, Network};
 use crate::platform::socket::{self, Egress};
 
@@ -212,12 +212,8 @@ impl Dialer {
     pub async fn connect(&self, server: &ServerAddress) -> io::Result<Carrier> {
         if let Some(carrier) = self.present_carrier()? {
             let metadata = inner_metadata(Network::Tcp, server)?;
-            return match carrier.connect(&metadata).await? {
-                Stream::Tcp(stream) => Ok(Carrier::Tcp(stream)),
-                Stream::Boxed(stream) => Ok(Carrier::Boxed(stream)),
-                Stream::Shedding(stream) => Ok(Carrier::Boxed(stream)),
-                Stream::Closed | Stream::Silent => Err(DialError::DialerRejects.into()),
-            };
+            let stream = carrier.connect(&metadata).await?;
+            return Carrier::of(stream).ok_or_else(|| DialError::DialerRejects.into());
         }
         let dialing = async {
             let addresses = self.addresses(&server.host, Purpose::ProxyServer).await?;

@@ -7,7 +7,7 @@
 //! A client's request goes out with its first bytes, in one write, or alone when it has said
 //! nothing for `FIRST_BYTES_WAIT` (then the server may be the one who speaks first).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -15,8 +15,17 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::ByteStream;
 use super::carrier::Carrier;
+use super::layer::{Shedding, put_first, take_early};
 use super::scratch::{Full, Scratch};
+
+/// How much at a time is much: the next buffer is a large one then, and less is not worth a frame of its
+/// own behind others.
+const MUCH: usize = 8 * 1024;
+
+/// Frames whose data is written at once.
+const PIECES_MAX: usize = 8;
 
 /// How long a request waits for the client's first bytes.
 pub const FIRST_BYTES_WAIT: Duration = Duration::from_millis(100);
@@ -33,6 +42,17 @@ pub enum Step {
     End,
 }
 
+/// What a frame is made of, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// What stands before the data.
+    pub head: usize,
+    /// The data at most.
+    pub data_max: usize,
+    /// What stands behind the data at most.
+    pub tail_max: usize,
+}
+
 /// Frames of one protocol, both directions of one stream. Pure but for the clock and randomness
 /// that a request needs.
 pub trait Codec: Send {
@@ -46,6 +66,20 @@ pub trait Codec: Send {
 
     /// How large a buffer `payload` bytes need; more are left for the next write.
     fn room(&self, payload: usize) -> usize;
+
+    /// What the next frame looks like when its data is to be read to its place; `None`: it is none but
+    /// data in a frame, or frames have to be encoded.
+    fn shape(&self) -> Option<Shape> {
+        None
+    }
+
+    /// Makes a frame of the first `data` bytes behind a head's room in the spare room of `out`.
+    ///
+    /// # Errors
+    /// As [`Codec::encode`].
+    fn enframe(&mut self, _data: usize, _out: &mut Scratch) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Whether a request is still to be sent.
     fn owes_request(&self) -> bool {
@@ -100,11 +134,18 @@ pub struct Framed {
     outgoing: Option<Scratch>,
     /// Bytes from the peer: data at the start, if any, then frames.
     incoming: Option<Scratch>,
+    /// Data that comes first.
+    first: Vec<u8>,
+    /// Much has come at once, or was sent: the next buffer is a large one.
+    much_comes: bool,
+    much_goes: bool,
     /// How much of `incoming` is data that nobody has read, and what to skip behind it.
     plain: usize,
     trailer: usize,
     ended: bool,
     finished: bool,
+    /// Why there is no more to be sent, to be told once what came before is on its way.
+    cut: Option<io::Error>,
     /// Why the peer's bytes are no stream, to be told once what came before has been read.
     failed: Option<io::Error>,
     /// Runs from the first read on while a request is owed.
@@ -136,10 +177,14 @@ impl Framed {
             codec,
             outgoing: None,
             incoming: None,
+            first: Vec::new(),
+            much_comes: false,
+            much_goes: false,
             plain: 0,
             trailer: 0,
             ended: false,
             finished: false,
+            cut: None,
             failed: None,
             patience: None,
             listener: None,
@@ -172,23 +217,25 @@ impl Framed {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends the request alone when the client has been silent for long enough.
+    /// Sends the request alone when the client has been silent for long enough; until it is out, for
+    /// whoever reads may be the only one that waits.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if !self.codec.owes_request() {
-            self.patience = None;
+        if self.codec.owes_request() {
+            let patience = self
+                .patience
+                .get_or_insert_with(|| Box::pin(sleep(FIRST_BYTES_WAIT)));
+            if patience.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            self.encode(&[])?;
+        } else if self.patience.is_none() {
             return Ok(());
         }
-        let patience = self
-            .patience
-            .get_or_insert_with(|| Box::pin(sleep(FIRST_BYTES_WAIT)));
-        if patience.as_mut().poll(cx).is_pending() {
-            return Ok(());
-        }
-        self.patience = None;
-        self.encode(&[])?;
-        // A fresh connection takes these few bytes at once.
-        match Pin::new(self).poll_flush(cx) {
-            Poll::Ready(result) => result,
+        match Pin::new(&mut *self).poll_flush(cx) {
+            Poll::Ready(result) => {
+                self.patience = None;
+                result
+            }
             Poll::Pending => Ok(()),
         }
     }
@@ -246,6 +293,75 @@ impl Framed {
         Ok(())
     }
 
+    /// Opens what has come without moving it, as far as there are places to remember.
+    fn open_in_place(&mut self, cx: &mut Context<'_>, pieces: &mut Pieces) -> io::Result<()> {
+        while !self.ended && !pieces.is_full() {
+            let Some(incoming) = &mut self.incoming else {
+                return Ok(());
+            };
+            if self.plain > 0 {
+                pieces.enter(incoming.position(), self.plain);
+                incoming.consume(self.plain + self.trailer);
+                self.plain = 0;
+                continue;
+            }
+            let step = match self.failed.take() {
+                Some(error) => Err(error),
+                None => self.codec.decode(incoming),
+            };
+            match step {
+                Ok(Step::Opened(plain, trailer)) => {
+                    (self.plain, self.trailer) = (plain, trailer);
+                    if plain == 0 {
+                        incoming.consume(trailer);
+                    }
+                }
+                // What was opened stands where it is until it is written.
+                Ok(Step::NeedMore(_)) if !pieces.is_empty() => break,
+                Ok(Step::NeedMore(total)) => {
+                    incoming.reserve(match self.much_comes && !incoming.is_large() {
+                        true => Scratch::LARGEST,
+                        false => total,
+                    });
+                    break;
+                }
+                Ok(Step::End) => self.ended = true,
+                Err(error) if pieces.is_empty() => return Err(error),
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            }
+        }
+        self.heard(cx);
+        Ok(())
+    }
+
+    /// Writes `pieces` to `sink`, and keeps what that does not take; how much it took.
+    fn poll_hand_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &Pieces,
+        sink: &mut dyn ByteStream,
+    ) -> Poll<io::Result<usize>> {
+        let Some(incoming) = &self.incoming else {
+            return Poll::Ready(Ok(0));
+        };
+        let slices = pieces.0.map(|(at, length)| incoming.seen(at, length));
+        let written = Pin::new(sink).poll_write_vectored(cx, &slices.map(IoSlice::new));
+        let mut sent = match &written {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(n)) => *n,
+            _ => 0,
+        };
+        for slice in slices {
+            let rest = slice.get(sent..).unwrap_or_default();
+            self.first.extend_from_slice(rest);
+            sent = sent.saturating_sub(slice.len());
+        }
+        written
+    }
+
     /// Lets a waiting writer go on, and sends what the codec has to answer. An answer to a peer that
     /// does not read is lost: nothing may grow by what it asks.
     fn heard(&mut self, cx: &mut Context<'_>) {
@@ -271,11 +387,13 @@ impl Framed {
         if self.incoming.is_none() {
             ready!(self.carrier.poll_readable(cx))?;
         }
-        let incoming = self.incoming.get_or_insert_with(|| Scratch::take(0));
+        let size = if self.much_comes { Scratch::LARGEST } else { 0 };
+        let incoming = self.incoming.get_or_insert_with(|| Scratch::take(size));
         let mut room = ReadBuf::new(incoming.spare());
         let result = Pin::new(&mut self.carrier).poll_read(cx, &mut room);
         let n = room.filled().len();
         incoming.filled(n);
+        self.much_comes = n >= MUCH;
         let empty = incoming.is_empty();
         if empty {
             self.incoming = None;
@@ -304,6 +422,10 @@ impl AsyncRead for Framed {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.poll_patience(cx)?;
+        if !this.first.is_empty() {
+            take_early(&mut this.first, buffer);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         loop {
             this.open(cx, buffer)?;
@@ -314,6 +436,119 @@ impl AsyncRead for Framed {
             if !ready!(this.poll_fill(cx))? {
                 return Poll::Ready(Ok(()));
             }
+        }
+    }
+}
+
+impl Shedding for Framed {
+    fn put_back(&mut self, bytes: Vec<u8>) {
+        put_first(&mut self.first, bytes);
+    }
+
+    fn poll_pull(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut dyn ByteStream,
+    ) -> Poll<io::Result<Option<usize>>> {
+        ready!(self.poll_drain(cx))?;
+        if let Some(error) = self.cut.take() {
+            return Poll::Ready(Err(error));
+        }
+        if self.codec.must_listen() || self.codec.owes_request() {
+            return Poll::Ready(Ok(None));
+        }
+        let size = if self.much_goes { Scratch::LARGEST } else { 0 };
+        let mut out = Scratch::take(size);
+        let mut pulled = 0;
+        while let Some(shape) = self.codec.shape() {
+            let Shape { head, tail_max, .. } = shape;
+            let room = out.spare().len().saturating_sub(head + tail_max);
+            let room = room.min(shape.data_max);
+            let place = out.spare().get_mut(head..head + room).unwrap_or_default();
+            if pulled > 0 && room < MUCH {
+                break;
+            }
+            let mut buffer = ReadBuf::new(place);
+            let polled = Pin::new(&mut *source).poll_read(cx, &mut buffer);
+            let n = buffer.filled().len();
+            match polled {
+                Poll::Pending if pulled == 0 => return Poll::Pending,
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) if pulled > 0 => {
+                    self.cut = Some(error);
+                    break;
+                }
+                Poll::Ready(result) => result?,
+            }
+            if n == 0 {
+                break;
+            }
+            self.codec.enframe(n, &mut out)?;
+            pulled += n;
+            if n < room {
+                break;
+            }
+        }
+        self.much_goes = pulled >= 2 * MUCH;
+        if pulled == 0 {
+            let ended = self.codec.shape().is_some();
+            return Poll::Ready(Ok(ended.then_some(0)));
+        }
+        self.outgoing = Some(out);
+        match self.poll_drain(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(Some(pulled))),
+        }
+    }
+
+    fn poll_push(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut dyn ByteStream,
+    ) -> Poll<io::Result<Option<usize>>> {
+        self.poll_patience(cx)?;
+        loop {
+            if !self.first.is_empty() {
+                let n = ready!(Pin::new(&mut *sink).poll_write(cx, &self.first))?;
+                if n == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.first.drain(..n);
+                if self.first.is_empty() {
+                    self.first = Vec::new();
+                }
+                return Poll::Ready(Ok(Some(n)));
+            }
+            let mut pieces = Pieces::default();
+            self.open_in_place(cx, &mut pieces)?;
+            if !pieces.is_empty() {
+                let n = ready!(self.poll_hand_over(cx, &pieces, sink))?;
+                return Poll::Ready(Ok(Some(n)));
+            }
+            if self.ended || !ready!(self.poll_fill(cx))? {
+                return Poll::Ready(Ok(Some(0)));
+            }
+        }
+    }
+}
+
+/// Where opened data stands in a buffer: first bytes and lengths.
+#[derive(Default)]
+struct Pieces([(usize, usize); PIECES_MAX]);
+
+impl Pieces {
+    fn is_empty(&self) -> bool {
+        self.0.first().is_none_or(|&(_, length)| length == 0)
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.last().is_some_and(|&(_, length)| length > 0)
+    }
+
+    /// Remembers one more, if it is not full.
+    fn enter(&mut self, at: usize, length: usize) {
+        if let Some(free) = self.0.iter_mut().find(|(_, length)| *length == 0) {
+            *free = (at, length);
         }
     }
 }

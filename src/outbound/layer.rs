@@ -20,16 +20,50 @@ use super::scratch::Scratch;
 /// Type, version and length of a record (RFC 8446 section 5.1).
 const RECORD_HEAD: usize = 5;
 
-/// A stream that may come to be nothing but its socket.
+/// A stream that may shed work which the relay would do: by coming to be nothing but its socket, or by
+/// moving bytes between its frames and the other end itself.
 pub trait Shedding: ByteStream {
-    /// Whether it has: no byte is held, and both directions pass through untouched.
-    fn is_bare(&self) -> bool;
+    /// Whether it has come to be its socket: no byte is held, and both directions pass through untouched.
+    fn is_bare(&self) -> bool {
+        false
+    }
 
     /// The socket of a stream that is bare; it is of no use afterwards.
-    fn take_socket(&mut self) -> Option<TcpStream>;
+    fn take_socket(&mut self) -> Option<TcpStream> {
+        None
+    }
+
+    /// The socket whose bytes are read as they are from now on, if that is so already.
+    fn reads_from(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    /// The socket that takes what is written as it is from now on, if that is so already.
+    fn writes_to(&self) -> Option<&TcpStream> {
+        None
+    }
 
     /// Has `bytes`, which were read too early, come first.
     fn put_back(&mut self, bytes: Vec<u8>);
+
+    /// Reads from `source` into what is sent, and sends it; how much, 0 at the end of `source`. `None`:
+    /// write what you read.
+    fn poll_pull(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _source: &mut dyn ByteStream,
+    ) -> Poll<io::Result<Option<usize>>> {
+        Poll::Ready(Ok(None))
+    }
+
+    /// Writes to `sink` what comes; how much, 0 at the end. `None`: read, and write it yourself.
+    fn poll_push(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _sink: &mut dyn ByteStream,
+    ) -> Poll<io::Result<Option<usize>>> {
+        Poll::Ready(Ok(None))
+    }
 }
 
 /// A layer of encryption that may be left.
@@ -156,21 +190,11 @@ impl AsyncWrite for TlsLayer {
 impl Shedding for TlsLayer {
     fn is_bare(&self) -> bool {
         let read = self.reading == Reading::Raw && self.early.is_empty();
-        let (Carrier::Gate(gate), true) = (self.tls.get_ref().0, read && self.writes_raw) else {
-            return false;
-        };
-        gate.held.is_none() && matches!(gate.carrier, Carrier::Tcp(_))
+        read && self.writes_raw && self.tls.get_ref().0.bare().is_some()
     }
 
     fn take_socket(&mut self) -> Option<TcpStream> {
-        let Carrier::Gate(gate) = self.tls.get_mut().0 else {
-            return None;
-        };
-        let nothing = Carrier::Boxed(Box::new(tokio::io::empty()));
-        match std::mem::replace(&mut gate.carrier, nothing) {
-            Carrier::Tcp(socket) => Some(socket),
-            _ => None,
-        }
+        self.tls.get_mut().0.take_socket()
     }
 
     fn put_back(&mut self, bytes: Vec<u8>) {
@@ -214,6 +238,8 @@ pub fn put_first(early: &mut Vec<u8>, mut bytes: Vec<u8>) {
 /// comes.
 pub struct Gate {
     carrier: Carrier,
+    /// Bytes that come first, whatever they are.
+    early: Vec<u8>,
     held: Option<Scratch>,
     /// Bytes of the present record that have not been given out.
     left: usize,
@@ -227,6 +253,7 @@ impl Gate {
     pub fn new(carrier: Carrier) -> Self {
         Self {
             carrier,
+            early: Vec::new(),
             held: None,
             left: 0,
             open: false,
@@ -244,6 +271,37 @@ impl Gate {
             held: Some(held),
             ..Self::new(carrier)
         })
+    }
+
+    /// One that lets everything pass, `early` first.
+    #[must_use]
+    pub fn passing(carrier: Carrier, early: Vec<u8>) -> Self {
+        Self {
+            early,
+            open: true,
+            ..Self::new(carrier)
+        }
+    }
+
+    /// The socket that it is nothing but by now.
+    #[must_use]
+    pub fn bare(&self) -> Option<&TcpStream> {
+        match &self.carrier {
+            Carrier::Tcp(socket) if self.open && self.is_empty() => Some(socket),
+            _ => None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_none() && self.early.is_empty()
+    }
+
+    /// Whether a read may find something; `Ready` also when that is not known.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.is_empty() {
+            true => self.carrier.poll_readable(cx),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     /// How many of the held bytes may go out.
@@ -270,6 +328,10 @@ impl AsyncRead for Gate {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.early.is_empty() {
+            take_early(&mut this.early, buffer);
+            return Poll::Ready(Ok(()));
+        }
         loop {
             let n = this.may_go().min(buffer.remaining());
             if let (Some(held), true) = (&mut this.held, n > 0) {

@@ -2,17 +2,20 @@
 //! maybe one before what we receive (Trojan, VLESS).
 //!
 //! The header goes out with the client's first bytes in one write, as in `framed`; afterwards
-//! bytes pass through untouched and nothing is held.
+//! bytes pass through untouched and nothing is held: above a socket the relay splices that.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::Stream;
 use super::carrier::Carrier;
 use super::framed::{FIRST_BYTES_WAIT, too_long};
+use super::layer::{Shedding, put_first};
 use super::scratch::Scratch;
 
 /// How long the peer's header is, once enough of it is there to tell.
@@ -63,6 +66,12 @@ impl Prelude {
         }
     }
 
+    /// As what the relay takes: it may come to be the carrier's socket.
+    #[must_use]
+    pub fn into_stream(self) -> Stream {
+        Stream::Shedding(Box::new(self))
+    }
+
     /// Puts the header and the start of `first` on their way; how much of it. `None`: that is done.
     fn begin(&mut self, first: &[u8]) -> io::Result<Option<usize>> {
         let Sending::Waiting(header, _) = &self.sending else {
@@ -85,16 +94,20 @@ impl Prelude {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends the header alone when the client has been silent for long enough.
+    /// Sends the header alone when the client has been silent for long enough. A reader that waits may be
+    /// the only one there is: it sees to it that the header goes out whole.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Sending::Waiting(_, patience) = &mut self.sending else {
-            return Ok(());
-        };
-        let patience = patience.get_or_insert_with(|| Box::pin(sleep(FIRST_BYTES_WAIT)));
-        if patience.as_mut().poll(cx).is_pending() {
-            return Ok(());
+        match &mut self.sending {
+            Sending::Waiting(_, patience) => {
+                let patience = patience.get_or_insert_with(|| Box::pin(sleep(FIRST_BYTES_WAIT)));
+                if patience.as_mut().poll(cx).is_pending() {
+                    return Ok(());
+                }
+                self.begin(&[])?;
+            }
+            Sending::Going(_) => {}
+            Sending::Through => return Ok(()),
         }
-        self.begin(&[])?;
         match Pin::new(self).poll_flush(cx) {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
@@ -186,11 +199,50 @@ impl AsyncWrite for Prelude {
     }
 }
 
+impl Shedding for Prelude {
+    fn is_bare(&self) -> bool {
+        self.reads_from().is_some() && self.writes_to().is_some()
+    }
+
+    fn reads_from(&self) -> Option<&TcpStream> {
+        match self.receiving {
+            Receiving::Through => self.carrier.bare(),
+            Receiving::Header(..) | Receiving::Rest(_) => None,
+        }
+    }
+
+    fn writes_to(&self) -> Option<&TcpStream> {
+        match self.sending {
+            Sending::Through => self.carrier.bare(),
+            Sending::Waiting(..) | Sending::Going(_) => None,
+        }
+    }
+
+    fn take_socket(&mut self) -> Option<TcpStream> {
+        self.carrier.take_socket()
+    }
+
+    fn put_back(&mut self, bytes: Vec<u8>) {
+        match &mut self.receiving {
+            _ if bytes.is_empty() => {}
+            Receiving::Rest(rest) => put_first(rest, bytes),
+            // What was read has passed the header.
+            Receiving::Header(..) | Receiving::Through => self.receiving = Receiving::Rest(bytes),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::timeout;
 
     use super::*;
+
+    /// Longer than anything here takes.
+    const WAIT_MAX: Duration = Duration::from_secs(60);
 
     fn two_bytes(bytes: &[u8]) -> io::Result<Option<usize>> {
         match bytes.first() {
@@ -231,18 +283,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_client_still_sends_its_header() {
-        let (mut stream, mut far) = pair(4096);
-        let mut byte = [0];
-        let reading = stream.read_exact(&mut byte);
-        let server = async {
-            let mut head = [0; 4];
-            far.read_exact(&mut head).await.unwrap();
-            far.write_all(b"\0\0x").await.unwrap();
-            head
-        };
-        let (read, head) = tokio::join!(reading, server);
-        read.unwrap();
-        assert_eq!((&byte, &head), (b"x", b"head"));
+        // Also through a carrier that takes a byte at a time, with nobody who writes.
+        for capacity in [1, 4096] {
+            let (mut stream, mut far) = pair(capacity);
+            let mut byte = [0];
+            let reading = stream.read_exact(&mut byte);
+            let server = async {
+                let mut head = [0; 4];
+                far.read_exact(&mut head).await.unwrap();
+                far.write_all(b"\0\0x").await.unwrap();
+                head
+            };
+            let both = async { tokio::join!(reading, server) };
+            let (read, head) = timeout(WAIT_MAX, both).await.unwrap();
+            read.unwrap();
+            assert_eq!((&byte, &head), (b"x", b"head"));
+        }
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::Outbound;
 use super::carrier::Carrier;
 use super::group::Member;
 use super::health::Outcome;
@@ -24,7 +25,6 @@ use super::http_url::HttpUrl;
 use super::options::TlsOptions;
 use super::status_ranges::StatusRanges;
 use super::tls::TlsClient;
-use super::{Outbound, Stream};
 use crate::metadata::{InboundType, Metadata, Network};
 use crate::platform::clock;
 
@@ -160,12 +160,8 @@ impl Probe {
             SocketAddr::from(([0, 0, 0, 0], 0)),
             url.endpoint.clone(),
         );
-        let mut carrier = match node.connect(&metadata).await? {
-            Stream::Tcp(stream) => Carrier::Tcp(stream),
-            Stream::Boxed(stream) => Carrier::Boxed(stream),
-            Stream::Shedding(stream) => Carrier::Boxed(stream),
-            Stream::Closed | Stream::Silent => return Err(ProbeError::Rejected),
-        };
+        let stream = node.connect(&metadata).await?;
+        let mut carrier = Carrier::of(stream).ok_or(ProbeError::Rejected)?;
         if url.tls {
             let host = url.endpoint.host.to_string();
             let tls = TlsClient::new(&TlsOptions::default(), &host).map_err(io::Error::other)?;

@@ -202,12 +202,7 @@ async fn open(
 }
 
 fn carrier(stream: Stream) -> io::Result<Carrier> {
-    match stream {
-        Stream::Tcp(stream) => Ok(Carrier::Tcp(stream)),
-        Stream::Boxed(stream) => Ok(Carrier::Boxed(stream)),
-        Stream::Shedding(stream) => Ok(Carrier::Boxed(stream)),
-        Stream::Closed | Stream::Silent => Err(io::ErrorKind::ConnectionRefused.into()),
-    }
+    Carrier::of(stream).ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
 }
 
 /// A stream to a server, under TLS where that is asked for. Without a time-out of its own.

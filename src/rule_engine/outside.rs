@@ -105,9 +105,7 @@ impl Outside {
                     false => Ok(Carrier::Tcp(stream)),
                 }
             }
-            Stream::Boxed(stream) => Ok(Carrier::Boxed(stream)),
-            Stream::Shedding(stream) => Ok(Carrier::Boxed(stream)),
-            Stream::Closed | Stream::Silent => Err(io::ErrorKind::ConnectionRefused.into()),
+            other => Carrier::of(other).ok_or_else(|| io::ErrorKind::ConnectionRefused.into()),
         }
     }
 }

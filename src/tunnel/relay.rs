@@ -4,7 +4,8 @@
 //! scratch buffer a thread while they move little: a pipe costs more than it saves below some
 //! kilobytes. No buffer and no pipe is held while nothing flows, so an idle flow costs its task.
 //!
-//! A stream that has come to be its socket ([`Shedding`]) is relayed as that from then on.
+//! A stream that has come to be its socket ([`Shedding`]) is relayed as that from then on; one that can
+//! move bytes between its frames and the other end without a copy does.
 //!
 //! The end of one direction is carried across as a half-close; an error as a reset, so that the
 //! peer learns that the bytes were cut, not finished.
@@ -80,14 +81,14 @@ pub async fn relay(
                 totals,
             };
             (&mut boxes).await?;
-            let (up, down) = (boxes.up.finished, boxes.down.finished);
+            let (up, down) = (Direction::behind(boxes.up), Direction::behind(boxes.down));
             match (boxes.client.into_socket(), boxes.remote.into_socket()) {
-                (Some(client), Some(remote)) if !(up && down) => {
+                (Some(client), Some(remote)) if !(up.finished && down.finished) => {
                     Sockets {
                         client,
                         remote,
-                        up: Direction::behind(up),
-                        down: Direction::behind(down),
+                        up,
+                        down,
                         connection,
                         totals,
                     }
@@ -121,6 +122,32 @@ impl Side {
             Self::Tcp(stream) => stream,
             Self::Boxed(stream) => stream,
             Self::Shedding(stream) => stream,
+        }
+    }
+
+    /// The stream, if it may shed work.
+    fn shedding(&mut self) -> Option<&mut dyn Shedding> {
+        match self {
+            Self::Shedding(stream) => Some(&mut **stream),
+            Self::Tcp(_) | Self::Boxed(_) => None,
+        }
+    }
+
+    /// The socket whose bytes are read as they are.
+    fn reads_from(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Boxed(_) => None,
+            Self::Shedding(stream) => stream.reads_from(),
+        }
+    }
+
+    /// The socket that takes what is written as it is.
+    fn writes_to(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Boxed(_) => None,
+            Self::Shedding(stream) => stream.writes_to(),
         }
     }
 
@@ -206,10 +233,19 @@ enum Held {
 }
 
 impl Direction {
-    /// One that begins where boxed streams have left it.
-    fn behind(finished: bool) -> Self {
+    /// One that goes on where boxed streams have left it.
+    fn behind(leg: Leg) -> Self {
+        if let Some(direct) = leg.direct {
+            return direct;
+        }
+        let held = match leg.held.len() > leg.sent {
+            true => Held::Bytes(leg.held, leg.sent),
+            false => Held::Nothing,
+        };
         Self {
-            finished,
+            held,
+            ended: leg.ended,
+            finished: leg.finished,
             ..Self::default()
         }
     }
@@ -392,22 +428,16 @@ impl Future for Boxes<'_> {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let (connection, totals) = (this.connection, this.totals);
-        let (client, remote) = (this.client.stream(), this.remote.stream());
-        let up = this.up.poll(cx, &mut *client, &mut *remote, |n| {
+        let up = this.up.poll(cx, &mut this.client, &mut this.remote, |n| {
             totals.count_upload(connection, n)
         });
-        let down = this
-            .down
-            .poll(cx, remote, client, |n| totals.count_download(connection, n));
+        let down = this.down.poll(cx, &mut this.remote, &mut this.client, |n| {
+            totals.count_download(connection, n)
+        });
         match (up, down) {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
-            _ if this.client.is_bare() && this.remote.is_bare() => {
-                match this.up.holds_nothing() && this.down.holds_nothing() {
-                    true => Poll::Ready(Ok(())),
-                    false => Poll::Pending,
-                }
-            }
+            _ if this.client.is_bare() && this.remote.is_bare() => Poll::Ready(Ok(())),
             _ => Poll::Pending,
         }
     }
@@ -421,28 +451,31 @@ struct Leg {
     unflushed: bool,
     ended: bool,
     finished: bool,
+    /// From when on it goes from socket to socket, though the other direction may not yet.
+    direct: Option<Direction>,
 }
 
 impl Leg {
-    /// Whether nothing was read that has not been sent.
-    fn holds_nothing(&self) -> bool {
-        self.held.is_empty() && !self.unflushed && (self.finished || !self.ended)
-    }
-
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut dyn ByteStream,
-        sink: &mut dyn ByteStream,
+        source: &mut Side,
+        sink: &mut Side,
         mut count: impl FnMut(u64),
     ) -> Poll<io::Result<()>> {
         if self.finished {
             return Poll::Ready(Ok(()));
         }
-        let (mut source, mut sink) = (Pin::new(source), Pin::new(sink));
+        if let (Some(source), Some(sink)) = (source.reads_from(), sink.writes_to()) {
+            let mut direct = Direction::behind(std::mem::take(self));
+            let polled = direct.poll(cx, source, sink, false, count);
+            self.finished = direct.finished;
+            self.direct = Some(direct);
+            return polled;
+        }
         loop {
             while let Some(rest) = self.held.get(self.sent..).filter(|rest| !rest.is_empty()) {
-                let n = ready!(sink.as_mut().poll_write(cx, rest))?;
+                let n = ready!(Pin::new(sink.stream()).poll_write(cx, rest))?;
                 if n == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -453,17 +486,17 @@ impl Leg {
             self.held = Box::default();
             self.sent = 0;
             if self.ended {
-                ready!(sink.as_mut().poll_shutdown(cx))?;
+                ready!(Pin::new(sink.stream()).poll_shutdown(cx))?;
                 self.finished = true;
                 return Poll::Ready(Ok(()));
             }
-            match self.poll_copy(cx, source.as_mut(), sink.as_mut(), &mut count) {
+            match self.poll_move(cx, source, sink, &mut count) {
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     if self.unflushed {
-                        ready!(sink.as_mut().poll_flush(cx))?;
+                        ready!(Pin::new(sink.stream()).poll_flush(cx))?;
                         self.unflushed = false;
                     }
                     return Poll::Pending;
@@ -472,14 +505,42 @@ impl Leg {
         }
     }
 
+    /// Moves what can be moved at once, without a copy where one of the ends knows how.
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Side,
+        sink: &mut Side,
+        count: &mut impl FnMut(u64),
+    ) -> Poll<io::Result<usize>> {
+        let mut moved = None;
+        if let Some(sink) = sink.shedding() {
+            moved = ready!(sink.poll_pull(cx, source.stream()))?;
+        }
+        if moved.is_none()
+            && let Some(source) = source.shedding()
+        {
+            moved = ready!(source.poll_push(cx, sink.stream()))?;
+        }
+        match moved {
+            Some(n) => {
+                self.unflushed |= n > 0;
+                count(n as u64);
+                Poll::Ready(Ok(n))
+            }
+            None => self.poll_copy(cx, source.stream(), sink.stream(), count),
+        }
+    }
+
     /// Reads once and writes what the sink takes at once; the rest is held.
     fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
-        source: Pin<&mut dyn ByteStream>,
-        mut sink: Pin<&mut dyn ByteStream>,
+        source: &mut dyn ByteStream,
+        sink: &mut dyn ByteStream,
         count: &mut impl FnMut(u64),
     ) -> Poll<io::Result<usize>> {
+        let (source, mut sink) = (Pin::new(source), Pin::new(sink));
         // Taken out, not borrowed: a boxed stream may be one whose other end is polled from here.
         let mut buffer = BUFFER.take();
         buffer.resize(SCRATCH, 0);

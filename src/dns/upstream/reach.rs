@@ -9,8 +9,8 @@ use super::egress::{Egress, metadata};
 use super::{Bootstrap, Failure, Server};
 use crate::dns::options::Via;
 use crate::metadata::{Endpoint, Host, Network};
+use crate::outbound::Outbound;
 use crate::outbound::carrier::Carrier;
-use crate::outbound::{Outbound, Stream};
 
 /// Addresses of one server that are tried, one after the other.
 const ADDRESSES_MAX: usize = 4;
@@ -141,12 +141,10 @@ impl Reach {
                 for endpoint in endpoints {
                     let flow = metadata(Network::Tcp, endpoint.clone());
                     match outbound.connect(&flow).await {
-                        Ok(Stream::Tcp(stream)) => return Ok(Carrier::Tcp(stream)),
-                        Ok(Stream::Boxed(stream)) => return Ok(Carrier::Boxed(stream)),
-                        Ok(Stream::Shedding(stream)) => return Ok(Carrier::Boxed(stream)),
-                        Ok(Stream::Closed | Stream::Silent) => {
-                            failure = Failure::Io(io::ErrorKind::ConnectionRefused);
-                        }
+                        Ok(stream) => match Carrier::of(stream) {
+                            Some(carrier) => return Ok(carrier),
+                            None => failure = Failure::Io(io::ErrorKind::ConnectionRefused),
+                        },
                         Err(error) => failure = error.into(),
                     }
                 }

@@ -15,7 +15,8 @@ use crate::metadata::Endpoint;
 use crate::outbound::Stream;
 use crate::outbound::carrier::Carrier;
 use crate::outbound::crypto::{BlockKey, KEY_MAX, Nonce, TAG, identity_subkey};
-use crate::outbound::framed::{Codec, Framed, Step};
+use crate::outbound::framed::{Codec, Framed, Shape, Step};
+use crate::outbound::layer::Shedding;
 use crate::outbound::options::Credentials;
 use crate::outbound::random;
 use crate::outbound::scratch::Scratch;
@@ -326,9 +327,9 @@ fn start(accepted: Accepted, carrier: Carrier) -> Asked {
         sending: Sending::Owed(accepted.secret, accepted.salt),
         opener: accepted.opener,
     };
-    let stream = Framed::bare(carrier, Box::new(served));
-    let stream = Carrier::Boxed(Box::new(stream)).preceded(accepted.first);
-    Asked::Stream(accepted.to, Stream::Boxed(stream.boxed()))
+    let mut stream = Framed::bare(carrier, Box::new(served));
+    stream.put_back(accepted.first);
+    Asked::Stream(accepted.to, Stream::Shedding(Box::new(stream)))
 }
 
 /// The server's end of a stream.
@@ -371,6 +372,20 @@ impl Codec for Served {
 
     fn room(&self, payload: usize) -> usize {
         stream::room(payload)
+    }
+
+    fn shape(&self) -> Option<Shape> {
+        match &self.sending {
+            Sending::Owed(..) => None,
+            Sending::Begun(sealer) => Some(sealer.shape()),
+        }
+    }
+
+    fn enframe(&mut self, data: usize, out: &mut Scratch) -> io::Result<()> {
+        match &mut self.sending {
+            Sending::Owed(..) => Err(io::ErrorKind::InvalidInput.into()),
+            Sending::Begun(sealer) => Ok(sealer.enframe(data, out)?),
+        }
     }
 
     fn decode(&mut self, incoming: &mut Scratch) -> io::Result<Step> {

@@ -155,7 +155,7 @@ fn start(parsed: Parsed, carrier: Carrier) -> Asked {
     }
     let stream = Box::new(Prelude::new(carrier, header, None));
     match parsed.command {
-        Command::Stream(to) => Asked::Stream(to, Stream::Boxed(stream)),
+        Command::Stream(to) => Asked::Stream(to, Stream::Shedding(stream)),
         Command::Mux => Asked::Mux(stream),
         Command::Packets(to) => {
             let codec = match packet_address::is_target(&to) {

@@ -9,7 +9,7 @@ use super::{Asked, Reading, ServerError, ServerProtocol};
 use crate::metadata::Endpoint;
 use crate::outbound::Stream;
 use crate::outbound::carrier::Carrier;
-use crate::outbound::framed::{Codec, Framed, Step};
+use crate::outbound::framed::{Codec, Framed, Shape, Step};
 use crate::outbound::mux::packet_address;
 use crate::outbound::options::Credentials;
 use crate::outbound::packets::{NoEncoding, Packet, PacketCodec, PacketStream};
@@ -116,7 +116,7 @@ fn start(request: Request, carrier: Carrier) -> Asked {
         }
         Command::Stream(to) => {
             let stream = Framed::bare(carrier, Box::new(body));
-            Asked::Stream(to, Stream::Boxed(Box::new(stream)))
+            Asked::Stream(to, Stream::Shedding(Box::new(stream)))
         }
         Command::Mux => Asked::Mux(Box::new(Framed::bare(carrier, Box::new(body)))),
     }
@@ -154,6 +154,17 @@ impl Codec for Body {
     fn encode(&mut self, payload: &[u8], out: &mut Scratch) -> io::Result<usize> {
         self.begin(out)?;
         self.sending.encode(payload, out)
+    }
+
+    fn shape(&self) -> Option<Shape> {
+        match &self.request {
+            Some(_) => None,
+            None => Some(self.sending.shape()),
+        }
+    }
+
+    fn enframe(&mut self, data: usize, out: &mut Scratch) -> io::Result<()> {
+        self.sending.enframe(data, out)
     }
 
     fn room(&self, payload: usize) -> usize {

@@ -99,7 +99,7 @@ impl Outbound for Shadowsocks {
             target.shrink_to_fit();
             let carrier = self.plugin.connect(&self.node.dialer).await?;
             let stream = stream::connect(carrier, &self.secret, target)?;
-            Ok(Stream::Boxed(Box::new(stream)))
+            Ok(Stream::Shedding(Box::new(stream)))
         })
     }
 

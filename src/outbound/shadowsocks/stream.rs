@@ -7,7 +7,7 @@ use super::method::Secret;
 use super::tcp::{CHUNK_FRAME, Opener, PADDING_MAX, Request, Sealer, Step, StreamError};
 use crate::outbound::carrier::Carrier;
 use crate::outbound::crypto::{KEY_MAX, TAG};
-use crate::outbound::framed::{self, Codec, Framed};
+use crate::outbound::framed::{self, Codec, Framed, Shape};
 use crate::outbound::random;
 use crate::outbound::scratch::Scratch;
 use crate::platform::clock;
@@ -119,6 +119,20 @@ impl Codec for Client {
         room(payload)
     }
 
+    fn shape(&self) -> Option<Shape> {
+        match &self.sending {
+            Sending::Waiting(_) => None,
+            Sending::Begun(sealer) => Some(sealer.shape()),
+        }
+    }
+
+    fn enframe(&mut self, data: usize, out: &mut Scratch) -> io::Result<()> {
+        match &mut self.sending {
+            Sending::Waiting(_) => Err(io::ErrorKind::InvalidInput.into()),
+            Sending::Begun(sealer) => Ok(sealer.enframe(data, out)?),
+        }
+    }
+
     fn owes_request(&self) -> bool {
         matches!(self.sending, Sending::Waiting(_))
     }
@@ -174,6 +188,22 @@ mod tests {
         };
         Sealer::begin(secret, &request, &mut out).unwrap();
         out
+    }
+
+    #[tokio::test]
+    async fn a_silent_client_sends_its_request_whole() {
+        let (mut stream, mut server, _secret) = pair(1);
+        let reading = stream.read_u8();
+        let serving = async {
+            // Salt, length, address and its tag.
+            let mut request = [0; 16 + 18 + 7 + 16];
+            server.read_exact(&mut request).await.unwrap();
+            drop(server);
+        };
+        let both = async { tokio::join!(reading, serving) };
+        let minute = std::time::Duration::from_secs(60);
+        let (read, ()) = tokio::time::timeout(minute, both).await.unwrap();
+        assert!(read.is_err());
     }
 
     #[tokio::test]

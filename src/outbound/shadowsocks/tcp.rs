@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::method::{Edition, Secret};
 use crate::outbound::crypto::{Forged, KEY_MAX, Nonce, RestingKey, TAG};
+use crate::outbound::framed::Shape;
 use crate::outbound::scratch::{Full, Scratch};
 use crate::wire::{Reader, Truncated};
 
@@ -179,6 +180,28 @@ impl Sealer {
         Ok(sealed)
     }
 
+    /// What a chunk is made of.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        Shape {
+            head: 2 + TAG,
+            data_max: self.chunk_max,
+            tail_max: TAG,
+        }
+    }
+
+    /// Appends a chunk of the first `data` bytes behind a head's room in the spare room of `out`.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`].
+    pub fn enframe(&mut self, data: usize, out: &mut Scratch) -> Result<(), StreamError> {
+        let length = u16::try_from(data).map_err(|_| StreamError::Full)?;
+        self.sealed(&[&length.to_be_bytes()], out)?;
+        let start = out.len();
+        out.filled(data);
+        self.close(start, out)
+    }
+
     /// Nothing is to be sent for now: gives memory back.
     pub fn rest(&mut self) {
         self.key.rest();
@@ -234,6 +257,11 @@ impl Sealer {
         for part in parts {
             out.push(part)?;
         }
+        self.close(start, out)
+    }
+
+    /// Makes an AEAD message of what stands in `out` from `start` on.
+    fn close(&mut self, start: usize, out: &mut Scratch) -> Result<(), StreamError> {
         let message = out.data_mut().get_mut(start..).unwrap_or_default();
         let tag = self.key.wake()?.seal(&self.nonce.advance(), message)?;
         out.push(&tag)?;
@@ -418,6 +446,29 @@ mod tests {
         let (_, out) = begin(secret, salt, &[1, 1, 2, 3, 4, 0, 80], b"");
         let after_salt = &out.data()[salt.len()..];
         assert_eq!(HEX.encode(after_salt), want);
+    }
+
+    #[test]
+    fn a_chunk_made_in_place_is_the_one_that_is_sealed() {
+        let secret = Secret::new("2022-blake3-aes-128-gcm", "AAECAwQFBgcICQoLDA0ODw==").unwrap();
+        let begin = || {
+            let mut out = Scratch::large();
+            let request = Request {
+                salt: &[3; 16],
+                target: &[1, 1, 2, 3, 4, 0, 80],
+                unix_time: 0,
+                padding: 4,
+                payload: b"",
+            };
+            let (sealer, _) = Sealer::begin(&secret, &request, &mut out).unwrap();
+            (sealer, out)
+        };
+        let ((mut near, mut in_place), (mut far, mut sealed)) = (begin(), begin());
+        far.seal(b"hello", &mut sealed).unwrap();
+        let head = near.shape().head;
+        in_place.spare()[head..head + 5].copy_from_slice(b"hello");
+        near.enframe(5, &mut in_place).unwrap();
+        assert_eq!(in_place.data(), sealed.data());
     }
 
     // The vectors below are of proxy-protocols.md 14, from a client that spoke to real servers.

@@ -56,8 +56,7 @@ impl Vless {
         let answer: Option<HeaderLength> = Some(codec::answer_length);
         if self.flow == VlessFlow::Plain {
             let header = codec::request(&self.id, "", command)?;
-            let stream = Prelude::new(carrier, header, answer);
-            return Ok(Stream::Boxed(Box::new(stream)));
+            return Ok(Prelude::new(carrier, header, answer).into_stream());
         }
         let header = codec::request(&self.id, vision::FLOW, command)?;
         match carrier {

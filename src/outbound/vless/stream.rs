@@ -97,22 +97,25 @@ impl Vision {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends our header without content when there has been none for long enough.
+    /// Sends our header without content when there has been none for long enough; until it is out, for
+    /// whoever reads may be the only one that waits.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.header.is_none() {
-            self.patience = None;
+        if self.header.is_some() {
+            let patience = self
+                .patience
+                .get_or_insert_with(|| Box::pin(sleep(FIRST_BYTES_WAIT)));
+            if patience.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            self.begin(&[])?;
+        } else if self.patience.is_none() {
             return Ok(());
         }
-        let patience = self
-            .patience
-            .get_or_insert_with(|| Box::pin(sleep(FIRST_BYTES_WAIT)));
-        if patience.as_mut().poll(cx).is_pending() {
-            return Ok(());
-        }
-        self.patience = None;
-        self.begin(&[])?;
-        match Pin::new(self).poll_flush(cx) {
-            Poll::Ready(result) => result,
+        match Pin::new(&mut *self).poll_flush(cx) {
+            Poll::Ready(result) => {
+                self.patience = None;
+                result
+            }
             Poll::Pending => Ok(()),
         }
     }

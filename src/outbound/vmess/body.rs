@@ -10,9 +10,9 @@ use shake::digest::{ExtendableOutput, Update, XofReader};
 
 use super::keys::{chacha_key, first_16, kdf};
 use crate::outbound::crypto::{Cipher, Forged, KEY_MAX, NONCE, RestingKey, TAG};
-use crate::outbound::framed::{Step, too_long};
+use crate::outbound::framed::{Shape, Step, too_long};
 use crate::outbound::random;
-use crate::outbound::scratch::Scratch;
+use crate::outbound::scratch::{Full, Scratch};
 
 /// Data of one chunk that we send at most; readers of every implementation take more.
 pub const CHUNK_MAX: usize = 15_000;
@@ -223,8 +223,41 @@ impl Chunks {
     /// # Errors
     /// It does not fit, or there is no randomness.
     pub fn push(&mut self, data: &[u8], out: &mut Scratch) -> io::Result<()> {
+        let place = out.spare().get_mut(self.size_length()..);
+        let place = place.and_then(|place| place.get_mut(..data.len()));
+        place.ok_or_else(|| too_long(Full))?.copy_from_slice(data);
+        self.enframe(data.len(), out)
+    }
+
+    /// What a chunk is made of.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        match self.is_raw() {
+            true => Shape {
+                head: 0,
+                data_max: usize::MAX,
+                tail_max: 0,
+            },
+            false => Shape {
+                head: self.size_length(),
+                data_max: CHUNK_MAX,
+                tail_max: TAG + PADDING_MAX,
+            },
+        }
+    }
+
+    /// Appends one chunk, or bare bytes, of the first `data` bytes behind a size's room in the spare room of
+    /// `out`.
+    ///
+    /// # Errors
+    /// As [`Chunks::push`].
+    pub fn enframe(&mut self, data: usize, out: &mut Scratch) -> io::Result<()> {
+        if self.is_raw() {
+            out.filled(data);
+            return Ok(());
+        }
         let padding = self.padding();
-        let size = data.len() + self.overhead() + padding;
+        let size = data + self.overhead() + padding;
         let size = u16::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
         if let Some(key) = &mut self.size {
             let tag = u16::try_from(TAG).unwrap_or(0);
@@ -237,7 +270,7 @@ impl Chunks {
             out.push(&masked.to_be_bytes()).map_err(too_long)?;
         }
         let start = out.len();
-        out.push(data).map_err(too_long)?;
+        out.filled(data);
         if let Some(key) = &mut self.data {
             let tag = key.seal(out.data_mut().get_mut(start..).unwrap_or_default())?;
             out.push(&tag).map_err(too_long)?;

@@ -7,7 +7,7 @@ use super::body::{CHUNK_FRAME, Chunks};
 use super::header::{self, HEADER_MAX, Numbers, PREFIX, Request};
 use super::keys::{UserKey, answer_key};
 use crate::metadata::Endpoint;
-use crate::outbound::framed::{Codec, Step};
+use crate::outbound::framed::{Codec, Shape, Step};
 use crate::outbound::mux::packet_address;
 use crate::outbound::packets::{NoEncoding, Packet, PacketCodec};
 use crate::outbound::random;
@@ -101,6 +101,14 @@ impl Codec for Client {
             0
         };
         request + Chunks::room(payload)
+    }
+
+    fn shape(&self) -> Option<Shape> {
+        Some(self.sending.shape())
+    }
+
+    fn enframe(&mut self, data: usize, out: &mut Scratch) -> io::Result<()> {
+        self.sending.enframe(data, out)
     }
 
     fn owes_request(&self) -> bool {

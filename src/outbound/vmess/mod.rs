@@ -136,7 +136,7 @@ impl StreamProtocol for Vmess {
 
     fn stream(&self, carrier: Carrier, to: &Endpoint) -> io::Result<Stream> {
         let stream = self.open(carrier, Command::Stream(to.clone()))?;
-        Ok(Stream::Boxed(Box::new(stream)))
+        Ok(Stream::Shedding(Box::new(stream)))
     }
 
     fn datagrams(&self, carrier: Carrier, _to: &Endpoint) -> io::Result<Box<dyn Datagrams>> {

@@ -56,12 +56,8 @@ impl Multiplexed {
         };
         let name = Arc::from("INNER");
         let metadata = Metadata::new(Network::Tcp, InboundType::Inner, &name, nobody, to);
-        let carrier = match self.inner.connect(&metadata).await? {
-            Stream::Tcp(stream) => Carrier::Tcp(stream),
-            Stream::Boxed(stream) => Carrier::Boxed(stream),
-            Stream::Shedding(stream) => Carrier::Boxed(stream),
-            Stream::Closed | Stream::Silent => return Err(DialError::DialerRejects.into()),
-        };
+        let stream = self.inner.connect(&metadata).await?;
+        let carrier = Carrier::of(stream).ok_or(DialError::DialerRejects)?;
         let MuxOptions {
             protocol, padding, ..
         } = self.options;
