@@ -59,9 +59,15 @@ pub fn identity(
     directory: &Path,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CertificateError> {
     let chain = certificates(certificate, directory)?;
-    let pem = read_pem(private_key, directory)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| CertificateError::NoKey)?;
-    Ok((chain, key))
+    Ok((chain, key_of(&read_pem(private_key, directory)?)?))
+}
+
+/// The key in PEM.
+///
+/// # Errors
+/// [`CertificateError::NoKey`].
+pub fn key_of(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| CertificateError::NoKey)
 }
 
 /// The certificates of PEM text or of a file, at least one.
@@ -72,8 +78,15 @@ pub fn certificates(
     text: &str,
     directory: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let pem = read_pem(text, directory)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    chain_of(&read_pem(text, directory)?)
+}
+
+/// The certificates in PEM, at least one.
+///
+/// # Errors
+/// [`CertificateError::NoCertificate`].
+pub fn chain_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|_| CertificateError::NoCertificate)?;
     match chain.is_empty() {
         true => Err(CertificateError::NoCertificate),

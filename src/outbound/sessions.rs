@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Mutex;
 
@@ -29,34 +29,45 @@ pub trait Session: Send + Sync {
     fn open(&self) -> BoxFuture<'_, io::Result<Box<dyn ByteStream>>>;
 }
 
-/// What a session, its driver and its streams know of each other.
+/// The bit of [`Usage`] that says that no further stream can begin.
+const OVER: usize = 1 << (usize::BITS - 1);
+
+/// What a session, its driver and its streams know of each other: how many streams are under way, and
+/// whether another can begin. One word, so that a session does not end as unused while one begins.
 #[derive(Default)]
-pub struct Usage {
-    streams: AtomicUsize,
-    over: AtomicBool,
-}
+pub struct Usage(AtomicUsize);
 
 impl Usage {
     /// Streams under way.
     pub fn streams(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) & !OVER
     }
 
     /// Whether no further stream can begin.
     pub fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed) & OVER != 0
     }
 
     /// No further stream can begin.
     pub fn end(&self) {
-        self.over.store(true, Ordering::Relaxed);
+        self.0.fetch_or(OVER, Ordering::Relaxed);
     }
 
-    /// Counts a stream until the answer is dropped.
+    /// No further stream can begin, if none is under way; whether that is so now.
+    pub fn end_unused(&self) -> bool {
+        let word = &self.0;
+        let ended = word.compare_exchange(0, OVER, Ordering::Relaxed, Ordering::Relaxed);
+        matches!(ended, Ok(_) | Err(OVER))
+    }
+
+    /// Counts a stream until the answer is dropped; `None`: it is over.
     #[must_use]
-    pub fn count(self: &Arc<Self>) -> Counted {
-        self.streams.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(self))
+    pub fn count(self: &Arc<Self>) -> Option<Counted> {
+        let more = |word| (word & OVER == 0).then_some(word + 1);
+        let counted = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.ok().map(|_| Counted(Arc::clone(self)))
     }
 }
 
@@ -65,7 +76,7 @@ pub struct Counted(Arc<Usage>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -109,27 +120,24 @@ impl Sessions {
         if present_row().is_some() {
             return begin().await?.open().await;
         }
-        let (session, fresh) = {
-            let mut open = self.open.lock().await;
-            open.retain(|session| !session.usage().is_over());
-            match self.choose(&open) {
-                Some(session) => (session, false),
-                None => {
-                    let session = begin().await?;
-                    open.push(Arc::clone(&session));
-                    (session, true)
+        loop {
+            let (session, fresh) = {
+                let mut open = self.open.lock().await;
+                open.retain(|session| !session.usage().is_over());
+                match self.choose(&open) {
+                    Some(session) => (session, false),
+                    None => {
+                        let session = begin().await?;
+                        open.push(Arc::clone(&session));
+                        (session, true)
+                    }
                 }
+            };
+            match session.open().await {
+                // It ended since it was last used. The next is another, at last a fresh one.
+                Err(_) if !fresh => session.usage().end(),
+                opened => return opened,
             }
-        };
-        match session.open().await {
-            // It ended since it was last used.
-            Err(_) if !fresh => {
-                session.usage().end();
-                let session = begin().await?;
-                self.open.lock().await.push(Arc::clone(&session));
-                session.open().await
-            }
-            opened => opened,
         }
     }
 
@@ -140,13 +148,16 @@ impl Sessions {
             streams_min,
             streams_max,
         } = self.limits;
-        let room = |session: &&Arc<dyn Session>| session.usage().streams() < session.streams_max();
+        let sessions = u32::try_from(open.len()).unwrap_or(u32::MAX);
+        // What waits at a peer that takes no more waits there when there is no further session to be had.
+        let room = |session: &&Arc<dyn Session>| {
+            sessions >= SESSIONS_MAX || session.usage().streams() < session.streams_max()
+        };
         let least = open
             .iter()
             .filter(room)
             .min_by_key(|session| session.usage().streams())?;
         let streams = u32::try_from(least.usage().streams()).unwrap_or(u32::MAX);
-        let sessions = u32::try_from(open.len()).unwrap_or(u32::MAX);
         let most = match sessions_max {
             0 => SESSIONS_MAX,
             most => most.min(SESSIONS_MAX),
@@ -201,7 +212,7 @@ mod tests {
             .iter()
             .map(|&streams| {
                 let pipe = Pipe::default();
-                pipe.usage.streams.store(streams, Ordering::Relaxed);
+                pipe.usage.0.store(streams, Ordering::Relaxed);
                 Arc::new(pipe) as Arc<dyn Session>
             })
             .collect();
@@ -224,6 +235,33 @@ mod tests {
         check(&limits(0, 0, 0), &[1, 0], Some(1));
     }
 
+    #[test]
+    fn there_are_no_more_sessions_than_the_limit() {
+        let full = || {
+            let pipe = Pipe {
+                most: Some(1),
+                ..Pipe::default()
+            };
+            pipe.usage.0.store(1, Ordering::Relaxed);
+            Arc::new(pipe) as Arc<dyn Session>
+        };
+        let sessions = limits(0, 0, 1);
+        let mut open: Vec<_> = (1..SESSIONS_MAX).map(|_| full()).collect();
+        assert!(sessions.choose(&open).is_none());
+        open.push(full());
+        assert!(sessions.choose(&open).is_some());
+    }
+
+    #[test]
+    fn a_session_ends_as_unused_or_is_used_but_never_both() {
+        let usage = Arc::<Usage>::default();
+        let stream = usage.count().unwrap();
+        assert!(!usage.end_unused() && !usage.is_over());
+        drop(stream);
+        assert!(usage.end_unused() && usage.count().is_none());
+        assert_eq!((usage.streams(), usage.is_over()), (0, true));
+    }
+
     #[tokio::test]
     async fn a_session_that_ended_or_is_full_is_followed_by_another() {
         let sessions = limits(1, 100, 0);
@@ -243,7 +281,7 @@ mod tests {
         sessions.stream(&begin).await.unwrap();
         assert_eq!(begun.load(Ordering::Relaxed), 2);
         let second = Arc::clone(&sessions.open.lock().await[0]);
-        second.usage().streams.store(1, Ordering::Relaxed);
+        second.usage().0.store(1, Ordering::Relaxed);
         sessions.stream(&begin).await.unwrap();
         assert_eq!(begun.load(Ordering::Relaxed), 3);
     }

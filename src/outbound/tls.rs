@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::carrier::Carrier;
+use super::certificate;
 use super::crypto::has_aes_instructions;
 use super::layer::TlsLayer;
 use super::options::TlsOptions;
@@ -113,6 +114,12 @@ impl TlsClient {
         trust.parse()?;
         let trust = Some(Box::new(trust));
         Ok(Self { trust, ..self })
+    }
+
+    /// Whether the handshake is REALITY's.
+    #[must_use]
+    pub fn is_reality(&self) -> bool {
+        self.options.reality.is_some()
     }
 
     /// Puts TLS on `carrier`. Without a time-out of its own.
@@ -234,11 +241,9 @@ impl Trust {
         let Some((chain, key)) = &self.identity else {
             return Ok((roots, None));
         };
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
-        let chain = chain.ok().filter(|chain| !chain.is_empty());
-        let key = PrivateKeyDer::from_pem_slice(key).ok();
-        let identity = chain.zip(key).ok_or(TlsError::NotPem)?;
-        Ok((roots, Some(identity)))
+        let chain = certificate::chain_of(chain).map_err(|_| TlsError::NotPem)?;
+        let key = certificate::key_of(key).map_err(|_| TlsError::NotPem)?;
+        Ok((roots, Some((chain, key))))
     }
 }
 

@@ -15,6 +15,7 @@ use ring::{hkdf, hmac};
 use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
 
+use crate::encoding::HEX;
 use crate::wire::{Reader, Truncated};
 
 /// Where the session id stands in a ClientHello: behind type, length, version, random and its length.
@@ -261,14 +262,8 @@ pub fn certificate(public: &[u8; 32], signature: &[u8; 64]) -> Vec<u8> {
 #[must_use]
 pub fn parse_short_id(text: &str) -> Option<[u8; 8]> {
     let mut id = [0; 8];
-    if text.len() > 16 || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    for (place, pair) in id.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let pair = str::from_utf8(pair).ok()?;
-        let digits = pair.bytes().all(|b| b.is_ascii_hexdigit());
-        *place = u8::from_str_radix(pair, 16).ok().filter(|_| digits)?;
-    }
+    let bytes = HEX.decode(text.as_bytes()).ok()?;
+    id.get_mut(..bytes.len())?.copy_from_slice(&bytes);
     Some(id)
 }
 

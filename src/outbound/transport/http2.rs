@@ -179,6 +179,7 @@ impl Session for Http2 {
         let counted = self.usage.count();
         let mut sender = self.sender.clone();
         Box::pin(async move {
+            let counted = counted.ok_or(io::ErrorKind::BrokenPipe)?;
             std::future::poll_fn(|cx| sender.poll_ready(cx))
                 .await
                 .map_err(broken)?;
@@ -204,7 +205,7 @@ async fn drive(mut connection: Connection<Carrier, Bytes>, usage: Arc<Usage>) {
             () = pong(&mut ping), if unanswered > 0 => unanswered = 0,
             _ = clock.tick() => {
                 unused = if usage.streams() == 0 { unused + 1 } else { 0 };
-                if unanswered >= 2 || unused >= 2 {
+                if unanswered >= 2 || unused >= 2 && usage.end_unused() {
                     break;
                 }
                 if let Some(ping) = &mut ping
@@ -313,15 +314,14 @@ impl Http2Stream {
                     credit.map_err(broken)?;
                     self.frame = frame;
                 }
-                // How a server ends whose client has not.
-                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
+                // NO_ERROR is how a server ends whose client has not.
+                Some(Err(error)) if error.reason() != Some(Reason::NO_ERROR) => {
+                    return Poll::Ready(Err(broken(error)));
+                }
+                _ if self.messages.as_ref().is_none_or(Messages::may_end) => {
                     return Poll::Ready(Ok(()));
                 }
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None if self.messages.as_ref().is_none_or(Messages::may_end) => {
-                    return Poll::Ready(Ok(()));
-                }
-                None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                _ => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             }
         }
     }

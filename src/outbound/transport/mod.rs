@@ -71,6 +71,21 @@ enum Network {
     Http2(Sessions, Arc<Asking>),
 }
 
+/// HTTP/2 as ALPN names it.
+const H2: &[u8] = b"h2";
+
+/// The server does not choose HTTP/2.
+#[derive(Debug)]
+struct NoHttp2;
+
+impl fmt::Display for NoHttp2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server does not agree to HTTP/2 (ALPN h2)")
+    }
+}
+
+impl std::error::Error for NoHttp2 {}
+
 /// Streams of one connection; beyond, there is a further one.
 const STREAMS_MAX: u32 = 100;
 
@@ -127,7 +142,7 @@ impl Transport {
                 Network::Http2(sessions, asking) => {
                     let begin = || -> BoxFuture<'_, io::Result<Arc<dyn Session>>> {
                         Box::pin(async {
-                            let carrier = self.dial(dialer).await?;
+                            let carrier = self.dial_http2(dialer).await?;
                             let session = Http2::begin(carrier, Arc::clone(asking)).await?;
                             Ok(Arc::new(session) as Arc<dyn Session>)
                         })
@@ -139,6 +154,22 @@ impl Transport {
         match timeout(DIAL_TIMEOUT, Box::pin(connecting)).await {
             Ok(result) => result,
             Err(_elapsed) => Err(DialError::TimedOut.into()),
+        }
+    }
+
+    /// A connection whose server has agreed to HTTP/2 where TLS lets it say so; what it answers within
+    /// REALITY is the site's word.
+    async fn dial_http2(&self, dialer: &Dialer) -> io::Result<Carrier> {
+        match &self.tls {
+            Some(tls) if !tls.is_reality() => {
+                let carrier = dialer.connect(&self.server).await?;
+                let (carrier, chosen) = tls.negotiate(carrier).await?;
+                match chosen.as_deref() {
+                    Some(H2) => Ok(carrier),
+                    _ => Err(io::Error::new(io::ErrorKind::Unsupported, NoHttp2)),
+                }
+            }
+            _ => self.dial(dialer).await,
         }
     }
 

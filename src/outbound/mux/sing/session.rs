@@ -4,7 +4,7 @@
 //! window where the dialect has one, and by [`HELD_MAX`] for all streams together: beyond it nothing is
 //! read from the connection (smux knows no other way), so one stream that nobody reads can hold up the
 //! others. What waits to be sent is bounded by [`QUEUED_MAX`]: writers wait. An unused session ends after
-//! two [`LOOK_TIME`]s, and its task with it.
+//! two [`LOOK_TIME`]s, one that nobody holds any more with its last stream, and its task with it.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -128,9 +128,10 @@ impl Session for Frames {
 
     fn open(&self) -> BoxFuture<'_, io::Result<Box<dyn ByteStream>>> {
         let mut state = self.0.state();
-        if state.over || self.0.usage.is_over() {
+        let counted = self.0.usage.count().filter(|_| !state.over);
+        let Some(counted) = counted else {
             return Box::pin(std::future::ready(Err(io::ErrorKind::BrokenPipe.into())));
-        }
+        };
         let number = state.next;
         state.next += 2;
         if number >= STREAM_LAST {
@@ -152,10 +153,18 @@ impl Session for Frames {
             shared: Arc::clone(&self.0),
             number,
             finished: false,
-            _counted: self.0.usage.count(),
+            _counted: counted,
         };
         let stream: Box<dyn ByteStream> = Box::new(stream);
         Box::pin(std::future::ready(Ok(stream)))
+    }
+}
+
+impl Drop for Frames {
+    /// What was begun goes on; the connection ends with the last stream.
+    fn drop(&mut self) {
+        self.0.usage.end();
+        wake(&mut self.0.state().task);
     }
 }
 
@@ -315,7 +324,7 @@ async fn drive(carrier: Carrier, shared: Arc<Shared>) {
             }
             _ = clock.tick() => {
                 unused = if shared.usage.streams() == 0 { unused + 1 } else { 0 };
-                if unused >= 2 {
+                if unused >= 2 && shared.usage.end_unused() {
                     break;
                 }
             }
@@ -343,7 +352,17 @@ impl Driver<'_> {
         let received = self.receive(cx)?;
         // What came may have had answers.
         self.send(cx)?;
-        received.map(Ok)
+        match received {
+            Poll::Pending if self.is_left() => Poll::Ready(Ok(())),
+            received => received.map(Ok),
+        }
+    }
+
+    /// Whether nobody is left that could use the session, and nothing that is to be sent.
+    fn is_left(&self) -> bool {
+        let state = self.shared.state();
+        let silent = state.outgoing.is_empty() && self.sending.is_empty();
+        self.shared.usage.is_over() && state.lanes.is_empty() && silent
     }
 
     fn send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -450,6 +469,9 @@ impl Driver<'_> {
 impl State {
     /// Bytes of a stream; nobody may want them any more.
     fn deliver(&mut self, number: u32, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         if let Some(lane) = self.lanes.get_mut(&number).filter(|lane| !lane.ended) {
             lane.incoming.extend(bytes);
             self.held += bytes.len();

@@ -150,3 +150,23 @@ async fn a_stream_that_is_dropped_is_reset_and_what_still_comes_is_passed_over()
     assert!(other.read_u8().await.is_err());
     assert!(session.open().await.is_err());
 }
+
+#[tokio::test]
+async fn a_session_that_nobody_holds_ends_with_its_last_stream() {
+    let (session, mut far) = pair(Dialect::Smux);
+    let mut stream = session.open().await.unwrap();
+    drop(session);
+    stream.write_all(b"hi").await.unwrap();
+    want(
+        &read::<18>(&mut far).await[8..],
+        b"\x01\x02\x02\0\x03\0\0\0hi",
+    );
+    drop(stream);
+    let mut rest = Vec::new();
+    let reading = far.read_to_end(&mut rest);
+    tokio::time::timeout(LOOK_TIME / 2, reading)
+        .await
+        .unwrap()
+        .unwrap();
+    want(&rest, b"\x01\x01\0\0\x03\0\0\0");
+}
