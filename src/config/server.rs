@@ -10,7 +10,7 @@ use super::transport::service_name;
 use super::transport::{X25519_KEY, short_id, x25519_key};
 use crate::inbound::options::ListenerKind;
 use crate::inbound::server::options::{
-    RealityServer, ServerOptions, ServerProtocolOptions, ServerTls, ShadowsocksServer,
+    Fallback, RealityServer, ServerOptions, ServerProtocolOptions, ServerTls, ShadowsocksServer,
 };
 use crate::metadata::Endpoint;
 use crate::outbound::options::Credentials;
@@ -64,12 +64,7 @@ pub(super) fn decode(
             .take("grpc-service-name")
             .map(|name| service_name(&name))
             .transpose()?,
-        fallback: match section.take("fallback") {
-            Some(address) => {
-                Some(address.parse("an IP address and a port", |text| text.parse().ok())?)
-            }
-            None => None,
-        },
+        fallbacks: fallbacks(section, warnings)?,
         protocol,
     };
     if let (Some(at), Some(_)) = (&reality, &options.tls) {
@@ -84,6 +79,52 @@ pub(super) fn decode(
         return Err(section.at().missing("certificate", Reason::Missing));
     }
     Ok(Some(Arc::new(options)))
+}
+
+/// `fallbacks:`, and `fallback` for whom none of them is.
+fn fallbacks(
+    section: &mut Section<'_>,
+    warnings: &mut Warnings,
+) -> Result<Vec<Fallback>, ConfigError> {
+    const PLACE: &str = "an IP address and a port";
+    let place = |at: &Cursor<'_>| at.parse(PLACE, |text| text.parse().ok());
+    let mut fallbacks = Vec::new();
+    if let Some(list) = section.take("fallbacks") {
+        for item in list.items()? {
+            let mut section = item.section()?;
+            let mut condition = |key| {
+                let text = section.text(key)?;
+                Ok::<_, ConfigError>(text.filter(|text| !text.is_empty()))
+            };
+            let (name, alpn, path) = (condition("name")?, condition("alpn")?, condition("path")?);
+            fallbacks.push(Fallback {
+                to: place(&section.require("dest")?)?,
+                name,
+                alpn,
+                path,
+                proxy_version: match section.take("xver") {
+                    Some(version) => version.parse("0, 1 or 2", |text| match text {
+                        "0" => Some(0),
+                        "1" => Some(1),
+                        "2" => Some(2),
+                        _ => None,
+                    })?,
+                    None => 0,
+                },
+            });
+            section.finish(warnings);
+        }
+    }
+    if let Some(address) = section.take("fallback") {
+        fallbacks.push(Fallback {
+            to: place(&address)?,
+            name: None,
+            alpn: None,
+            path: None,
+            proxy_version: 0,
+        });
+    }
+    Ok(fallbacks)
 }
 
 /// `reality-config`.

@@ -10,6 +10,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -276,7 +277,22 @@ SERVERS = {
     21013: "type: vless, users: [{{username: me, uuid: %s}}], grpc-service-name: way" % UUID,
     21014: "type: trojan, users: [{{username: me, password: %s}}], grpc-service-name: way, %s" % (PASSWORD, TLS),
     21011: "type: shadowsocks, cipher: 2022-blake3-chacha20-poly1305, password: '%s'" % KEY32,
+    21015: "type: trojan, users: [{{username: me, password: %s}}], %s, fallback: '5.5.5.10:80', "
+           "fallbacks: [{{path: /first, dest: '127.0.0.1:21090', xver: 1}}, {{path: /second, alpn: http/1.1, dest: '127.0.0.1:21090', xver: 2}}]" % (PASSWORD, TLS),
 }
+# Answers with what it was sent, hexadecimal.
+MIRROR = """
+import json, socket
+listener = socket.create_server(("127.0.0.1", 21090))
+while True:
+    client, _ = listener.accept()
+    read = b""
+    while b"Host:" not in read or not read.endswith(b"\\r\\n\\r\\n"):
+        read += client.recv(4096)
+    body = json.dumps({"read": read.hex()}).encode()
+    client.sendall(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n%s" % (len(body), body))
+    client.close()
+"""
 CLIENTS = {
     "vmess": ("vmess", 21001, {}), "vmess-wss": ("vmess", 21002, {"network": "ws", "tls": True}), "vmess-mux": ("vmess", 21001, {"mux": True}),
     "vless-tls": ("vless", 21003, {"tls": True}), "vless-ws": ("vless", 21004, {"network": "ws"}), "vless-mux": ("vless", 21003, {"tls": True, "mux": True}),
@@ -373,6 +389,17 @@ class Inbounds(LabTest):
     def test_a_stranger_meets_the_fallback(self):
         answer = self.lab.curl("lan1", f"https://{ROUTER_LAN}:21005/decoy")
         self.assertEqual(answer and answer["path"], "/decoy")
+
+    def test_strangers_are_told_apart_and_named_to_who_answers(self):
+        self.lab.spawn("gw", sys.executable, "-c", MIRROR)
+        wait_for("the mirror", lambda: ":21090 " in self.lab.ns("gw", "ss", "-lnt"))
+        ask = lambda path: self.lab.curl("lan1", f"https://{ROUTER_LAN}:21015/{path}")
+        self.assertEqual(ask("other")["path"], "/other")
+        first, second = (bytes.fromhex(ask(path)["read"]) for path in ("first?x", "second"))
+        self.assertRegex(first, rb"^PROXY TCP4 192\.168\.77\.11 192\.168\.77\.1 \d+ 21015\r\nGET /first\?x HTTP/1.1\r\n")
+        head = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + socket.inet_aton("192.168.77.11") + socket.inet_aton(ROUTER_LAN)
+        self.assertTrue(second.startswith(head))
+        self.assertTrue(second[26:].startswith((21015).to_bytes(2, "big") + b"GET /second HTTP/1.1\r\n"))
 
     def test_strangers_get_no_answer_and_no_hint(self):
         # Random, short, long: all are closed without a byte when the handshake's time is over.

@@ -82,6 +82,7 @@ pub(super) fn server(proxy: &Typed<'_>, listener: &mut Entry) -> Result<(), Stat
     let of_2022 = layout.kind.starts_with("proxy.shadowsocks_2022");
     listener.insert("type".to_owned(), json!(layout.listener));
     let (mut users, mut networks, mut ciphers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut fallbacks = Vec::new();
     for field in proxy.fields() {
         let field = field?;
         match field.number {
@@ -99,12 +100,15 @@ pub(super) fn server(proxy: &Typed<'_>, listener: &mut Entry) -> Result<(), Stat
                 };
                 listener.insert(key.to_owned(), json!(field.text()?));
             }
-            number if layout.fallbacks.contains(&number) => fallback(&field, listener)?,
+            number if layout.fallbacks.contains(&number) => fallback(&field, &mut fallbacks)?,
             _ => {}
         }
     }
     if layout.users.0 != 0 {
         listener.insert("users".to_owned(), Value::Array(users));
+    }
+    if !fallbacks.is_empty() {
+        listener.insert("fallbacks".to_owned(), Value::Array(fallbacks));
     }
     if layout.listener != "shadowsocks" {
         return Ok(());
@@ -162,31 +166,33 @@ fn cipher(user: &User<'_>) -> Result<Option<&'static str>, Status> {
     Ok(None)
 }
 
-/// The one that answers every stranger; VLESS's `decryption` stands in the same place.
-fn fallback(field: &Field<'_>, listener: &mut Entry) -> Result<(), Status> {
+/// One that answers strangers; VLESS's `decryption` stands in the same place.
+fn fallback(field: &Field<'_>, fallbacks: &mut Vec<Value>) -> Result<(), Status> {
     if field.bytes()? == b"none" {
         return Ok(());
     }
-    let mut to = "";
+    let mut entry = Entry::new();
     for field in field.message()? {
         let field = field?;
-        match field.number {
-            1..=3 if !field.bytes()?.is_empty() => {
-                let text = "headgate's fallback is one for all names, protocols and paths";
-                return Err(Status::unknown(text));
+        let key = match field.number {
+            1 => "name",
+            2 => "alpn",
+            3 => "path",
+            5 => "dest",
+            6 => {
+                entry.insert("xver".to_owned(), json!(field.integer()?));
+                continue;
             }
-            5 => to = field.text()?,
-            6 if field.integer()? != 0 => {
-                return Err(Status::unknown("headgate's fallback has no PROXY protocol"));
-            }
-            _ => {}
-        }
+            _ => continue,
+        };
+        let text = field.text()?;
+        let text = match key {
+            "dest" if text.bytes().all(|byte| byte.is_ascii_digit()) => format!("127.0.0.1:{text}"),
+            _ => text.to_owned(),
+        };
+        entry.insert(key.to_owned(), json!(text));
     }
-    let to = match to.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => format!("127.0.0.1:{to}"),
-        false => to.to_owned(),
-    };
-    listener.insert("fallback".to_owned(), json!(to));
+    fallbacks.push(Value::Object(entry));
     Ok(())
 }
 
@@ -263,17 +269,18 @@ mod tests {
     }
 
     #[test]
-    fn a_fallback_is_one_for_all() {
-        let fallback = |path: &str, to: &str| {
-            let (mut trojan, mut fallback) = (Message::default(), Message::default());
-            fallback.text(3, path).text(5, to);
-            trojan.message(2, &fallback);
-            trojan
-        };
-        let want = json!({"type": "trojan", "users": [], "fallback": "127.0.0.1:80"});
-        check("proxy.trojan.ServerConfig", &fallback("", "80"), Ok(want));
-        let refused = Err("headgate's fallback is one for all names, protocols and paths");
-        check("proxy.trojan.ServerConfig", &fallback("/a", "80"), refused);
+    fn fallbacks_keep_their_conditions() {
+        let (mut trojan, mut any) = (Message::default(), Message::default());
+        any.text(5, "80");
+        let mut some = Message::default();
+        some.text(1, "a.test").text(2, "h2").text(3, "/a");
+        some.text(5, "192.0.2.1:81").integer(6, 2);
+        trojan.message(2, &any).message(2, &some);
+        let want = json!({"type": "trojan", "users": [], "fallbacks": [
+            {"dest": "127.0.0.1:80"},
+            {"name": "a.test", "alpn": "h2", "path": "/a", "dest": "192.0.2.1:81", "xver": 2},
+        ]});
+        check("proxy.trojan.ServerConfig", &trojan, Ok(want));
     }
 
     #[test]

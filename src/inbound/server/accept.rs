@@ -6,12 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
+use rustls::ServerConnection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::http2::{self, PREFACE};
-use super::options::{ServerOptions, ServerTls};
+use super::options::{Fallback, ServerOptions, ServerTls};
 use super::{Opened, Refused, ServerProtocol};
 use crate::outbound::carrier::Carrier;
 use crate::outbound::certificate::{self, CertificateError};
@@ -55,7 +56,8 @@ impl Accept {
             (Some(_), None) => &["h2"],
             (None, Some(_)) => &["http/1.1"],
             // A fallback is taken to speak HTTP/1.1.
-            (None, None) if options.fallback.is_some() => &["http/1.1"],
+            (None, None) if options.fallbacks.iter().any(for_http2) => &["h2", "http/1.1"],
+            (None, None) if !options.fallbacks.is_empty() => &["http/1.1"],
             // What clients of these protocols offer; neither is spoken.
             (None, None) => &["h2", "http/1.1"],
         };
@@ -76,14 +78,24 @@ impl Accept {
     ///
     /// # Errors
     /// What a layer says of the client; it is answered where that layer has an answer.
-    pub(super) async fn accept(&self, socket: TcpStream, leaves: bool) -> io::Result<Accepted> {
+    pub(super) async fn accept(
+        &self,
+        socket: TcpStream,
+        leaves: bool,
+        told: &mut Told,
+    ) -> io::Result<Accepted> {
         let carrier = Carrier::Tcp(socket);
         let carrier = match &self.tls {
-            Some(tls) if leaves && self.ws_path.is_none() && self.gun_path.is_none() => {
-                let layer = TlsLayer::new(tls.accept(carrier.gated()).await?.into());
-                Carrier::Layer(Box::new(layer))
+            Some(tls) if leaves => {
+                let stream = tls.accept(carrier.gated()).await?;
+                *told = Told::by(stream.get_ref().1);
+                Carrier::Layer(Box::new(TlsLayer::new(stream.into())))
             }
-            Some(tls) => Carrier::Boxed(Box::new(tls.accept(carrier).await?)),
+            Some(tls) => {
+                let stream = tls.accept(carrier).await?;
+                *told = Told::by(stream.get_ref().1);
+                Carrier::Boxed(Box::new(stream))
+            }
             None => carrier,
         };
         self.above(carrier).await
@@ -113,9 +125,38 @@ impl Accept {
         Ok(Accepted::Carrier(carrier))
     }
 
+    /// Whether something stands between TLS and the protocol.
+    pub(super) fn has_transport(&self) -> bool {
+        self.ws_path.is_some() || self.gun_path.is_some()
+    }
+
     /// Where calls of gRPC are served; empty without.
     pub(super) fn gun_path(&self) -> &str {
         self.gun_path.as_deref().unwrap_or_default()
+    }
+}
+
+fn for_http2(fallback: &Fallback) -> bool {
+    fallback.alpn.as_deref() == Some("h2")
+}
+
+/// What TLS has come to with a client.
+#[derive(Default)]
+pub(super) struct Told {
+    /// The name that he asked for.
+    pub(super) name: Box<str>,
+    /// The protocol that was chosen.
+    pub(super) alpn: Box<str>,
+}
+
+impl Told {
+    /// What he told our end of TLS; kept only where somebody is chosen by it.
+    fn by(tls: &ServerConnection) -> Self {
+        let alpn = tls.alpn_protocol().map(String::from_utf8_lossy);
+        Self {
+            name: tls.server_name().unwrap_or_default().into(),
+            alpn: alpn.unwrap_or_default().into(),
+        }
     }
 }
 

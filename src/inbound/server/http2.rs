@@ -2,7 +2,8 @@
 //!
 //! Limits, and what happens at each: [`STREAMS_MAX`] calls of a connection (`h2` refuses the stream), the
 //! handshake's time for each call's opening (the call is reset), [`IDLE_TIME_MAX`] without a call (the
-//! connection closes).
+//! connection closes), one stranger of a connection at a time with whoever answers strangers (further
+//! ones' calls are reset).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +13,12 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
 use http::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Server;
+use super::accept::Told;
+use super::{Admitted, Client, Server};
 use crate::inbound::listen::HANDSHAKE_TIME_MAX;
 use crate::outbound::BoxFuture;
 use crate::outbound::carrier::Carrier;
@@ -27,7 +30,7 @@ use crate::outbound::transport::http2::{
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Calls of one connection at a time.
-const STREAMS_MAX: u32 = 256;
+const STREAMS_MAX: u32 = 100;
 
 /// All fields of a call.
 const HEADERS_BYTES_MAX: u32 = 8 * 1024;
@@ -70,12 +73,14 @@ pub(super) fn serve(
 
 async fn run(server: Arc<Server>, mut calls: Calls, path: &str, source: SocketAddr) {
     let mut flows = JoinSet::new();
+    let door = Arc::new(Semaphore::new(1));
     loop {
         tokio::select! {
             accepted = calls.accept() => match accepted {
                 Some(Ok((request, respond))) => {
                     if let Some(carrier) = begin(request, respond, path) {
-                        flows.spawn(flow(Arc::clone(&server), carrier, source));
+                        let (server, door) = (Arc::clone(&server), Arc::clone(&door));
+                        flows.spawn(flow(server, carrier, source, door));
                     }
                 }
                 Some(Err(_)) | None => return,
@@ -109,9 +114,86 @@ fn begin(
     Some(Carrier::Boxed(Box::new(stream)))
 }
 
-async fn flow(server: Arc<Server>, carrier: Carrier, source: SocketAddr) {
-    let admitted = timeout(HANDSHAKE_TIME_MAX, Box::pin(server.admit(carrier, source)));
-    if let Ok(Some(admitted)) = admitted.await {
+/// One call. `door`: for strangers.
+async fn flow(server: Arc<Server>, carrier: Carrier, source: SocketAddr, door: Arc<Semaphore>) {
+    let client = Client {
+        source,
+        local: server.address,
+        told: Told::default(),
+    };
+    let admitting = Box::pin(server.admit(carrier, &client));
+    let Ok(Some(admitted)) = timeout(HANDSHAKE_TIME_MAX, admitting).await else {
+        return;
+    };
+    let place = match &admitted {
+        Admitted::Stranger(..) => door.try_acquire().map(Some),
+        _ => Ok(None),
+    };
+    if let Ok(_place) = place {
         server.proceed(admitted, source).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::inbound::options::ListenerKind;
+    use crate::inbound::server::Shared;
+    use crate::inbound::server::options::{Fallback, ServerOptions, ServerProtocolOptions};
+    use crate::inbound::testing::{Direct, port};
+    use crate::metadata::InboundType;
+    use crate::outbound::sessions::Session as _;
+    use crate::outbound::transport::http2::{Asking, Http2};
+
+    #[tokio::test]
+    async fn one_stranger_of_a_connection_at_a_time_is_answered() {
+        let site = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = ServerOptions {
+            protocol: ServerProtocolOptions::Vless(Vec::new()),
+            tls: None,
+            reality: None,
+            ws_path: None,
+            grpc_service: Some("way".into()),
+            fallbacks: vec![Fallback {
+                to: site.local_addr().unwrap(),
+                name: None,
+                alpn: None,
+                path: None,
+                proxy_version: 0,
+            }],
+        };
+        let shared = Shared::new(&options, Path::new("/")).unwrap();
+        let (port, source) = (port(ListenerKind::Mixed), ([127, 0, 0, 1], 9).into());
+        let direct = Arc::new(Direct::default());
+        let server = Arc::new(Server::new(
+            &shared,
+            &port,
+            InboundType::Vless,
+            source,
+            direct,
+        ));
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(async move {
+            let calls = handshake(Carrier::Boxed(Box::new(far))).await.unwrap();
+            serve(server, calls, "/way/Tun", source).await;
+        });
+        let near = Carrier::Boxed(Box::new(near));
+        let asking = Arc::new(Asking::gun("h.test", "way").unwrap());
+        let session = Http2::begin(near, asking).await.unwrap();
+        let mut first = session.open().await.unwrap();
+        first.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let (mut answering, _) = site.accept().await.unwrap();
+        let mut second = session.open().await.unwrap();
+        second.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        assert!(second.read_u8().await.is_err());
+        answering.write_all(b"yes").await.unwrap();
+        let mut answer = [0; 3];
+        first.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"yes");
     }
 }

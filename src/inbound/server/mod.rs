@@ -7,6 +7,7 @@
 
 mod accept;
 mod association;
+mod fallback;
 mod http2;
 mod members;
 mod mux;
@@ -23,15 +24,19 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
 
-use self::accept::{Accept, Accepted};
+use self::accept::{Accept, Accepted, Told};
+use self::fallback::Seen;
 use self::members::Member;
-use self::options::{ServerOptions, ServerProtocolOptions};
+use self::options::{Fallback, ServerOptions, ServerProtocolOptions};
 use self::reality::{Reality, Site, Visitor};
 use super::Port;
 use super::listen::{Handshake, Service};
@@ -43,6 +48,9 @@ use crate::outbound::packets::PacketStream;
 use crate::outbound::{BoxFuture, ByteStream, Stream};
 use crate::platform::socket::{Egress, connect_tcp};
 use crate::tunnel::flow::Dispatch;
+
+/// How long a stranger may hold his connection when who answers him has said all.
+const PARTING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why a server cannot be set up.
 #[derive(Debug)]
@@ -94,9 +102,17 @@ struct Opened {
     asked: Asked,
 }
 
+/// Who has connected, and what TLS has come to with him.
+struct Client {
+    source: SocketAddr,
+    local: SocketAddr,
+    told: Told,
+}
+
 /// A client that did not authenticate, with what was read of it.
 struct Refused {
     carrier: Carrier,
+    /// To be passed on.
     read: Vec<u8>,
     why: io::Error,
 }
@@ -144,7 +160,7 @@ pub struct Shared {
     protocol: Arc<dyn ServerProtocol>,
     accept: Arc<Accept>,
     reality: Option<Arc<Reality>>,
-    fallback: Option<SocketAddr>,
+    fallbacks: Arc<[Fallback]>,
 }
 
 impl Shared {
@@ -170,7 +186,7 @@ impl Shared {
                 )),
                 None => None,
             },
-            fallback: options.fallback,
+            fallbacks: options.fallbacks.as_slice().into(),
         })
     }
 }
@@ -273,10 +289,12 @@ impl Server {
     /// Lets a client in, or hands him to the fallback; without one he is never done.
     async fn open(&self, socket: TcpStream, source: SocketAddr) -> Option<Admitted> {
         let accept = &self.shared.accept;
+        let mut told = Told::default();
+        let local = socket.local_addr().unwrap_or(self.address);
         let accepted = match &self.shared.reality {
             None => {
-                let leaves = self.shared.protocol.may_leave_tls();
-                accept.accept(socket, leaves).await
+                let leaves = self.leaves_tls();
+                accept.accept(socket, leaves, &mut told).await
             }
             Some(reality) => match self.meet(reality, socket, source).await {
                 Ok(Ok(carrier)) => accept.above(carrier).await,
@@ -285,13 +303,25 @@ impl Server {
             },
         };
         match accepted {
-            Ok(Accepted::Carrier(carrier)) => self.admit(carrier, source).await,
+            Ok(Accepted::Carrier(carrier)) => {
+                let client = Client {
+                    source,
+                    local,
+                    told,
+                };
+                self.admit(carrier, &client).await
+            }
             Ok(Accepted::Calls(calls)) => Some(Admitted::Calls(calls)),
             Err(error) => {
                 log::debug!("{}: {source} refused: {error}", self.name);
                 None
             }
         }
+    }
+
+    /// Whether the protocol stands on TLS itself and may leave it.
+    fn leaves_tls(&self) -> bool {
+        !self.shared.accept.has_transport() && self.shared.protocol.may_leave_tls()
     }
 
     /// Lets in whoever REALITY knows; everybody else is the site's.
@@ -306,23 +336,33 @@ impl Server {
             Metadata::new(Network::Tcp, InboundType::Inner, &self.name, source, site);
         metadata.inbound_address = self.address;
         let site = Site::reach(&self.dispatch, metadata);
-        reality.accept(socket, site).await
+        reality.accept(socket, site, self.leaves_tls()).await
     }
 
     /// Reads who asks for what over `carrier`.
-    async fn admit(&self, carrier: Carrier, source: SocketAddr) -> Option<Admitted> {
-        let refused = match accept::open(&*self.shared.protocol, carrier).await {
+    async fn admit(&self, carrier: Carrier, client: &Client) -> Option<Admitted> {
+        let mut refused = match accept::open(&*self.shared.protocol, carrier).await {
             Ok(opened) => return Some(Admitted::Client(opened)),
             Err(refused) => refused,
         };
+        let Client {
+            source,
+            local,
+            told,
+        } = client;
         log::debug!("{}: {source} refused: {}", self.name, refused.why);
-        match self.shared.fallback {
-            Some(fallback) => Some(Admitted::Stranger(refused, fallback)),
-            None => {
-                drain(refused.carrier).await;
-                None
-            }
-        }
+        let seen = Seen {
+            name: &told.name,
+            alpn: &told.alpn,
+            read: &refused.read,
+        };
+        let Some(chosen) = fallback::choose(&self.shared.fallbacks, &seen) else {
+            drain(refused.carrier).await;
+            return None;
+        };
+        let header = fallback::proxy_header(chosen.proxy_version, *source, *local);
+        refused.read.splice(..0, header);
+        Some(Admitted::Stranger(refused, chosen.to))
     }
 }
 
@@ -381,6 +421,35 @@ impl Origin {
     }
 }
 
+/// Carries bytes between a stranger and who answers him, to their ends. One who has been told that it is
+/// over is not waited for longer than `patience`: he might never go.
+async fn join(
+    stranger: &mut dyn ByteStream,
+    server: &mut dyn ByteStream,
+    patience: Duration,
+) -> io::Result<()> {
+    let (mut asked, mut told) = tokio::io::split(stranger);
+    let (mut answers, mut questions) = tokio::io::split(server);
+    let mut up = pin!(async {
+        tokio::io::copy(&mut asked, &mut questions).await?;
+        questions.shutdown().await
+    });
+    let mut down = pin!(async {
+        tokio::io::copy(&mut answers, &mut told).await?;
+        told.shutdown().await
+    });
+    tokio::select! {
+        ended = &mut up => {
+            ended?;
+            down.await
+        }
+        ended = &mut down => {
+            ended?;
+            timeout(patience, up).await.unwrap_or(Ok(()))
+        }
+    }
+}
+
 /// Reads and forgets until the client closes. The handshake's time ends it otherwise.
 async fn drain(mut carrier: Carrier) {
     let mut sink = [0; 512];
@@ -395,9 +464,53 @@ async fn fall_back(refused: Refused, to: SocketAddr) {
     let joined = async {
         let mut server = connect_tcp(to, &Egress::default()).await?;
         server.write_all(&read).await?;
-        tokio::io::copy_bidirectional(&mut carrier, &mut server).await
+        join(&mut carrier, &mut server, PARTING_TIME_MAX).await
     };
     if let Err(error) = Box::pin(joined).await {
         log::debug!("fallback {to}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(100);
+
+    #[tokio::test]
+    async fn a_stranger_who_stays_after_the_end_is_not_kept() {
+        let ((mut near, mut stranger), (mut server, mut site)) = (duplex(64), duplex(64));
+        let joined = tokio::spawn(async move { join(&mut near, &mut server, PATIENCE).await });
+        stranger.write_all(b"hello").await.unwrap();
+        let mut asked = [0; 5];
+        site.read_exact(&mut asked).await.unwrap();
+        site.write_all(b"bye").await.unwrap();
+        drop(site);
+        let mut told = Vec::new();
+        stranger.read_to_end(&mut told).await.unwrap();
+        assert_eq!((&asked, &told[..]), (b"hello", &b"bye"[..]));
+        timeout(100 * PATIENCE, joined)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert!(stranger.write_all(b"still here").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_site_may_go_on_after_a_strangers_end() {
+        let ((mut near, mut stranger), (mut server, mut site)) = (duplex(64), duplex(64));
+        let joined = tokio::spawn(async move { join(&mut near, &mut server, PATIENCE).await });
+        stranger.shutdown().await.unwrap();
+        site.read_to_end(&mut Vec::new()).await.unwrap();
+        tokio::time::sleep(4 * PATIENCE).await;
+        site.write_all(b"late").await.unwrap();
+        drop(site);
+        let mut told = Vec::new();
+        stranger.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told, b"late");
+        joined.await.unwrap().unwrap();
     }
 }

@@ -20,8 +20,23 @@ pub struct ServerOptions {
     pub ws_path: Option<Box<str>>,
     /// `grpc-service-name`: gRPC ("gun") of this service when present, beside WebSocket.
     pub grpc_service: Option<Box<str>>,
-    /// `fallback`: who answers those that do not authenticate.
-    pub fallback: Option<SocketAddr>,
+    /// `fallback` and `fallbacks`: who answers those that do not authenticate.
+    pub fallbacks: Vec<Fallback>,
+}
+
+/// Who answers some of those that do not authenticate. A condition that is absent always holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// `dest`.
+    pub to: SocketAddr,
+    /// `name`: what TLS was asked for.
+    pub name: Option<Box<str>>,
+    /// `alpn`: the protocol that TLS chose.
+    pub alpn: Option<Box<str>>,
+    /// `path`: what the request asks for.
+    pub path: Option<Box<str>>,
+    /// `xver`: the version of the PROXY protocol's header that goes first; 0: none.
+    pub proxy_version: u8,
 }
 
 impl ServerOptions {

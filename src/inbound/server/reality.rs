@@ -20,13 +20,14 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{NamedGroup, ServerConfig, SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::CertificateDer;
 use subtle::{Choice, ConstantTimeEq};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use x25519_dalek::StaticSecret;
 
 use super::options::RealityServer;
+use super::{PARTING_TIME_MAX, join};
 use crate::metadata::Metadata;
 use crate::outbound::carrier::Carrier;
 use crate::outbound::layer::TlsLayer;
@@ -120,12 +121,12 @@ async fn beside<T>(flow: &mut Fuse<BoxFuture<'static, ()>>, work: impl Future<Ou
 }
 
 impl Visitor {
-    /// Joins him to the site until both are done.
+    /// Joins him to the site until both are done, or until he does not leave when the site is.
     pub(super) async fn stay(mut self) {
         let Site { pipe, flow } = &mut self.site;
         let joined = async {
             self.socket.write_all(&self.said).await?;
-            copy_bidirectional(&mut self.socket, pipe).await
+            join(&mut self.socket, pipe, PARTING_TIME_MAX).await
         };
         if let Err(error) = beside(flow, Box::pin(joined)).await {
             log::debug!("reality: a visitor's stream ended: {error}");
@@ -180,7 +181,7 @@ impl Reality {
         (bool::from(listed) && timely).then_some(key)
     }
 
-    /// Lets a client in, or leaves him to the site.
+    /// Lets a client in, or leaves him to the site; with `leaves`, to TLS that may be left.
     ///
     /// # Errors
     /// A client we know breaks the handshake off.
@@ -188,6 +189,7 @@ impl Reality {
         &self,
         mut socket: TcpStream,
         mut site: Site,
+        leaves: bool,
     ) -> io::Result<Result<Carrier, Box<Visitor>>> {
         let (mut read, mut said) = (Vec::new(), Vec::new());
         let until = Instant::now() + JUDGE_TIME_MAX;
@@ -202,9 +204,15 @@ impl Reality {
         };
         drop(site);
         let config = self.config(&key, suite).map_err(io::Error::other)?;
-        let carrier = Carrier::Tcp(socket).gated_behind(&read)?;
+        let carrier = match leaves {
+            true => Carrier::Tcp(socket).gated_behind(&read)?,
+            false => Carrier::Tcp(socket).preceded(read),
+        };
         let tls = TlsAcceptor::from(Arc::new(config)).accept(carrier).await?;
-        Ok(Ok(Carrier::Layer(Box::new(TlsLayer::new(tls.into())))))
+        Ok(Ok(match leaves {
+            true => Carrier::Layer(Box::new(TlsLayer::new(tls.into()))),
+            false => Carrier::Boxed(Box::new(tls)),
+        }))
     }
 
     /// Passes on what the client says until it is judged; the key of one we know.

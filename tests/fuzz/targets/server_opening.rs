@@ -48,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
         tls: None,
         ws_path: None,
         grpc_service: None,
-        fallback: None,
+        fallbacks: Vec::new(),
     };
     let shared = Shared::new(&options, Path::new("")).unwrap();
     let mut bytes = Vec::new();
