@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::controller::socket_address;
+use super::decode::Cursor;
 use super::error::{ConfigError, Reason, Warnings};
 use super::section::Section;
 use crate::controllers::xray::Service;
@@ -19,6 +20,7 @@ pub(super) fn builtin() -> Options {
         secret: "".into(),
         persist: false,
         quotas: Limits::default(),
+        rates: Limits::default(),
     }
 }
 
@@ -41,15 +43,11 @@ pub(super) fn decode(
     }
     options.persist = section.boolean("persist", false)?;
     if let Some(quotas) = section.take("quotas") {
-        for (user, quota) in quotas.entries()? {
-            let bytes = quota.parse("bytes a month (500MB, 20GB)", size)?;
-            match user {
-                "*" => options.quotas.others = Some(bytes),
-                user => {
-                    options.quotas.named.insert(user.into(), bytes);
-                }
-            }
-        }
+        options.quotas = limits(&quotas, "bytes a month (500MB, 20GB)", size)?;
+    }
+    if let Some(rates) = section.take("rates") {
+        let some = |text: &str| size(text).filter(|bytes| *bytes > 0);
+        options.rates = limits(&rates, "bytes a second (512KB, 10MB)", some)?;
     }
     let named = section.list("services", |item| item.parse(SERVICES, service))?;
     if !named.is_empty() {
@@ -57,6 +55,25 @@ pub(super) fn decode(
     }
     section.finish(warnings);
     Ok(Some(options))
+}
+
+/// Bytes of users by name; `*`: everybody else.
+fn limits(
+    at: &Cursor<'_>,
+    expected: &'static str,
+    size: fn(&str) -> Option<u64>,
+) -> Result<Limits, ConfigError> {
+    let mut limits = Limits::default();
+    for (user, bytes) in at.entries()? {
+        let bytes = bytes.parse(expected, size)?;
+        match user {
+            "*" => limits.others = Some(bytes),
+            user => {
+                limits.named.insert(user.into(), bytes);
+            }
+        }
+    }
+    Ok(limits)
 }
 
 /// Bytes, with `KB` to `TB` as powers of 1024.

@@ -14,6 +14,7 @@ use super::Tunnel;
 use super::connections::Connections;
 use super::flow::Dispatch;
 use super::names::{Hosts, Mapping, Names};
+use super::pacing::Paced;
 use super::relay::relay;
 use super::routing::{Decision, Mode, Routing, Step};
 use super::sniffer;
@@ -128,6 +129,8 @@ impl Tunnel {
             connections: &self.connections,
             id: connection.id,
         };
+        let pace = self.pacing.of(connection.metadata.inbound_user.as_ref());
+        let client = Paced::stream(client, pace);
         let ended = relay(client, remote, &connection, &self.connections).await;
         if let Err(error) = ended {
             log::debug!(

@@ -13,6 +13,7 @@ pub mod flow;
 pub mod history;
 pub mod ledger;
 pub mod names;
+pub mod pacing;
 pub mod prefixed;
 pub mod quota;
 pub mod relay;
@@ -28,6 +29,7 @@ use admission::Admission;
 use blocked::Blocked;
 use connections::Connections;
 use names::{Devices, Names};
+use pacing::Pacing;
 use quota::Quotas;
 use routing::Routing;
 use udp::Sessions;
@@ -45,6 +47,7 @@ pub struct Tunnel {
     connections: Arc<Connections>,
     admission: Arc<Admission>,
     quotas: Quotas,
+    pacing: Pacing,
     blocked: Blocked,
     sessions: Sessions,
 }
@@ -62,6 +65,7 @@ impl Tunnel {
             admission: Admission::new(Arc::clone(&connections)),
             connections,
             quotas: Quotas::default(),
+            pacing: Pacing::default(),
             blocked: Blocked::default(),
             sessions: Sessions::default(),
         })
@@ -100,6 +104,12 @@ impl Tunnel {
     #[must_use]
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
+    }
+
+    /// What users may move in a second.
+    #[must_use]
+    pub fn pacing(&self) -> &Pacing {
+        &self.pacing
     }
 
     /// What a device calls itself.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes a month by user name.
+/// Bytes by user name: of a month, or of a second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Of those named.
@@ -24,7 +24,9 @@ impl Limits {
         self.named.is_empty() && self.others.is_none()
     }
 
-    fn of(&self, user: &str) -> Option<u64> {
+    /// That user's, if there is one.
+    #[must_use]
+    pub fn of(&self, user: &str) -> Option<u64> {
         self.named.get(user).copied().or(self.others)
     }
 }

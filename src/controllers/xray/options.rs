@@ -19,4 +19,6 @@ pub struct Options {
     pub persist: bool,
     /// `quotas` (headgate's own): what users may move in a month.
     pub quotas: Limits,
+    /// `rates` (headgate's own): what users may move in a second, in each direction.
+    pub rates: Limits,
 }

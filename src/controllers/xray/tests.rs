@@ -54,6 +54,7 @@ impl Rig {
             secret: secret.into(),
             persist: false,
             quotas: Limits::default(),
+            rates: Limits::default(),
         };
         let server = Server::start(&options, Arc::clone(&control) as Arc<dyn Control>).unwrap();
         Self { server, control }

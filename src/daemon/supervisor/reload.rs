@@ -175,6 +175,8 @@ impl Instance {
         self.tunnel.connections().keep_ledger(options.is_some());
         let quotas = options.map(|options| options.quotas.clone());
         self.tunnel.quotas().limit(quotas.unwrap_or_default());
+        let rates = options.map(|options| options.rates.clone());
+        self.tunnel.pacing().limit(rates.unwrap_or_default());
         if let Some(options) = options {
             let control = Arc::clone(&self.door) as Arc<dyn Control>;
             let started = xray::server::Server::start(options, control);

@@ -23,12 +23,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::metadata::{Endpoint, Host, Metadata};
 use crate::outbound::{Datagrams, IpVersion, Purpose};
+use crate::platform::clock;
 
 use super::Tunnel;
 use super::admission::Lacking;
 use super::connections::Connection;
 use super::flow::ReplySink;
 use super::names::Mapping;
+use super::pacing::{Pace, Way};
 
 /// Datagrams that wait while a session opens; beyond it the newest are dropped.
 const WAITING_MAX: usize = 64;
@@ -112,6 +114,15 @@ struct Open {
     datagrams: Box<dyn Datagrams>,
     connection: Arc<Connection>,
     direct: bool,
+    pace: Option<Arc<Pace>>,
+}
+
+impl Open {
+    /// Whether the user's rate lets a datagram pass; beyond it is dropped, as a full queue would drop it.
+    fn passes(&self, way: Way, payload: &[u8]) -> bool {
+        let pace = self.pace.as_ref();
+        pace.is_none_or(|pace| pace.passes(way, clock::now(), payload.len()))
+    }
 }
 
 #[derive(Default)]
@@ -210,7 +221,8 @@ impl Session {
         match self.target(tunnel, &to) {
             Target::At(to) => {
                 // A full socket buffer drops the datagram, as a full queue on the way would.
-                if open.datagrams.try_send_to(payload, &to).is_ok() {
+                let passes = open.passes(Way::Up, payload);
+                if passes && open.datagrams.try_send_to(payload, &to).is_ok() {
                     tunnel
                         .connections
                         .count_upload(&open.connection, payload.len() as u64);
@@ -368,10 +380,12 @@ async fn receive(
                 Poll::Ready(Ok(from)) => {
                     let payload = read.filled();
                     session.active.store(true, Ordering::Relaxed);
-                    tunnel
-                        .connections
-                        .count_download(&open.connection, payload.len() as u64);
-                    session.reply(from, payload);
+                    if open.passes(Way::Down, payload) {
+                        tunnel
+                            .connections
+                            .count_download(&open.connection, payload.len() as u64);
+                        session.reply(from, payload);
+                    }
                     None
                 }
                 // An ICMP error on the socket is news of one destination, not the session's end.

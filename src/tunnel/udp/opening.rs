@@ -74,6 +74,7 @@ async fn try_open(
     let direct = decision.node.kind().is_direct();
     let start = clock::unix_time();
     let metadata = metadata.clone();
+    let pace = tunnel.pacing().of(metadata.inbound_user.as_ref());
     let connection = tunnel
         .connections
         .open(metadata, decision.chain, rule, start);
@@ -81,6 +82,7 @@ async fn try_open(
         datagrams,
         connection,
         direct,
+        pace,
     })
 }
 
