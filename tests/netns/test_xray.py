@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 from lab import DIRECT, HEADGATE, PROXIED, REJECTED, ROUTER_LAN, ROUTER_WAN, SOCKS5, LabTest, config, wait_for
 from test_rulesets import geosite
@@ -381,6 +382,8 @@ ACCOUNTS = {
     "shadowsocks_2022": (21005, f"cipher: 2022-blake3-aes-128-gcm, password: '{KEY}', users: [{{username: old, password: '{OTHER_KEY}'}}]",
                          f"type: ss, cipher: 2022-blake3-aes-128-gcm, password: '{KEY}:{USER_KEY}'", {"key": USER_KEY}),
 }
+# RFC 7748 section 6.1: Bob's pair.
+PUBLIC_KEY, PRIVATE_KEY = "3p7bfXt9wbTTW2HC7OQ1Nz-DQ8hbeGdNrfx-FG-IK08", "XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os="
 UDP_ECHO = """
 import socket, sys
 control = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
@@ -415,6 +418,9 @@ class Users(XrayTest):
         other.mkdir()
         proxies = "".join(f"  - {{name: {name}, server: {ROUTER_LAN}, port: {port}, udp: true, {keys}}}\n" for name, (port, _, keys, _) in ACCOUNTS.items())
         listeners = "".join(f"  - {{name: l-{name}, type: socks, listen: 127.0.0.1, port: {port}, proxy: {name}}}\n" for name, (port, *_) in ACCOUNTS.items())
+        proxies += (f"  - {{name: reality, type: vless, server: {ROUTER_LAN}, port: 21007, uuid: {ID}, tls: true, servername: site.test, "
+                    f"reality-opts: {{public-key: {PUBLIC_KEY}, short-id: '01ab'}}}}\n")
+        listeners += "  - {name: l-reality, type: socks, listen: 127.0.0.1, port: 21007, proxy: reality}\n"
         (other / "config.yaml").write_text(f"proxies:\n{proxies}listeners:\n{listeners}rules: ['MATCH,REJECT']\n")
         cls.lab.spawn("lan1", HEADGATE, "-d", str(other), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for port, *_ in ACCOUNTS.values():
@@ -500,6 +506,20 @@ class Users(XrayTest):
         self.fails(UNKNOWN, "supported cipher for all users here", HANDLER, "AddInbound",
                    inbound=inbound | {"proxy_settings": {"@type": "xray.proxy.shadowsocks.ServerConfig"}})
 
+    def test_an_inbound_of_reality_is_added(self):
+        kind, account = "xray.transport.internet.reality.Config", {"@type": "xray.proxy.vless.Account", "id": ID}
+        reality = {"@type": kind, "dest": f"{DIRECT}:443", "server_names": ["site.test"], "private_key": PRIVATE_KEY, "max_time_diff": 60000,
+                   "short_ids": [base64.b64encode(bytes.fromhex("01ab000000000000")).decode()]}
+        inbound = socks_inbound("hidden", 21007) | {"proxy_settings": {"@type": "xray.proxy.vless.inbound.Config", "users": [{"email": "me@hidden", "account": account}]}}
+        inbound["receiver_settings"]["stream_settings"] = {"security_type": kind, "security_settings": [reality]}
+        self.call(HANDLER, "AddInbound", inbound=inbound)
+        answer = self.fetch("socks5h://127.0.0.1:21007")
+        self.assertEqual(answer and answer["client"], ROUTER_WAN)
+        wait_for("bytes", lambda: self.counted("me@hidden").get("downlink", 0) > 0)
+        self.call(HANDLER, "RemoveInbound", tag="hidden")
+        reality["xver"] = 1
+        self.fails(UNKNOWN, "headgate does not support the PROXY protocol to the site in REALITY", HANDLER, "AddInbound", inbound=inbound)
+
     def test_users_added_outlive_a_reload_and_nobody_else_notices(self):
         self.assertEqual(self.add("vless", "stays@vless")["code"], 0)
         slow = self.lab.spawn("lan1", "curl", "-s", "-m", "30", "-o", "/dev/null", "-x", f"socks5h://127.0.0.1:{ACCOUNTS['vless'][0]}", f"http://{DIRECT}/slow")
@@ -520,7 +540,7 @@ OBSERVATORY = "xray.core.app.observatory.command.ObservatoryService"
 class Kept(XrayTest):
     """What survives a restart, and quotas."""
 
-    CONFIG_TEXT = config() + XRAY + "  persist: true\n  quotas: {bob: 1MB, '*': 1TB}\n"
+    CONFIG_TEXT = config() + XRAY + "  persist: true\n  quotas: {bob: 1MB, '*': 1TB}\n  rates: {ann: 200KB}\n"
 
     def counted(self, name):
         stats = self.call(STATS, "QueryStats", pattern=f"user>>>{name}>>>traffic").get("stat", [])
@@ -576,6 +596,15 @@ class Kept(XrayTest):
         wait_for("the quota", lambda: self.fetch(bob) is None)
         self.assertTrue(self.fetch(ann))
 
+    def test_a_user_keeps_to_his_rate_over_all_his_flows(self):
+        flow = ("curl", "-s", "-m", "60", "-o", "/dev/null", "-w", "%{size_download}", "-x", f"socks5://ann:a@{ROUTER_LAN}:1081", f"http://{DIRECT}/bytes/300000")
+        begun = time.monotonic()
+        flows = [self.lab.spawn("lan1", *flow, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        for one in flows:
+            self.assertEqual(one.communicate(timeout=60)[0], "300000")
+        # 600,000 bytes at 204,800 a second, of which it may be ahead by a tenth and by a piece for each.
+        self.assertGreater(time.monotonic() - begun, 2.5)
+
     def test_the_observatory_shows_what_tests_found(self):
         self.assertEqual(self.daemon.api("GET", f"/proxies/DIRECT/delay?url=http://{DIRECT}/&timeout=3000")[0], 200)
         status = self.call(OBSERVATORY, "GetOutboundStatus")["status"]["status"]
@@ -610,7 +639,8 @@ class Few(XrayTest):
 class Refused(LabTest):
     def test_a_configuration_mistake_is_told_with_its_place(self):
         for text, place in (("xray-api: {listen: 0.0.0.0:1}\n", "1:20: xray-api.listen:"), ("xray-api: {services: [Nothing]}\n", "1:23: xray-api.services[0]:"),
-                            ("xray-api: {quotas: {ann: lots}}\n", "1:26: xray-api.quotas.ann:")):
+                            ("xray-api: {quotas: {ann: lots}}\n", "1:26: xray-api.quotas.ann:"),
+                            ("xray-api: {rates: {ann: 0}}\n", "1:25: xray-api.rates.ann:")):
             file = self.lab.directory / "bad.yaml"
             file.write_text(text)
             done = subprocess.run([HEADGATE, "check", "-f", str(file)], capture_output=True, text=True, check=False)

@@ -28,6 +28,7 @@ mod observatory;
 pub mod options;
 pub mod outbound;
 pub mod protobuf;
+mod reality;
 mod reflection;
 mod routing;
 pub mod rule;

@@ -57,7 +57,7 @@ pub fn proxy(config: Fields<'_>) -> Result<String, Status> {
             set(&mut proxy, "type", "trojan");
             let user = server(&settings, &mut proxy)?;
             set(&mut proxy, "password", user.words()?.0);
-            stream.tls("sni", &mut proxy)?;
+            stream.tls_or_reality("sni", &mut proxy)?;
             if proxy.remove("tls").is_none() {
                 return Err(Status::unknown("headgate's trojan needs TLS"));
             }
@@ -66,13 +66,13 @@ pub fn proxy(config: Fields<'_>) -> Result<String, Status> {
         "proxy.vmess.outbound.Config" => {
             set(&mut proxy, "type", "vmess");
             vmess(&server(&settings, &mut proxy)?, &mut proxy)?;
-            stream.tls("servername", &mut proxy)?;
+            stream.tls_or_reality("servername", &mut proxy)?;
             stream.network(&mut proxy)?;
         }
         "proxy.vless.outbound.Config" => {
             set(&mut proxy, "type", "vless");
             vless(&server(&settings, &mut proxy)?, &mut proxy)?;
-            stream.tls("servername", &mut proxy)?;
+            stream.tls_or_reality("servername", &mut proxy)?;
             stream.network(&mut proxy)?;
         }
         other => {

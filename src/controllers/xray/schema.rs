@@ -49,6 +49,7 @@ pub const FILES: &[Source] = files![
     "proxy/vmess/outbound/config.proto",
     "transport/internet/config.proto",
     "transport/internet/httpupgrade/config.proto",
+    "transport/internet/reality/config.proto",
     "transport/internet/tls/config.proto",
     "transport/internet/websocket/config.proto",
 ];

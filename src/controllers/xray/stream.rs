@@ -7,6 +7,7 @@ use crate::encoding::HEX;
 use serde_json::{Map, Value, json};
 
 use super::protobuf::Field;
+use super::reality;
 use super::status::Status;
 use super::typed::{Typed, entry};
 
@@ -114,6 +115,24 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
+    /// As [`Self::tls`], or REALITY in its place.
+    ///
+    /// # Errors
+    /// Another security, or what [`reality::ask`] refuses.
+    pub fn tls_or_reality(&self, name_key: &str, proxy: &mut Entry) -> Result<(), Status> {
+        match Typed::named(self.security).kind() {
+            reality::KIND => reality::ask(&self.settings_of(reality::KIND), name_key, proxy),
+            _ => self.tls(name_key, proxy),
+        }
+    }
+
+    /// What is said of a security; nothing when nothing is.
+    fn settings_of(&self, kind: &str) -> Typed<'a> {
+        let mut settings = self.securities.iter();
+        let settings = settings.find(|settings| settings.kind() == kind);
+        settings.copied().unwrap_or_default()
+    }
+
     /// `tls` with its keys. `name_key` is how the proxy's type calls the server's name.
     ///
     /// # Errors
@@ -127,10 +146,7 @@ impl<'a> Stream<'a> {
             return Err(unsupported(self.security));
         }
         proxy.insert("tls".to_owned(), json!(true));
-        let mut settings = self.securities.iter();
-        let Some(settings) = settings.find(|settings| settings.kind() == asked.kind()) else {
-            return Ok(());
-        };
+        let settings = self.settings_of(asked.kind());
         let (mut protocols, mut pins) = (Vec::new(), Vec::new());
         for field in settings.fields() {
             let field = field?;
@@ -159,10 +175,11 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// What a server puts around its protocol: `certificate`, `private-key`, `ws-path`, `grpc-service-name`.
+    /// What a server puts around its protocol: `certificate`, `private-key`, `reality-config`, `ws-path`,
+    /// `grpc-service-name`.
     ///
     /// # Errors
-    /// Another security than TLS, no certificate for it, or a transport that headgate does not serve.
+    /// Another security than TLS and REALITY, no certificate for it, or a transport that headgate does not serve.
     pub fn serve(&self, listener: &mut Entry) -> Result<(), Status> {
         match self.transport {
             "" | "tcp" => self.plain_tcp()?,
@@ -185,12 +202,13 @@ impl<'a> Stream<'a> {
             return Ok(());
         }
         let asked = Typed::named(self.security);
-        if asked.kind() != "transport.internet.tls.Config" {
-            return Err(unsupported(&format!("{} here", self.security)));
+        let settings = self.settings_of(asked.kind());
+        match asked.kind() {
+            "transport.internet.tls.Config" => {}
+            reality::KIND => return reality::serve(&settings, listener),
+            _ => return Err(unsupported(&format!("{} here", self.security))),
         }
-        let mut settings = self.securities.iter();
-        let settings = settings.find(|settings| settings.kind() == asked.kind());
-        for field in settings.into_iter().flat_map(Typed::fields) {
+        for field in settings.fields() {
             let field = field?;
             if field.number == 2 {
                 return certificate(&field, listener);
