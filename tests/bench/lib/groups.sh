@@ -74,6 +74,25 @@ encrypted_cases() {
     ! wanted "connections-1000" "$CASES" || idle_connections "${1%-*}" "connections-1000-${1##*-}"
 }
 
+# A server of Shadowsocks in the router; a headgate in the device is the client of each.
+group_served() {
+    if ! command -v ssserver >/dev/null; then
+        echo "shadowsocks-rust is not here (cargo install shadowsocks-rust): left out" >&2
+        return
+    fi
+    rounds served_cases headgate-served_chacha20 rust-served_chacha20 headgate-served_aes128 rust-served_aes128 \
+        headgate-served_blake3 rust-served_blake3
+}
+
+served_cases() {
+    local case parts
+    for case in "bulk-down1 bulk-down 1" "bulk-up1 bulk-up 1"; do
+        read -ra parts <<<"$case"
+        wanted "${parts[0]}" "$CASES" || continue
+        load_case "encrypted" "${parts[0]}-${1##*-}" "${1%-*}" "${parts[@]:1}"
+    done
+}
+
 group_dns() {
     local number
     for ((number = 0; number < 50000; number++)); do

@@ -4,6 +4,7 @@
 # ends it. Sourced by ../run. PIDS are the processes whose CPU and memory count.
 
 PIDS=()
+CLIENTS=()
 SERVERS=()
 
 # Starts a program in a namespace; its process id goes into SPAWNED. `ip netns exec` becomes the program.
@@ -215,6 +216,47 @@ node_key() {
     esac
 }
 
+# A Shadowsocks server in the router, and its client in the device, whose CPU does not count.
+start_served() {
+    local method=chacha20-ietf-poly1305 key each
+    if [[ $1 == *aes128 ]]; then method=aes-128-gcm; fi
+    if [[ $1 == *blake3 ]]; then method=2022-blake3-aes-128-gcm; fi
+    key=$(node_key $method)
+    for each in client served; do
+        rm -rf "${STATE:?}/$each"
+        mkdir "$STATE/$each"
+    done
+    cat >"$STATE/client/config.yaml" <<YAML
+log-level: warning
+ipv6: false
+transparent: {enable: true, interfaces: [lo], ipv6: false, dns-hijack: false, router-traffic: true, offload: false}
+proxies:
+  - {name: node, type: ss, server: 192.168.81.1, port: 8500, cipher: $method, password: '$key'}
+rules: ['MATCH,node']
+YAML
+    cat >"$STATE/served/config.yaml" <<YAML
+log-level: warning
+ipv6: false
+listeners:
+  - {name: served, type: shadowsocks, listen: 0.0.0.0, port: 8500, cipher: $method, password: '$key'}
+rules: ['MATCH,DIRECT']
+YAML
+    case $1 in
+        rust-*) spawn "$GW" served ssserver -s 0.0.0.0:8500 -k "$key" -m $method ;;
+        *) spawn "$GW" served "$2" -d "$STATE/served" ;;
+    esac
+    PIDS=("$SPAWNED")
+    wait_listening "$GW" :8500
+    spawn "$LAN" client "$HEADGATE" -d "$STATE/client"
+    CLIENTS=("$SPAWNED")
+    for each in {1..200}; do
+        [[ $(in_ns "$LAN" nft list tables) == *headgate* ]] && return
+        sleep 0.05
+    done
+    echo "the client did not become ready" >&2
+    return 1
+}
+
 start_dnsmasq() {
     spawn "$GW" dnsmasq dnsmasq -k --conf-file=/dev/null --no-resolv --no-hosts --user=root --pid-file= \
         --listen-address=127.0.0.1 --bind-interfaces --port=1053 --cache-size=10000 "$@"
@@ -329,6 +371,7 @@ start_peer() {
                 *) start_headgate "$binary" < <(headgate_head && headgate_capture false && headgate_node $method $port && headgate_rules node) ;;
             esac
             ;;
+        *-served_*) start_served "$1" "$binary" ;;
         *-cached) start_headgate "$binary" < <(headgate_head redir-host && headgate_rules DIRECT) ;;
         headgate-listed | baseline-listed) start_headgate "$binary" < <(headgate_head redir-host && headgate_listed && headgate_rules DIRECT) ;;
         *-kept) start_headgate "$binary" < <(headgate_head redir-host && echo '  cache-max-size: 50000' && headgate_rules DIRECT) ;;
@@ -412,6 +455,8 @@ YAML
 
 stop_peer() {
     capture_none
+    [ ${#CLIENTS[@]} -eq 0 ] || end "${CLIENTS[@]}"
+    CLIENTS=()
     [ ${#PIDS[@]} -eq 0 ] || end "${PIDS[@]}"
     PIDS=()
 }
