@@ -121,43 +121,121 @@ impl Bits<'_> {
 /// CRC-32 of IEEE 802.3, without a table: for what is short or rare.
 #[must_use]
 pub fn crc32(bytes: &[u8]) -> u32 {
+    crc32_after(0, bytes)
+}
+
+/// [`crc32`] of what had `before`, and of `bytes` behind it.
+#[must_use]
+pub fn crc32_after(before: u32, bytes: &[u8]) -> u32 {
     let shift = |crc: u32| crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
+    !bytes.iter().fold(!before, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| shift(crc))
     })
+}
+
+/// What stands behind the header of gzip (RFC 1952 section 2.3). `None`: it is none.
+#[must_use]
+pub fn gzip_body(bytes: &[u8]) -> Option<&[u8]> {
+    let (head, mut rest) = bytes.split_at_checked(10)?;
+    let [0x1f, 0x8b, 8, flags, ..] = head else {
+        return None;
+    };
+    if flags & 4 != 0 {
+        let length = u16::from_le_bytes(rest.get(..2)?.try_into().ok()?);
+        rest = rest.get(2 + usize::from(length)..)?;
+    }
+    // A name and a comment, each ended by a zero.
+    for flag in [8, 16] {
+        if flags & flag != 0 {
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            rest = rest.get(end + 1..)?;
+        }
+    }
+    match flags & 2 {
+        0 => Some(rest),
+        _ => rest.get(2..),
+    }
+}
+
+/// How far back a distance reaches.
+const WINDOW: usize = 32 * 1024;
+
+/// What has been made: its end, which distances still reach, is here, the rest has gone.
+struct Output<'s> {
+    bytes: Vec<u8>,
+    /// Bytes that may still come.
+    room: usize,
+    sink: &'s mut dyn FnMut(&[u8]) -> bool,
+}
+
+impl Output<'_> {
+    /// Lets go what no distance reaches. `None`: more than there may be, or nobody wants it.
+    fn settle(&mut self) -> Option<()> {
+        match self.bytes.len() {
+            length if length > self.room => None,
+            length if length >= 2 * WINDOW => self.pass(length - WINDOW),
+            _ => Some(()),
+        }
+    }
+
+    fn pass(&mut self, count: usize) -> Option<()> {
+        (self.sink)(self.bytes.get(..count)?).then_some(())?;
+        self.bytes.drain(..count);
+        self.room -= count;
+        Some(())
+    }
 }
 
 /// What was compressed, at most `max` bytes, and the number of bytes that it took. `None`: not
 /// DEFLATE, cut off, or more than that.
 #[must_use]
 pub fn inflate(bytes: &[u8], max: usize) -> Option<(Vec<u8>, usize)> {
+    let mut out = Vec::new();
+    let taken = inflate_through(bytes, max, &mut |piece| {
+        out.extend_from_slice(piece);
+        true
+    })?;
+    Some((out, taken))
+}
+
+/// As [`inflate`], piece by piece to a `sink` that may refuse: it takes memory for two windows alone.
+pub fn inflate_through(
+    bytes: &[u8],
+    max: usize,
+    sink: &mut dyn FnMut(&[u8]) -> bool,
+) -> Option<usize> {
     let mut bits = Bits {
         bytes,
         at: 0,
         bit: 0,
     };
-    let mut out = Vec::new();
+    let mut out = Output {
+        bytes: Vec::new(),
+        room: max,
+        sink,
+    };
     loop {
         let last = bits.bit()? == 1;
         match bits.number(2)? {
-            0 => stored(&mut bits, &mut out, max)?,
+            0 => stored(&mut bits, &mut out)?,
             1 => {
                 let (literals, distances) = fixed()?;
-                block(&mut bits, &literals, &distances, &mut out, max)?;
+                block(&mut bits, &literals, &distances, &mut out)?;
             }
             2 => {
                 let (literals, distances) = dynamic(&mut bits)?;
-                block(&mut bits, &literals, &distances, &mut out, max)?;
+                block(&mut bits, &literals, &distances, &mut out)?;
             }
             _ => return None,
         }
         if last {
-            return Some((out, bits.at + usize::from(bits.bit > 0)));
+            out.pass(out.bytes.len())?;
+            return Some(bits.at + usize::from(bits.bit > 0));
         }
     }
 }
 
-fn stored(bits: &mut Bits<'_>, out: &mut Vec<u8>, max: usize) -> Option<()> {
+fn stored(bits: &mut Bits<'_>, out: &mut Output<'_>) -> Option<()> {
     bits.at += usize::from(bits.bit > 0);
     bits.bit = 0;
     let head = bits.bytes.get(bits.at..bits.at + 4)?;
@@ -168,8 +246,8 @@ fn stored(bits: &mut Bits<'_>, out: &mut Vec<u8>, max: usize) -> Option<()> {
     }
     let from = bits.at + 4;
     bits.at = from + usize::from(length);
-    out.extend_from_slice(bits.bytes.get(from..bits.at)?);
-    (out.len() <= max).then_some(())
+    out.bytes.extend_from_slice(bits.bytes.get(from..bits.at)?);
+    out.settle()
 }
 
 /// The codes of section 3.2.6.
@@ -210,19 +288,16 @@ fn block(
     bits: &mut Bits<'_>,
     literals: &Code,
     distances: &Code,
-    out: &mut Vec<u8>,
-    max: usize,
+    out: &mut Output<'_>,
 ) -> Option<()> {
     loop {
         let symbol = bits.symbol(literals)?;
-        if out.len() > max {
-            return None;
-        }
         let Some(index) = usize::from(symbol).checked_sub(257) else {
             match u8::try_from(symbol) {
-                Ok(byte) => out.push(byte),
-                Err(_) => return Some(()),
+                Ok(byte) => out.bytes.push(byte),
+                Err(_) => return out.settle(),
             }
+            out.settle()?;
             continue;
         };
         let (base, extra) = LENGTHS.get(index)?;
@@ -237,12 +312,10 @@ fn block(
             }
             _ => return None,
         };
-        let from = out.len().checked_sub(distance)?;
+        let from = out.bytes.len().checked_sub(distance)?;
         for at in from..from + length {
-            out.push(*out.get(at)?);
+            out.bytes.push(*out.bytes.get(at)?);
         }
-        if out.len() > max {
-            return None;
-        }
+        out.settle()?;
     }
 }

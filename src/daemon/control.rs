@@ -32,6 +32,7 @@ use crate::outbound::{BoxFuture, Outbound};
 use crate::platform::logger::Logger;
 use crate::platform::memory;
 use crate::platform::reply::{Missing, Reply, reply};
+use crate::provider::pages::Place;
 use crate::provider::proxy::ProxyProvider;
 use crate::provider::rule::RuleProvider;
 use crate::rule_engine::Desk;
@@ -79,7 +80,7 @@ pub struct Door {
     pub offload: Arc<Offload>,
     pub providers: Arc<Providers>,
     pub history: Arc<Keeper>,
-    pub upgrades: Upgrades,
+    pub upgrades: Arc<Upgrades>,
     pub rules: Arc<Desk>,
     pub requests: mpsc::Sender<Request>,
     pub runtime: tokio::runtime::Handle,
@@ -338,7 +339,7 @@ impl Control for Door {
             .ok_or("external-ui-url is not set")?;
         let way = self.providers.way();
         self.replace(Box::pin(async move {
-            upgrade::replace_pages(source, &*way).await
+            upgrade::fetch_pages(source, &*way, Place::Any).await
         }))
     }
 

@@ -19,12 +19,13 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::Failure;
+use super::providers::{AGAIN_FIRST, AGAIN_LAST};
 use crate::controllers::options::{Options, Program};
 use crate::platform::blocking::blocking;
 use crate::platform::clock;
-use crate::provider::file::Part;
+use crate::provider::file::{Part, with_suffix};
 use crate::provider::http::{self, Connect, Request};
-use crate::provider::pages;
+use crate::provider::pages::{self, Place};
 use crate::provider::url::Url;
 
 /// What the server is told.
@@ -66,6 +67,14 @@ impl Sources {
         Self {
             program: options.program.clone(),
             pages,
+        }
+    }
+
+    /// Puts back the pages that a crash during their replacement left aside.
+    pub fn recover(&self) {
+        let recovered = self.pages.iter().map(|(_, place)| pages::recover(place));
+        for error in recovered.filter_map(Result::err) {
+            log::warn!("external-ui: {error}");
         }
     }
 
@@ -146,21 +155,41 @@ async fn download(
     Ok(part)
 }
 
-/// Puts the newest pages in the place of those that are there.
+/// Puts the newest pages in the place of those that are there, or only where there are none.
 ///
 /// # Errors
-/// Why not; the old ones are there then.
-pub async fn replace_pages(
+/// Why not; what was there is there then.
+pub async fn fetch_pages(
     (url, directory): (Url, PathBuf),
     way: &dyn Connect,
+    place: Place,
 ) -> Result<(), Failure> {
-    let archive = directory.with_extension("zip");
+    let archive = with_suffix(&directory, ".archive");
     let part = download(&url, way, &archive, PAGES_BYTES_MAX).await?;
     let replacing = blocking(move || {
-        pages::replace(&directory, &mut part.read()?)?;
+        pages::put(&directory, &mut part.read()?, place)?;
         Ok::<_, Failure>(())
     });
     replacing.await?
+}
+
+/// Fetches pages that were never there, in its own time: tried again until they are, later each time.
+pub async fn fetch_missing_pages(upgrades: Arc<Upgrades>, way: Arc<dyn Connect>) {
+    let mut wait = AGAIN_FIRST;
+    let missing = |source: &(Url, PathBuf)| pages::are_missing(&source.1);
+    while let Some(source) = upgrades.sources().pages.filter(missing) {
+        if let Some(_turn) = upgrades.turn() {
+            let shown = source.1.display().to_string();
+            match fetch_pages(source, &*way, Place::Empty).await {
+                Ok(()) => return log::info!("external-ui: fetched, {shown} was empty"),
+                // Once: it goes on for as long as there is no way out.
+                Err(error) if wait == AGAIN_FIRST => log::warn!("external-ui: {error}"),
+                Err(error) => log::debug!("external-ui: {error}"),
+            }
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(AGAIN_LAST);
+    }
 }
 
 /// Puts the program that the configuration names in the place of `own`; it has to be restarted then.
@@ -178,7 +207,7 @@ pub async fn replace_program(
     if digest_of_own.await?? == source.sha256 {
         return Err("already the newest version".into());
     }
-    let next = beside(&own, ".next");
+    let next = with_suffix(&own, ".next");
     let part = download(&source.url, way, &next, PROGRAM_BYTES_MAX).await?;
     let replacing = blocking(move || {
         if digest(part.read()?)? != source.sha256 {
@@ -248,12 +277,6 @@ fn end_of(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     Ok(None)
 }
 
-fn beside(program: &Path, what: &str) -> PathBuf {
-    let mut name = program.file_name().unwrap_or_default().to_owned();
-    name.push(what);
-    program.with_file_name(name)
-}
-
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -262,9 +285,9 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn keep_old(program: &Path) -> io::Result<()> {
-    let old = beside(program, ".old");
+    let old = with_suffix(program, ".old");
     remove(&old)?;
-    remove(&beside(program, ".trial"))?;
+    remove(&with_suffix(program, ".trial"))?;
     fs::hard_link(program, old)
 }
 
@@ -274,7 +297,7 @@ fn keep_old(program: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system says.
 pub fn was_in_vain(program: &Path) -> io::Result<bool> {
-    let (old, trial) = (beside(program, ".old"), beside(program, ".trial"));
+    let (old, trial) = (with_suffix(program, ".old"), with_suffix(program, ".trial"));
     if !old.exists() {
         return Ok(false);
     }
@@ -289,13 +312,13 @@ pub fn was_in_vain(program: &Path) -> io::Result<bool> {
 
 /// Whether the one before it still lies beside a program, to be taken away once it has proven itself.
 pub fn is_on_trial(program: &Path) -> bool {
-    beside(program, ".old").exists()
+    with_suffix(program, ".old").exists()
 }
 
 /// It is ready: the old one is not needed any more.
 pub fn has_proven_itself(program: &Path) {
     for leftover in [".old", ".trial"] {
-        let path = beside(program, leftover);
+        let path = with_suffix(program, leftover);
         if let Err(error) = remove(&path) {
             log::warn!("{}: {error}", path.display());
         }
@@ -305,11 +328,11 @@ pub fn has_proven_itself(program: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::testing::Place;
+    use crate::daemon::testing;
 
     #[test]
     fn a_program_that_is_started_twice_without_becoming_ready_gives_way_to_the_old_one() {
-        let place = Place::new("upgrade-trial");
+        let place = testing::Place::new("upgrade-trial");
         let program = place.0.join("headgate");
         fs::write(&program, "old").unwrap();
         assert!(!was_in_vain(&program).unwrap());
@@ -325,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_program_that_becomes_ready_stays() {
-        let place = Place::new("upgrade-ready");
+        let place = testing::Place::new("upgrade-ready");
         let program = place.0.join("headgate");
         fs::write(&program, "1").unwrap();
         keep_old(&program).unwrap();
@@ -344,7 +367,7 @@ mod tests {
 
     #[test]
     fn digests_are_sha_256() {
-        let place = Place::new("upgrade-digest");
+        let place = testing::Place::new("upgrade-digest");
         let path = place.0.join("abc");
         fs::write(&path, "abc").unwrap();
         let sum = digest(File::open(path).unwrap()).unwrap();

@@ -2,11 +2,12 @@
 //!
 //! `options` is what the configuration says, `entries` reads a set's formats, `http` downloads from
 //! a `url`, `file` keeps copies on disk, `resource` is one such copy with its state, `rule` a rule
-//! provider over one, `proxy` a proxy provider, `geo` a database of geodata. When to load and to refresh is the daemon's.
+//! provider over one, `proxy` a proxy provider, `geo` a database of geodata; `pages` are a dashboard's, out of an `archive`. When to load and to refresh is the daemon's.
 //!
 //! Whatever a file or a server holds, the set of before stays in force until the new one has
 //! been read whole.
 
+pub mod archive;
 pub mod convert;
 pub mod entries;
 pub mod file;
@@ -19,7 +20,6 @@ pub mod proxy;
 pub mod resource;
 pub mod rule;
 pub mod url;
-pub mod zip;
 
 use std::sync::Arc;
 

@@ -143,6 +143,8 @@ class Certificates(LabTest):
         assert server.stdout.readline() == "ready\n"
         text = config(swap={"proxies:\n": KEYS.lstrip(), "  nameserver: [": f"{POLICY}  nameserver: [", "rules:\n": "rules:\n  - GEOSITE,shop,DIRECT\n  - RULE-SET,names,DIRECT\n"})
         cls.daemon = Daemon(cls.lab, text).start()
+        # They come by themselves at first.
+        wait_for("the pages", lambda: cls.daemon.said("external-ui: fetched"), 30)
 
     @classmethod
     def show(cls, name):

@@ -470,6 +470,13 @@ print(count)
         self.assertEqual(self.client.ask("GET", "/metrics", secret=None, fields=["Authorization: Basic eDpvbmx5LWxvb2s="])[0], 200)
         self.assertEqual(self.client.ask("GET", "/metrics", secret=None)[0], 401)
 
+    def test_the_index_of_profiles_leads_to_them(self):
+        status, head, text = self.client.ask("GET", "/debug/pprof/")
+        self.assertEqual((status, re.findall("href=([a-z]+)", text)), (200, ["heap", "allocs"]))
+        self.assertIn("Content-Type: text/html", head)
+        for name in ("heap", "allocs"):
+            self.assertEqual(self.client.ask("GET", f"/debug/pprof/{name}", secret=None)[0], 401)
+
     @unittest.skipUnless(shutil.which("go"), "no go")
     def test_go_reads_the_heap_profile(self):
         for name, kind in (("heap", "inuse_space"), ("allocs", "alloc_space")):

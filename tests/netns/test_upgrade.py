@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 
@@ -23,6 +24,16 @@ if len(sys.argv) > 4:
 print("ready", flush=True)
 server.serve_forever()
 """
+
+
+def tgz(top, files):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(top + name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return packed.getvalue()
 
 
 def pages(top, files):
@@ -52,8 +63,13 @@ class Upgrade(LabTest):
         cls.headgate, laboratory.HEADGATE = laboratory.HEADGATE, str(cls.program)
         cls.addClassCleanup(setattr, laboratory, "HEADGATE", cls.headgate)
 
-    def daemon_with(self, lines):
-        daemon = Daemon(self.lab, config(swap={"mode: rule": f"mode: rule\n{lines}"})).start()
+    def daemon_with(self, lines, shown=None):
+        """A daemon with these lines, and the pages `ui/board/index.html` where they are to be there from the start."""
+        daemon = Daemon(self.lab, config(swap={"mode: rule": f"mode: rule\n{lines}"}))
+        if shown:
+            (daemon.directory / "ui/board").mkdir(parents=True)
+            (daemon.directory / "ui/board/index.html").write_text(shown)
+        daemon.start()
         self.addCleanup(daemon.stop)
         return daemon
 
@@ -115,7 +131,7 @@ class Upgrade(LabTest):
         self.assertEqual([file.name for file in self.program.parent.iterdir()], ["headgate"])
 
     def test_pages_are_replaced_whole_or_not_at_all(self):
-        daemon = self.daemon_with(f"external-ui: ui\nexternal-ui-name: board\nexternal-ui-url: 'https://{DIRECT}:8098/board.zip'")
+        daemon = self.daemon_with(f"external-ui: ui\nexternal-ui-name: board\nexternal-ui-url: 'https://{DIRECT}:8098/board.zip'", "<p>zero")
         page = lambda path="": self.lab.ns("gw", "curl", "-sL", f"http://{ROUTER_LAN}:9090/ui/board/{path}")
         (self.files / "board.zip").write_bytes(pages("board-gh-pages/", {"index.html": "<p>one", "assets/app-1.js": "x" * 300000}))
         self.assertEqual(daemon.api("POST", "/upgrade/ui"), (200, {"status": "ok"}))
@@ -123,23 +139,58 @@ class Upgrade(LabTest):
         for bad, message in (
                 (pages("", {"index.html": "<p>two", "../../config.yaml": "mode: direct"}), "the archive has entries that lead out of it"),
                 (pages("", {"readme.txt": "hello"}), "the archive has no index.html"),
-                (pages("", {"index.html": "<p>three"})[:-5], "no whole zip archive"),
+                (pages("", {"index.html": "<p>three"})[:-5], "no whole zip or tgz archive"),
                 (pages("", {"index.html": "<p>four", "large": "x" * (9 << 20)}), "the archive holds too much"),
-                (b"<html>", "no whole zip archive")):
+                (tgz("", {"index.html": "<p>two", "../../config.yaml": "mode: direct"}), "the archive has entries that lead out of it"),
+                (tgz("ui/", {"index.html": "<p>two", "/etc/headgate-was-here": "x"}), "the archive has entries that lead out of it"),
+                (tgz("", {"index.html": "<p>three"})[:-5], "no whole zip or tgz archive"),
+                (tgz("", {"index.html": "<p>four", "large": "x" * (9 << 20)}), "the archive holds too much"),
+                (b"<html>", "no whole zip or tgz archive")):
             (self.files / "board.zip").write_bytes(bad)
             self.assertEqual(daemon.api("POST", "/upgrade/ui"), (500, {"message": message}))
             self.assertEqual(page(), "<p>one")
-        (self.files / "board.zip").write_bytes(pages("", {"index.html": "<p>five"}))
-        self.assertEqual(daemon.api("POST", "/upgrade/ui"), (200, {"status": "ok"}))
-        self.assertEqual(page(), "<p>five")
+        for good, text in ((pages("", {"index.html": "<p>five"}), "<p>five"), (tgz("board-gh-pages/", {"index.html": "<p>six", "assets/a.js": "x" * 300000}), "<p>six")):
+            (self.files / "board.zip").write_bytes(good)
+            self.assertEqual(daemon.api("POST", "/upgrade/ui"), (200, {"status": "ok"}))
+            self.assertEqual(page(), text)
+        self.assertEqual(len(page("assets/a.js")), 300000)
         self.assertEqual([file.name for file in pathlib.Path(daemon.directory, "ui").iterdir()], ["board"])
 
     def test_pages_may_lie_where_nothing_was_at_the_start(self):
         # Not below the temporary folder, where folders may be made in any case.
         place = tempfile.mkdtemp(dir="/run")
         self.addCleanup(shutil.rmtree, place)
-        where = f"{place}/not/yet/ui"
-        daemon = self.daemon_with(f"external-ui: {where}\nexternal-ui-url: 'https://{DIRECT}:8098/board.zip'")
+        where = pathlib.Path(place, "not/yet/ui")
         (self.files / "board.zip").write_bytes(pages("", {"index.html": "<p>here"}))
+        daemon = self.daemon_with(f"external-ui: {where}\nexternal-ui-url: 'https://{DIRECT}:8098/board.zip'")
+        # They come by themselves, and again when they are asked for.
+        wait_for("the pages", (where / "index.html").exists, 30)
+        self.assertEqual((where / "index.html").read_text(), "<p>here")
+        (self.files / "board.zip").write_bytes(pages("", {"index.html": "<p>again"}))
+        wait_for("the first to be through", lambda: daemon.said("external-ui: fetched"))
         self.assertEqual(daemon.api("POST", "/upgrade/ui"), (200, {"status": "ok"}))
-        self.assertEqual(pathlib.Path(where, "index.html").read_text(), "<p>here")
+        self.assertEqual((where / "index.html").read_text(), "<p>again")
+
+    def test_pages_that_are_not_there_come_by_themselves_and_others_stay(self):
+        archive = self.files / "first.tgz"
+        archive.unlink(missing_ok=True)
+        daemon = self.daemon_with(f"external-ui: ui\nexternal-ui-url: 'https://{DIRECT}:8098/first.tgz'")
+        index = daemon.directory / "ui/index.html"
+        # The server has none yet: the daemon runs all the same, and asks again.
+        wait_for("the first attempt", lambda: daemon.said("external-ui: the server answers 404"), 20)
+        self.assertFalse(index.exists())
+        archive.write_bytes(tgz("dist/", {"index.html": "<p>first"}))
+        wait_for("the pages", index.exists, 60)
+        self.assertEqual(self.lab.ns("gw", "curl", "-sL", f"http://{ROUTER_LAN}:9090/ui/"), "<p>first")
+        # What is there is nobody's to replace unasked, whole or not.
+        daemon.stop()
+        archive.write_bytes(tgz("dist/", {"index.html": "<p>second"}))
+        index.write_text("<p>mine")
+        daemon.start()
+        self.assertEqual(daemon.api("GET", "/version")[0], 200)
+        # As a crash between two renamings leaves them.
+        daemon.stop()
+        index.parent.rename(index.parent.with_name(".ui.old"))
+        daemon.start()
+        self.assertEqual(index.read_text(), "<p>mine")
+        self.assertEqual([file.name for file in daemon.directory.iterdir() if "ui" in file.name], ["ui"])

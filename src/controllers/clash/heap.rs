@@ -1,4 +1,4 @@
-//! `GET /debug/pprof/heap` and `/allocs`: what the allocator knows, as `go tool pprof` reads it
+//! `GET /debug/pprof/` (an index), `/heap` and `/allocs`: what the allocator knows, as `go tool pprof` reads it
 //! (`profile.proto` of google/pprof, uncompressed).
 //!
 //! The allocator notes no call sites, which would cost each allocation; it knows the pages that it holds
@@ -9,6 +9,20 @@ use crate::controllers::Context;
 use crate::controllers::http::{Request, Response};
 use crate::platform::clock;
 use crate::platform::memory::{PageClass, page_classes};
+
+/// What is there, for a browser.
+pub(super) fn index(context: &Context, _: &Request<'_>) -> Response {
+    match context.control.is_debugged() {
+        true => Response::of("text/html; charset=utf-8", INDEX.into()),
+        false => Response::no_route(),
+    }
+}
+
+/// Links are relative: a reverse proxy may have put us under a path of its own.
+const INDEX: &str = "<!doctype html><title>/debug/pprof/</title><h1>/debug/pprof/</h1><ul>\
+    <li><a href=heap>heap</a>: blocks in use, by size\
+    <li><a href=allocs>allocs</a>: blocks ever taken, by size</ul>\
+    <p>For <code>go tool pprof</code>.\n";
 
 /// Pages in use.
 pub(super) fn heap(context: &Context, _: &Request<'_>) -> Response {

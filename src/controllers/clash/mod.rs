@@ -159,6 +159,12 @@ const ROUTES: &[Route] = &[
     ),
     Route::new(
         Get,
+        "/debug/pprof/",
+        Access::SecretOrPassword(Scope::Admin),
+        Answer::Now(heap::index),
+    ),
+    Route::new(
+        Get,
         "/debug/pprof/heap",
         Access::SecretOrPassword(Scope::Admin),
         Answer::Now(heap::heap),

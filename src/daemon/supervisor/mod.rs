@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at};
 
 use super::Failure;
@@ -160,7 +161,8 @@ struct Instance {
     persisted: u32,
     door: Arc<Door>,
     requests: mpsc::Receiver<Request>,
-    gate: Option<Gate>,
+    /// The controller, and what fetches its dashboard's pages where there are none.
+    gate: Option<(Gate, JoinSet<()>)>,
     /// What the gate was opened with: a reload through it leaves it as it is.
     gate_options: controllers::options::Options,
     checks: Checks,
@@ -211,7 +213,7 @@ impl Instance {
             offload: Arc::clone(&offload),
             providers: Arc::clone(&providers),
             history: Arc::new(Keeper::new(&directory)),
-            upgrades: Upgrades::new()?,
+            upgrades: Arc::new(Upgrades::new()?),
             requests: sender,
             runtime: tokio::runtime::Handle::current(),
             selected: Arc::new(Mutex::new((selected, config.general.store_selected))),
@@ -396,9 +398,14 @@ impl Instance {
 
     fn open_gate(&mut self, options: controllers::options::Options) -> Result<(), StartError> {
         let sources = Sources::new(&options, &self.directory);
+        sources.recover();
         self.door.upgrades.come_from(sources);
         let control = Arc::clone(&self.door) as Arc<dyn Control>;
-        self.gate = Some(Gate::start(&options, control)?);
+        let gate = Gate::start(&options, control)?;
+        let (upgrades, way) = (Arc::clone(&self.door.upgrades), self.providers.way());
+        let mut pages = JoinSet::new();
+        pages.spawn(upgrade::fetch_missing_pages(upgrades, way));
+        self.gate = Some((gate, pages));
         self.gate_options = options;
         Ok(())
     }
@@ -409,7 +416,7 @@ impl Instance {
             return;
         }
         // The new one may want the same ports.
-        if let Some(gate) = self.gate.take() {
+        if let Some((gate, _pages)) = self.gate.take() {
             gate.close().await;
         }
         if let Err(error) = self.open_gate(self.config.controller.clone()) {

@@ -2,7 +2,7 @@
 
 use super::deflate::deflate;
 use super::{Arguments, Function};
-use crate::inflate::{crc32, inflate};
+use crate::inflate::{crc32, gzip_body, inflate};
 use crate::sql::error::Fault;
 use crate::sql::run::Run;
 use crate::sql::value::Value;
@@ -54,24 +54,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn gunzip(bytes: &[u8], max: usize) -> Option<Vec<u8>> {
-    let (head, mut rest) = bytes.split_at_checked(10)?;
-    let [0x1f, 0x8b, 8, flags, ..] = head else {
-        return None;
-    };
-    if flags & 4 != 0 {
-        let length = u16::from_le_bytes(rest.get(..2)?.try_into().ok()?);
-        rest = rest.get(2 + usize::from(length)..)?;
-    }
-    // A name and a comment, each ended by a zero.
-    for flag in [8, 16] {
-        if flags & flag != 0 {
-            let end = rest.iter().position(|byte| *byte == 0)?;
-            rest = rest.get(end + 1..)?;
-        }
-    }
-    if flags & 2 != 0 {
-        rest = rest.get(2..)?;
-    }
+    let rest = gzip_body(bytes)?;
     let (out, taken) = inflate(rest, max)?;
     let check = rest.get(taken..taken + 4)?.try_into().ok()?;
     (crc32(&out) == u32::from_le_bytes(check)).then_some(out)

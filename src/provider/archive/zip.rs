@@ -4,20 +4,14 @@
 //! An entry's name is only ever a path below where it is unpacked. What the archive says of sizes is held
 //! against limits before anything is read, and against what comes out.
 
-use std::fmt;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Component, Path};
+use std::io::{Read, Seek, SeekFrom};
 
+use super::{ArchiveError, ENTRIES_MAX, ENTRY_BYTES_MAX, TOTAL_BYTES_MAX, is_plain};
 use crate::inflate::{crc32, inflate};
 use crate::wire::{Reader, Truncated};
 
-/// Entries, and bytes of the directory that lists them.
-const ENTRIES_MAX: u16 = 4096;
+/// Bytes of the directory that lists the entries.
 const DIRECTORY_BYTES_MAX: u32 = 1 << 20;
-
-/// Bytes of one entry, and of all together: a dashboard has 3 to 15 MB.
-const ENTRY_BYTES_MAX: u32 = 8 << 20;
-const TOTAL_BYTES_MAX: u64 = 48 << 20;
 
 /// Bytes of the record at the end, without and with the longest comment.
 const END_BYTES: usize = 22;
@@ -25,50 +19,6 @@ const END_BYTES_MAX: u64 = 22 + 65_535;
 
 /// Bytes of a local header before its names.
 const LOCAL_BYTES: usize = 30;
-
-/// Why an archive is not unpacked.
-#[derive(Debug)]
-pub enum ZipError {
-    /// It is none, or is cut off or damaged.
-    Malformed,
-    /// More, or larger, than a dashboard is.
-    TooLarge,
-    /// Encrypted, in parts, or packed in another way.
-    Unsupported,
-    /// An entry that would lie elsewhere, or that is a link.
-    Outside,
-    /// What the file system says.
-    Io(io::Error),
-}
-
-impl fmt::Display for ZipError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed => f.write_str("no whole zip archive"),
-            Self::TooLarge => f.write_str("the archive holds too much"),
-            Self::Unsupported => f.write_str("the archive is packed in a way that is not served"),
-            Self::Outside => f.write_str("the archive has entries that lead out of it"),
-            Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ZipError {}
-
-impl From<Truncated> for ZipError {
-    fn from(_: Truncated) -> Self {
-        Self::Malformed
-    }
-}
-
-impl From<io::Error> for ZipError {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => Self::Malformed,
-            _ => Self::Io(error),
-        }
-    }
-}
 
 /// One file of an archive.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,8 +43,8 @@ fn u32_le(reader: &mut Reader<'_>) -> Result<u32, Truncated> {
 /// The files of an archive; its directories are not told.
 ///
 /// # Errors
-/// [`ZipError`].
-pub fn entries(archive: &mut (impl Read + Seek)) -> Result<Vec<Entry>, ZipError> {
+/// [`ArchiveError`].
+pub fn entries(archive: &mut (impl Read + Seek)) -> Result<Vec<Entry>, ArchiveError> {
     let length = archive.seek(SeekFrom::End(0))?;
     let tail = length.min(END_BYTES_MAX);
     archive.seek(SeekFrom::Start(length - tail))?;
@@ -105,16 +55,16 @@ pub fn entries(archive: &mut (impl Read + Seek)) -> Result<Vec<Entry>, ZipError>
         .rposition(|at| at.starts_with(b"PK\x05\x06"));
     let end = at
         .and_then(|at| end.get(at + 4..))
-        .ok_or(ZipError::Malformed)?;
+        .ok_or(ArchiveError::Malformed)?;
     let mut reader = Reader::new(end);
     let (disk, first_disk) = (u16_le(&mut reader)?, u16_le(&mut reader)?);
     let (here, count) = (u16_le(&mut reader)?, u16_le(&mut reader)?);
     let (bytes, offset) = (u32_le(&mut reader)?, u32_le(&mut reader)?);
     if (disk, first_disk, here) != (0, 0, count) || offset == u32::MAX {
-        return Err(ZipError::Unsupported);
+        return Err(ArchiveError::Unsupported);
     }
     if count > ENTRIES_MAX || bytes > DIRECTORY_BYTES_MAX {
-        return Err(ZipError::TooLarge);
+        return Err(ArchiveError::TooLarge);
     }
     archive.seek(SeekFrom::Start(offset.into()))?;
     let mut directory = Vec::new();
@@ -129,15 +79,15 @@ pub fn entries(archive: &mut (impl Read + Seek)) -> Result<Vec<Entry>, ZipError>
         }
     }
     match total > TOTAL_BYTES_MAX {
-        true => Err(ZipError::TooLarge),
+        true => Err(ArchiveError::TooLarge),
         false => Ok(found),
     }
 }
 
 /// The next entry of the directory (4.3.12); `None`: it is a directory itself.
-fn entry(reader: &mut Reader<'_>) -> Result<Option<Entry>, ZipError> {
+fn entry(reader: &mut Reader<'_>) -> Result<Option<Entry>, ArchiveError> {
     if reader.take(4)? != b"PK\x01\x02" {
-        return Err(ZipError::Malformed);
+        return Err(ArchiveError::Malformed);
     }
     let maker = u16_le(reader)? >> 8;
     let (_needed, flags, method) = (u16_le(reader)?, u16_le(reader)?, u16_le(reader)?);
@@ -146,25 +96,21 @@ fn entry(reader: &mut Reader<'_>) -> Result<Option<Entry>, ZipError> {
     let (name, extra, comment) = (u16_le(reader)?, u16_le(reader)?, u16_le(reader)?);
     let (_disk, _internal) = (u16_le(reader)?, u16_le(reader)?);
     let (attributes, offset) = (u32_le(reader)?, u32_le(reader)?);
-    let name = str::from_utf8(reader.take(name.into())?).map_err(|_| ZipError::Malformed)?;
+    let name = str::from_utf8(reader.take(name.into())?).map_err(|_| ArchiveError::Malformed)?;
     reader.take(usize::from(extra) + usize::from(comment))?;
     if name.ends_with('/') {
         return Ok(None);
     }
-    let mut parts = Path::new(name).components();
-    let plain = parts.all(|part| matches!(part, Component::Normal(_)));
     // 3: made on Unix, where the upper half are the bits of the file's mode.
     let link = maker == 3 && attributes >> 28 == 0o12;
-    // `//` is one slash as a path, and a root once the folder before it is taken away.
-    let doubled = name.contains("//");
-    if !plain || link || doubled || name.is_empty() || name.contains(['\\', '\0']) {
-        return Err(ZipError::Outside);
+    if link || !is_plain(name) {
+        return Err(ArchiveError::Outside);
     }
     if flags & 1 != 0 || !matches!(method, 0 | 8) || bytes == u32::MAX {
-        return Err(ZipError::Unsupported);
+        return Err(ArchiveError::Unsupported);
     }
-    if bytes > ENTRY_BYTES_MAX || packed_bytes > ENTRY_BYTES_MAX {
-        return Err(ZipError::TooLarge);
+    if bytes.max(packed_bytes) > ENTRY_BYTES_MAX {
+        return Err(ArchiveError::TooLarge);
     }
     Ok(Some(Entry {
         name: name.into(),
@@ -179,14 +125,14 @@ fn entry(reader: &mut Reader<'_>) -> Result<Option<Entry>, ZipError> {
 /// The content of an entry.
 ///
 /// # Errors
-/// [`ZipError`].
-pub fn content(archive: &mut (impl Read + Seek), entry: &Entry) -> Result<Vec<u8>, ZipError> {
+/// [`ArchiveError`].
+pub fn content(archive: &mut (impl Read + Seek), entry: &Entry) -> Result<Vec<u8>, ArchiveError> {
     let mut head = [0; LOCAL_BYTES];
     archive.seek(SeekFrom::Start(entry.offset.into()))?;
     archive.read_exact(&mut head)?;
     let mut reader = Reader::new(&head);
     if reader.take(4)? != b"PK\x03\x04" {
-        return Err(ZipError::Malformed);
+        return Err(ArchiveError::Malformed);
     }
     // Its sizes stand in the directory; here they may be missing.
     reader.take(22)?;
@@ -196,13 +142,13 @@ pub fn content(archive: &mut (impl Read + Seek), entry: &Entry) -> Result<Vec<u8
     archive
         .take(entry.packed_bytes.into())
         .read_to_end(&mut packed)?;
-    let bytes = usize::try_from(entry.bytes).map_err(|_| ZipError::TooLarge)?;
+    let bytes = usize::try_from(entry.bytes).map_err(|_| ArchiveError::TooLarge)?;
     let content = match entry.deflated {
         true => inflate(&packed, bytes).map(|(content, _)| content),
         false => Some(packed),
     };
     let sound = |content: &Vec<u8>| content.len() == bytes && crc32(content) == entry.crc;
-    content.filter(sound).ok_or(ZipError::Malformed)
+    content.filter(sound).ok_or(ArchiveError::Malformed)
 }
 
 #[cfg(test)]
@@ -260,7 +206,7 @@ mod tests {
         out
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, ZipError> {
+    fn read(bytes: &[u8]) -> Result<Vec<(String, Vec<u8>)>, ArchiveError> {
         let mut archive = Cursor::new(bytes);
         let found = entries(&mut archive)?;
         let found = found
@@ -307,10 +253,10 @@ mod tests {
             "",
         ] {
             let bytes = archive(&[(name, b"1", 0o100_644)]);
-            assert!(matches!(read(&bytes), Err(ZipError::Outside)), "{name}");
+            assert!(matches!(read(&bytes), Err(ArchiveError::Outside)), "{name}");
         }
         let link = archive(&[("x", b"/etc/passwd", 0o120_777)]);
-        assert!(matches!(read(&link), Err(ZipError::Outside)));
+        assert!(matches!(read(&link), Err(ArchiveError::Outside)));
     }
 
     #[test]
@@ -320,18 +266,18 @@ mod tests {
         let mut bad = good.clone();
         bad[at] = b'j';
         assert!(
-            matches!(read(&bad), Err(ZipError::Malformed)),
+            matches!(read(&bad), Err(ArchiveError::Malformed)),
             "its checksum is wrong"
         );
         assert!(matches!(
             read(&good[..good.len() - 10]),
-            Err(ZipError::Malformed)
+            Err(ArchiveError::Malformed)
         ));
-        assert!(matches!(read(b"<html>"), Err(ZipError::Malformed)));
+        assert!(matches!(read(b"<html>"), Err(ArchiveError::Malformed)));
         let mut large = good.clone();
         let at = good.windows(4).position(|at| at == b"PK\x01\x02").unwrap();
         large[at + 24..at + 28].copy_from_slice(&(ENTRY_BYTES_MAX + 1).to_le_bytes());
-        assert!(matches!(read(&large), Err(ZipError::TooLarge)));
+        assert!(matches!(read(&large), Err(ArchiveError::TooLarge)));
     }
 
     proptest! {
