@@ -100,7 +100,7 @@ return view.extend({
 		o = s.option(form.Value, 'address', _('Address'));
 		o.datatype = 'or(ipaddr, cidr)';
 		o.modalonly = true;
-		s.option(form.DynamicList, 'topic', _('Topics'));
+		headgate.titled(s.option(form.DynamicList, 'topic', _('Topics')));
 
 		s = map.section(form.NamedSection, 'management', 'management', _('Management interface'));
 		s.addremove = false;

@@ -13,6 +13,10 @@ const cell = (value) => value === null || value === undefined ? '—' : typeof v
 const area = (rows, text) => E('textarea', { 'class': 'cbi-input-textarea', 'rows': rows, 'spellcheck': 'false', 'placeholder': text || null });
 
 return view.extend({
+	handleSaveApply: null,
+	handleSave: null,
+	handleReset: null,
+
 	load: () => L.resolveDefault(headgate.call.sql(), NOTHING),
 
 	render(state) {
