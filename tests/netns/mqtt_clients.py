@@ -1,6 +1,7 @@
 """What test_mqtt.py lets paho do: mqtt_clients.py CASE HOST PORT; prints what it saw as JSON."""
 
 import json
+import ssl
 import sys
 import threading
 import time
@@ -32,8 +33,10 @@ def properties(kind, **values):
 class Client(mqtt.Client):
     """Connected and looping when it is made."""
 
-    def __init__(self, name, protocol=mqtt.MQTTv5, expiry=0, clean=True, **options):
+    def __init__(self, name, protocol=mqtt.MQTTv5, expiry=0, clean=True, secure=False, **options):
         super().__init__(*CALLBACKS, name, protocol=protocol, **options)
+        if secure:
+            self.tls_set(cert_reqs=ssl.CERT_NONE)
         self.got, self.joined, self.parted, self.granted = [], threading.Event(), threading.Event(), threading.Event()
         self.on_message = lambda _client, _data, message: self.got.append(message)
         self.on_connect = lambda *_: self.joined.set()
@@ -93,8 +96,8 @@ def order():
     return {"received": [int(m.payload) for m in first.got + second.got], "taken_over": taken}
 
 
-def websocket():
-    client = Client("web", protocol=mqtt.MQTTv311, transport="websockets")
+def websocket(secure=False):
+    client = Client("web", protocol=mqtt.MQTTv311, transport="websockets", secure=secure)
     client.follow("ws/#", 1)
     for size in (1, 70_000, 900_000):
         client.publish("ws/x", b"x" * size, 1)
@@ -140,4 +143,4 @@ def crash():
     return {"sent": sent, "missing": sent - len(set(got)), "twice": len(got) - len(set(got)), "in_order": got == sorted(got)}
 
 
-print(json.dumps({"crash": crash, "version5": version5, "order": order, "websocket": websocket}[sys.argv[1]]()))
+print(json.dumps({"crash": crash, "version5": version5, "order": order, "websocket": websocket, "secure": lambda: websocket(True)}[sys.argv[1]]()))

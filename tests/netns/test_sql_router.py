@@ -148,6 +148,46 @@ class SqlRouter(LabTest):
         self.assertGreater(time.monotonic() - began, 5)
         self.assertNotIn("blocked", self.lab.ns("gw", "nft", "list", "table", "inet", "headgate"))
 
+    def test_connections_are_closed_and_the_mode_is_set(self):
+        of = lambda device: [one for one in self.daemon.connections() if one["metadata"]["sourceIP"] == device]
+        closed, kept = (self.lab.spawn(lan, "curl", "-s", "-o", "/dev/null", f"http://{PROXIED}/slow") for lan in ("lan1", "lan2"))
+        wait_for("both connections", lambda: of("192.168.77.11") and of("192.168.77.12"))
+        self.act("close_connections", device="192.168.77.11")
+        wait_for("the end of one", lambda: closed.poll() is not None)
+        self.assertFalse(of("192.168.77.11"))
+        self.assertIsNone(kept.poll())
+        self.assertTrue(of("192.168.77.12"))
+        kept.kill()
+        kept.wait()
+        self.addCleanup(self.daemon.api, "PATCH", "/configs", {"mode": "rule"})
+        self.act("set_mode", mode="global")
+        wait_for("the mode", lambda: self.daemon.api("GET", "/configs")[1]["mode"] == "global")
+
+    def test_a_message_is_followed_to_its_end(self):
+        names = ("message_delivered", "message_acked", "delivery_dropped", "session_unsubscribed")
+        events = {name: self.events(name, "clientid = 'eye'") for name in names}
+        dropped = self.events("message_dropped", "topic = 'nobody'")
+        eye = ("mosquitto_sub", "-h", ROUTER_LAN, "-c", "-i", "eye", "-q", "1", "-t", "news")
+        say = lambda topic, text, quality: self.lab.ns("lan2", "mosquitto_pub", "-h", ROUTER_LAN, "-i", "mouth", "-t", topic, "-m", text, "-q", quality)
+        self.lab.ns("lan1", *eye, "-E")
+        # It is away: what asks for no more than that is lost, the other waits.
+        say("news", "lost", "0")
+        seen = events["delivery_dropped"]()
+        self.assertEqual((seen["event"], seen["payload"], seen["reason"], seen["from_clientid"]), ("delivery.dropped", "lost", "qos0_msg", "mouth"))
+        say("news", "kept", "1")
+        back = self.lab.spawn("lan1", *eye, stdout=subprocess.DEVNULL)
+        for name in ("message_delivered", "message_acked"):
+            seen = events[name]()
+            self.assertEqual((seen["event"], seen["payload"], seen["qos"], seen["from_clientid"]), (name.replace("_", "."), "kept", 1, "mouth"))
+        self.assertEqual(self.call("POST", "/mqtt/unsubscribe", {"clientid": "eye", "topic": "news"})["code"], 0)
+        seen = events["session_unsubscribed"]()
+        self.assertEqual((seen["event"], seen["topic"]), ("session.unsubscribed", "news"))
+        back.terminate()
+        back.wait()
+        say("nobody", "in vain", "1")
+        seen = dropped()
+        self.assertEqual((seen["event"], seen["clientid"], seen["reason"]), ("message.dropped", "mouth", "no_subscribers"))
+
     def test_a_device_is_woken(self):
         sleeper = self.lab.spawn("lan2", "python3", "-c", WAKE, stdout=subprocess.PIPE, text=True)
         self.assertEqual(sleeper.stdout.readline(), "ready\n")
