@@ -26,11 +26,15 @@ from router import ROOT
 sys.path.insert(0, str(ROOT / "tests/netns"))
 from lab import run, wait_for  # noqa: E402
 
+OTHER = "10.77.1.3"
 CLIENT, ROUTER_WAN, GATEWAY, SERVER = "10.77.1.2", "5.77.2.1", "5.77.2.2", "6.6.6.10"
 
 # The bars of the issue: resident memory with everything on, and the time from the interfaces' being up.
 RSS_KIB_MAX = 8 * 1024
 READY_SECONDS_MAX = 5.0
+
+# What a cgroup leaves it on the Malta, where it has 1 MB of its own when idle. Short is what leaves less than 2 MB.
+CGROUP_BYTES = 7 << 19
 
 
 MODULES = ("crc32c_generic", "nf_tables", "nft_tproxy", "nft_socket", "nft_ct", "nft_fib_inet", "nft_nat", "nft_chain_nat", "nft_redir", "nft_reject_inet",
@@ -344,6 +348,39 @@ class OneBoard(unittest.TestCase):
         board.tell("wget -q -O - http://127.0.0.1:9090/version; echo")
         wait_for("the controller", lambda: board.said('"version":"headgate'), 20)
         self.assertFalse(board.said("ENDED"), board.lines[-20:])
+
+    def test_a_cgroup_that_is_too_small_costs_connections_and_not_the_daemon(self):
+        """Of version 2, by the kernel itself; tests/netns/test_faults.py does more where there is version 1."""
+        board = self.boot(config=CONFIG + "max-connections: 800\n")
+        board.tell("killall headgate")
+        wait_for("its end", lambda: board.said("ENDED"), 30)
+        board.tell("mount -t cgroup2 c /sys/fs/cgroup && cd /sys/fs/cgroup && echo +memory >cgroup.subtree_control && mkdir hg && "
+                   f"echo {CGROUP_BYTES} >hg/memory.max && (echo 0 >hg/cgroup.procs; exec /headgate run -d /state -f /config.yaml) 2>&1 & echo CONFINED")
+        wait_for("the second start", lambda: sum("headgate ready in" in line for line in board.lines) == 2, 90)
+        board.there("lan", "ip", "addr", "add", f"{OTHER}/24", "dev", "eth0")
+        flood = board.spawn("lan", sys.executable, "-c", FLOOD, CLIENT, SERVER, "300", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(flood.communicate)
+        self.addCleanup(flood.kill)
+        wait_for("the shortage", lambda: board.said("memory is short"), 120)
+        done = lambda: board.there("lan", "curl", "-s", "-m", "8", "--interface", OTHER, f"http://{SERVER}/")
+        wait_for("another device to be served", lambda: done() == ROUTER_WAN, 60)
+        board.tell("echo KILLS $(grep 'oom_kill ' /sys/fs/cgroup/hg/memory.events), $(cat /sys/fs/cgroup/hg/memory.current) bytes")
+        wait_for("the events", lambda: board.said(r"KILLS oom_kill \d"), 20)
+        self.assertTrue(board.said(r"KILLS oom_kill 0\b"), board.lines[-5:])
+        print(f"mipsel board, a cgroup of {CGROUP_BYTES} bytes: {board.said('KILLS oom_kill .*')[0]}", file=sys.stderr)
+
+
+FLOOD = """
+import resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+held = []
+for _ in range(int(sys.argv[3])):
+    try:
+        held.append(socket.create_connection((sys.argv[2], 80), timeout=5, source_address=(sys.argv[1], 0)))
+    except OSError:
+        pass
+sys.stdin.read()
+"""
 
 
 class MaltaRouter(BoardTests, unittest.TestCase):
