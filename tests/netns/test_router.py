@@ -224,7 +224,9 @@ print('whole', flush=True)
 
 # How many of so many connections are made, all begun at once.
 CONNECT = """
-import asyncio, sys
+import asyncio, resource, sys
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 60
 async def one():
     try:
