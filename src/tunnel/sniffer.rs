@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::metadata::{DnsMode, Metadata, Network};
+use crate::metadata::{DnsMode, InboundType, Metadata, Network};
 use crate::outbound::{ByteStream, Stream};
 use crate::platform::socket;
 use crate::sniff::{self, Reading, TCP_BYTES_MAX};
@@ -30,10 +30,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// The first look; nearly every hello fits.
 const FIRST_LOOK: usize = 4096;
 
-/// Whether this flow is to be sniffed.
+/// Whether this flow is to be sniffed. One of our own is not: whoever talks to the site that REALITY shows
+/// would lead it wherever the name in his hello says.
 #[must_use]
 pub fn wanted(sniffer: &Sniffer, metadata: &Metadata) -> bool {
     let options = &sniffer.options;
+    if metadata.inbound_type == InboundType::Inner {
+        return false;
+    }
     if !options.enable || !options.covers(metadata.network, metadata.destination_port) {
         return false;
     }
