@@ -100,7 +100,7 @@ class SqlRouter(LabTest):
 
     def test_proxies_are_tested_by_an_action_and_seen(self):
         event = self.events("proxy_delay", "proxy = 'ss'")
-        time.sleep(1.5)
+        time.sleep(3)
         # The test's own URL is nowhere in the lab: the result is that there is none.
         self.act("run_healthcheck", group="Pick")
         seen = event()
@@ -108,14 +108,14 @@ class SqlRouter(LabTest):
 
     def test_a_provider_that_changed(self):
         event = self.events("provider_updated")
-        time.sleep(1.5)
+        time.sleep(3)
         (self.daemon.directory / "listed.txt").write_text("listed.test\n")
         seen = event()
         self.assertEqual((seen["provider"], seen["type"]), ("listed", "rule"))
 
     def test_what_a_device_moves(self):
         event = self.events("traffic", "device = '192.168.77.11' AND download > 100000")
-        time.sleep(1.5)
+        time.sleep(3)
         self.lab.ns("lan1", "curl", "-s", "-o", "/dev/null", f"http://{PROXIED}/bytes/300000", check=False)
         seen = event()
         self.assertEqual((seen["device_mac"], seen["interval"]), (MAC1, 10))
@@ -123,7 +123,7 @@ class SqlRouter(LabTest):
 
     def test_the_wan_changes(self):
         event = self.events("wan_changed")
-        time.sleep(1.5)
+        time.sleep(3)
         self.lab.ip("gw", "addr", "add", "5.5.5.77/24", "dev", "wan0")
         self.addCleanup(self.lab.ip, "gw", "addr", "del", "5.5.5.77/24", "dev", "wan0")
         seen = event()
@@ -136,16 +136,16 @@ class SqlRouter(LabTest):
         self.assertTrue(reach() and direct())
         slow = self.lab.spawn("lan1", "curl", "-s", "-o", "/dev/null", f"http://{PROXIED}/slow")
         wait_for("a connection", lambda: any(one["metadata"]["sourceIP"] == "192.168.77.11" for one in self.daemon.connections()))
-        self.act("block_device", device="192.168.77.11", duration="6s")
+        self.act("block_device", device="192.168.77.11", duration="12s")
         began = time.monotonic()
-        wait_for("the end of its connection", lambda: slow.poll() is not None, 3)
-        wait_for("the kernel's block", lambda: "blocked" in self.lab.ns("gw", "nft", "list", "table", "inet", "headgate"), 3)
+        wait_for("the end of its connection", lambda: slow.poll() is not None, 5)
+        wait_for("the kernel's block", lambda: "blocked" in self.lab.ns("gw", "nft", "list", "table", "inet", "headgate"), 5)
         self.assertFalse(reach() or direct())
         # The other device is no worse off, and the router itself stays reachable.
         self.assertIsNotNone(self.lab.curl("lan2", f"http://{DIRECT}/"))
         self.lab.ns("lan1", "curl", "-s", "-m", "2", f"http://{ROUTER_LAN}:8081/status")
-        wait_for("the end of the block", lambda: reach() and direct(), 12)
-        self.assertGreater(time.monotonic() - began, 5)
+        wait_for("the end of the block", lambda: reach() and direct(), 25)
+        self.assertGreater(time.monotonic() - began, 11)
         self.assertNotIn("blocked", self.lab.ns("gw", "nft", "list", "table", "inet", "headgate"))
 
     def test_connections_are_closed_and_the_mode_is_set(self):

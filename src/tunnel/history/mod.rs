@@ -70,7 +70,7 @@ struct Table {
 }
 
 /// Days whose bytes may wait for the disk; older ones are given up then.
-const PENDING_MAX: usize = 4;
+const PENDING_MAX: usize = 2;
 
 impl History {
     /// Adds what an earlier run kept of today or yesterday.
@@ -106,10 +106,11 @@ impl History {
         }
     }
 
-    /// Gives back what could not be kept.
+    /// Gives back what could not be kept; its hours are given up, for a disk may refuse for days.
     pub fn put_back(&self, days: Vec<Day>) {
         let mut table = self.table();
-        let later = std::mem::replace(&mut table.pending, days);
+        let sums = days.into_iter().map(Day::without_hours).collect();
+        let later = std::mem::replace(&mut table.pending, sums);
         for day in later {
             let same = table
                 .pending
