@@ -7,7 +7,7 @@
 //! A client's request goes out with its first bytes, in one write, or alone when it has said
 //! nothing for `FIRST_BYTES_WAIT` (then the server may be the one who speaks first).
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -23,9 +23,6 @@ use super::scratch::{Full, Scratch};
 /// How much at a time is much: the next buffer is a large one then, and less is not worth a frame of its
 /// own behind others.
 const MUCH: usize = 8 * 1024;
-
-/// Frames whose data is written at once.
-const PIECES_MAX: usize = 8;
 
 /// How long a request waits for the client's first bytes.
 pub const FIRST_BYTES_WAIT: Duration = Duration::from_millis(100);
@@ -136,8 +133,7 @@ pub struct Framed {
     incoming: Option<Scratch>,
     /// Data that comes first.
     first: Vec<u8>,
-    /// Much has come at once, or was sent: the next buffer is a large one.
-    much_comes: bool,
+    /// Much was sent at once: the next buffer is a large one.
     much_goes: bool,
     /// How much of `incoming` is data that nobody has read, and what to skip behind it.
     plain: usize,
@@ -178,7 +174,6 @@ impl Framed {
             outgoing: None,
             incoming: None,
             first: Vec::new(),
-            much_comes: false,
             much_goes: false,
             plain: 0,
             trailer: 0,
@@ -293,75 +288,6 @@ impl Framed {
         Ok(())
     }
 
-    /// Opens what has come without moving it, as far as there are places to remember.
-    fn open_in_place(&mut self, cx: &mut Context<'_>, pieces: &mut Pieces) -> io::Result<()> {
-        while !self.ended && !pieces.is_full() {
-            let Some(incoming) = &mut self.incoming else {
-                return Ok(());
-            };
-            if self.plain > 0 {
-                pieces.enter(incoming.position(), self.plain);
-                incoming.consume(self.plain + self.trailer);
-                self.plain = 0;
-                continue;
-            }
-            let step = match self.failed.take() {
-                Some(error) => Err(error),
-                None => self.codec.decode(incoming),
-            };
-            match step {
-                Ok(Step::Opened(plain, trailer)) => {
-                    (self.plain, self.trailer) = (plain, trailer);
-                    if plain == 0 {
-                        incoming.consume(trailer);
-                    }
-                }
-                // What was opened stands where it is until it is written.
-                Ok(Step::NeedMore(_)) if !pieces.is_empty() => break,
-                Ok(Step::NeedMore(total)) => {
-                    incoming.reserve(match self.much_comes && !incoming.is_large() {
-                        true => Scratch::LARGEST,
-                        false => total,
-                    });
-                    break;
-                }
-                Ok(Step::End) => self.ended = true,
-                Err(error) if pieces.is_empty() => return Err(error),
-                Err(error) => {
-                    self.failed = Some(error);
-                    break;
-                }
-            }
-        }
-        self.heard(cx);
-        Ok(())
-    }
-
-    /// Writes `pieces` to `sink`, and keeps what that does not take; how much it took.
-    fn poll_hand_over(
-        &mut self,
-        cx: &mut Context<'_>,
-        pieces: &Pieces,
-        sink: &mut dyn ByteStream,
-    ) -> Poll<io::Result<usize>> {
-        let Some(incoming) = &self.incoming else {
-            return Poll::Ready(Ok(0));
-        };
-        let slices = pieces.0.map(|(at, length)| incoming.seen(at, length));
-        let written = Pin::new(sink).poll_write_vectored(cx, &slices.map(IoSlice::new));
-        let mut sent = match &written {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(Ok(n)) => *n,
-            _ => 0,
-        };
-        for slice in slices {
-            let rest = slice.get(sent..).unwrap_or_default();
-            self.first.extend_from_slice(rest);
-            sent = sent.saturating_sub(slice.len());
-        }
-        written
-    }
-
     /// Lets a waiting writer go on, and sends what the codec has to answer. An answer to a peer that
     /// does not read is lost: nothing may grow by what it asks.
     fn heard(&mut self, cx: &mut Context<'_>) {
@@ -387,13 +313,11 @@ impl Framed {
         if self.incoming.is_none() {
             ready!(self.carrier.poll_readable(cx))?;
         }
-        let size = if self.much_comes { Scratch::LARGEST } else { 0 };
-        let incoming = self.incoming.get_or_insert_with(|| Scratch::take(size));
+        let incoming = self.incoming.get_or_insert_with(|| Scratch::take(0));
         let mut room = ReadBuf::new(incoming.spare());
         let result = Pin::new(&mut self.carrier).poll_read(cx, &mut room);
         let n = room.filled().len();
         incoming.filled(n);
-        self.much_comes = n >= MUCH;
         let empty = incoming.is_empty();
         if empty {
             self.incoming = None;
@@ -498,57 +422,6 @@ impl Shedding for Framed {
         match self.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(Some(pulled))),
-        }
-    }
-
-    fn poll_push(
-        &mut self,
-        cx: &mut Context<'_>,
-        sink: &mut dyn ByteStream,
-    ) -> Poll<io::Result<Option<usize>>> {
-        self.poll_patience(cx)?;
-        loop {
-            if !self.first.is_empty() {
-                let n = ready!(Pin::new(&mut *sink).poll_write(cx, &self.first))?;
-                if n == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                self.first.drain(..n);
-                if self.first.is_empty() {
-                    self.first = Vec::new();
-                }
-                return Poll::Ready(Ok(Some(n)));
-            }
-            let mut pieces = Pieces::default();
-            self.open_in_place(cx, &mut pieces)?;
-            if !pieces.is_empty() {
-                let n = ready!(self.poll_hand_over(cx, &pieces, sink))?;
-                return Poll::Ready(Ok(Some(n)));
-            }
-            if self.ended || !ready!(self.poll_fill(cx))? {
-                return Poll::Ready(Ok(Some(0)));
-            }
-        }
-    }
-}
-
-/// Where opened data stands in a buffer: first bytes and lengths.
-#[derive(Default)]
-struct Pieces([(usize, usize); PIECES_MAX]);
-
-impl Pieces {
-    fn is_empty(&self) -> bool {
-        self.0.first().is_none_or(|&(_, length)| length == 0)
-    }
-
-    fn is_full(&self) -> bool {
-        self.0.last().is_some_and(|&(_, length)| length > 0)
-    }
-
-    /// Remembers one more, if it is not full.
-    fn enter(&mut self, at: usize, length: usize) {
-        if let Some(free) = self.0.iter_mut().find(|(_, length)| *length == 0) {
-            *free = (at, length);
         }
     }
 }

@@ -21,7 +21,7 @@ use super::scratch::Scratch;
 const RECORD_HEAD: usize = 5;
 
 /// A stream that may shed work which the relay would do: by coming to be nothing but its socket, or by
-/// moving bytes between its frames and the other end itself.
+/// reading what it sends to its place in a frame itself.
 pub trait Shedding: ByteStream {
     /// Whether it has come to be its socket: no byte is held, and both directions pass through untouched.
     fn is_bare(&self) -> bool {
@@ -52,15 +52,6 @@ pub trait Shedding: ByteStream {
         &mut self,
         _cx: &mut Context<'_>,
         _source: &mut dyn ByteStream,
-    ) -> Poll<io::Result<Option<usize>>> {
-        Poll::Ready(Ok(None))
-    }
-
-    /// Writes to `sink` what comes; how much, 0 at the end. `None`: read, and write it yourself.
-    fn poll_push(
-        &mut self,
-        _cx: &mut Context<'_>,
-        _sink: &mut dyn ByteStream,
     ) -> Poll<io::Result<Option<usize>>> {
         Poll::Ready(Ok(None))
     }

@@ -60,26 +60,6 @@ impl Scratch {
         }
     }
 
-    /// Whether it is one of the large ones.
-    #[must_use]
-    pub fn is_large(&self) -> bool {
-        self.bytes.len() > SMALL_BYTES
-    }
-
-    /// Where the bytes that [`Scratch::data`] begins with stand: until something is added they can be seen
-    /// there ([`Scratch::seen`]) also after they were consumed.
-    #[must_use]
-    pub fn position(&self) -> usize {
-        self.start
-    }
-
-    /// The `length` bytes at `position`.
-    #[must_use]
-    pub fn seen(&self, position: usize, length: usize) -> &[u8] {
-        let bytes = self.bytes.get(position..).unwrap_or_default();
-        bytes.get(..length).unwrap_or_default()
-    }
-
     /// Bytes of the largest buffer.
     pub const LARGEST: usize = LARGE_BYTES;
 

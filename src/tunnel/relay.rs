@@ -505,7 +505,7 @@ impl Leg {
         }
     }
 
-    /// Moves what can be moved at once, without a copy where one of the ends knows how.
+    /// Moves what can be moved at once, without a copy where the sink knows how.
     fn poll_move(
         &mut self,
         cx: &mut Context<'_>,
@@ -513,15 +513,10 @@ impl Leg {
         sink: &mut Side,
         count: &mut impl FnMut(u64),
     ) -> Poll<io::Result<usize>> {
-        let mut moved = None;
-        if let Some(sink) = sink.shedding() {
-            moved = ready!(sink.poll_pull(cx, source.stream()))?;
-        }
-        if moved.is_none()
-            && let Some(source) = source.shedding()
-        {
-            moved = ready!(source.poll_push(cx, sink.stream()))?;
-        }
+        let moved = match sink.shedding() {
+            Some(sink) => ready!(sink.poll_pull(cx, source.stream()))?,
+            None => None,
+        };
         match moved {
             Some(n) => {
                 self.unflushed |= n > 0;
