@@ -219,9 +219,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn nothing_outside_the_directory_is_opened() {
-        let place = std::env::temp_dir().join(format!("headgate-ui-{}", std::process::id()));
+    /// A folder with dashboards in `ui`, links that lead out of it, and a secret beside it.
+    fn dashboards(name: &str) -> PathBuf {
+        let place = std::env::temp_dir().join(format!("headgate-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&place);
         let ui = place.join("ui");
         std::fs::create_dir_all(ui.join("assets")).unwrap();
@@ -231,6 +231,58 @@ mod tests {
         std::os::unix::fs::symlink("../secret.txt", ui.join("link")).unwrap();
         std::os::unix::fs::symlink("/etc", ui.join("etc")).unwrap();
         std::os::unix::fs::symlink("index.html", ui.join("inner")).unwrap();
+        place
+    }
+
+    #[test]
+    fn hundreds_of_ways_out_lead_nowhere() {
+        let place = dashboards("ui-out");
+        let found = |path: &str| open(&place.join("ui"), path);
+        let mut tried = 0;
+        for target in [
+            "secret.txt",
+            "etc/passwd",
+            "proc/self/environ",
+            "proc/self/fd/0",
+        ] {
+            for start in [
+                "",
+                "/",
+                "//",
+                "./",
+                "assets/",
+                "assets/./",
+                "etc/",
+                "link/",
+                "inner/",
+            ] {
+                for up in [
+                    "",
+                    "../",
+                    "..//",
+                    "./../",
+                    ".././",
+                    "assets/../../",
+                    "/../",
+                    "..\\",
+                ] {
+                    for depth in 1..=3 {
+                        let path = format!("{start}{}{target}", up.repeat(depth));
+                        assert!(found(&path).is_err(), "{path:?}");
+                        assert!(found(&format!("{path}\0.html")).is_err(), "{path:?}");
+                        tried += 2;
+                    }
+                }
+            }
+        }
+        assert!(tried > 500);
+        std::fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn nothing_outside_the_directory_is_opened() {
+        let place = dashboards("ui");
+        let ui = place.join("ui");
         let found = |path: &str| open(&ui, path).map(|page| page.map(|page| page.fields));
         for path in [
             "../secret.txt",

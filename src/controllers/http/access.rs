@@ -479,6 +479,68 @@ mod tests {
     }
 
     #[test]
+    fn of_thirty_origins_only_those_listed_may_read_or_reach_in() {
+        let listed = [
+            "http://a.example",
+            "https://*.b.example",
+            "http://192.168.1.5:9090",
+        ];
+        let granted = [
+            "http://a.example",
+            "HTTP://A.EXAMPLE",
+            "https://x.b.example",
+            "https://y.x.b.example",
+            "http://192.168.1.5:9090",
+        ];
+        let foreign = [
+            "null",
+            "NULL",
+            "",
+            "*",
+            "http://",
+            "https://a.example",
+            "http://a.example.",
+            "http://a.example:80",
+            "http://a.example:9090",
+            "http://a.example/",
+            "http://a.example.evil.example",
+            "http://evil-a.example",
+            "http://evil.example/http://a.example",
+            "http://a.example@evil.example",
+            "http://a.example evil.example",
+            "https://b.example",
+            "https://xb.example",
+            "http://x.b.example",
+            "https://x.b.example:8443",
+            "https://x.b.example.evil.example",
+            "http://192.168.1.5",
+            "http://192.168.1.50:9090",
+            "http://192.168.1.5:90",
+            "http://[::ffff:192.168.1.5]:9090",
+            "file://",
+            "chrome-extension://a.example",
+        ];
+        assert!(granted.len() + foreign.len() > 30);
+        let ask = |origins: &[&str], origin: &str| {
+            let text = format!(
+                "OPTIONS / HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n\
+                Access-Control-Request-Method: PUT\r\nAccess-Control-Request-Private-Network: true"
+            );
+            with_head(&text, |head| policy("s", origins).cors_fields(head))
+        };
+        for origin in granted {
+            let fields = ask(&listed, origin);
+            let named = format!("Access-Control-Allow-Origin: {origin}\r\n");
+            assert!(fields.contains(&named), "{origin}");
+            assert!(fields.contains("Allow-Private-Network: true"), "{origin}");
+            assert_eq!(ask(&[], origin), "Vary: Origin\r\n", "{origin}");
+        }
+        for origin in foreign {
+            assert_eq!(ask(&listed, origin), "Vary: Origin\r\n", "{origin}");
+        }
+    }
+
+    #[test]
     fn an_application_names_itself_and_the_controllers_secret_opens_nothing_of_its() {
         let policy = Policy::new(&Options {
             secret: "all".into(),
