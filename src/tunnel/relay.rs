@@ -4,8 +4,8 @@
 //! scratch buffer a thread while they move little: a pipe costs more than it saves below some
 //! kilobytes. No buffer and no pipe is held while nothing flows, so an idle flow costs its task.
 //!
-//! A stream that has come to be its socket ([`Shedding`]) is relayed as that from then on; one that can
-//! move bytes between its frames and the other end without a copy does.
+//! A stream that has come to be its socket ([`Shedding`]) is relayed as that from then on; one that sends
+//! in frames may read to their place in them.
 //!
 //! The end of one direction is carried across as a half-close; an error as a reset, so that the
 //! peer learns that the bytes were cut, not finished.

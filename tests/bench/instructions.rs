@@ -38,8 +38,11 @@ use headgate::outbound::shadowsocks::method::Secret;
 use headgate::outbound::shadowsocks::tcp::{Request, Sealer};
 use headgate::platform::socket::Egress;
 use headgate::rules::{Found, Rules};
-use headgate::sql::{Columns, Input, Program, Store, Surroundings, Template, Text, Value};
+use headgate::sql::{Input, Program, Template};
 use tokio::runtime::Builder;
+
+mod message;
+use message::{Message, Still};
 
 /// Different inputs of each case, which take turns.
 const INPUTS: usize = 256;
@@ -302,45 +305,6 @@ fn seal(times: usize) {
     });
 }
 
-struct Message;
-
-impl Columns for Message {
-    fn column<'e>(&'e self, name: &str) -> Option<Value<'e>> {
-        match name {
-            "payload" => Some(Value::Text(Text::Borrowed(br#"{"temp":35,"hum":20.5}"#))),
-            "topic" => Some(Value::text("t/sensor/1")),
-            "clientid" => Some(Value::text("sensor-1")),
-            "qos" => Some(Value::Int(0)),
-            _ => None,
-        }
-    }
-
-    fn names(&self) -> &[&'static str] {
-        &["payload", "topic", "clientid", "qos"]
-    }
-}
-
-#[derive(Default)]
-struct Still(Store);
-
-impl Surroundings for Still {
-    fn now_ns(&self) -> i64 {
-        0
-    }
-
-    fn local_offset(&self, _: i64) -> i32 {
-        0
-    }
-
-    fn random(&self) -> u64 {
-        0
-    }
-
-    fn store(&self) -> &Store {
-        &self.0
-    }
-}
-
 /// A field of JSON, a comparison, a template.
 fn select(times: usize) {
     let program =
@@ -349,7 +313,7 @@ fn select(times: usize) {
     let still = Still::default();
     counted_turns(times, &mut |_| {
         let input = Input {
-            event: black_box(&Message),
+            event: black_box(&Message(r#"{"temp":35,"hum":20.5}"#)),
             surroundings: &still,
             rule: "rule:1",
         };

@@ -23,46 +23,10 @@ use headgate::mqtt::options::Options;
 use headgate::mqtt::remote::Remote;
 use headgate::platform::memory;
 use headgate::rule_engine::{Act, Engine, Feed, Router};
-use headgate::sql::{Columns, Input, Program, Store, Surroundings, Template, Text, Value};
+use headgate::sql::{Input, Program, Template};
 
-struct Message<'p>(&'p str);
-
-impl Columns for Message<'_> {
-    fn column<'e>(&'e self, name: &str) -> Option<Value<'e>> {
-        match name {
-            "payload" => Some(Value::Text(Text::Borrowed(self.0.as_bytes()))),
-            "topic" => Some(Value::text("t/sensor/1")),
-            "clientid" => Some(Value::text("sensor-1")),
-            "qos" => Some(Value::Int(0)),
-            _ => None,
-        }
-    }
-
-    fn names(&self) -> &[&'static str] {
-        &["payload", "topic", "clientid", "qos"]
-    }
-}
-
-#[derive(Default)]
-struct Still(Store);
-
-impl Surroundings for Still {
-    fn now_ns(&self) -> i64 {
-        0
-    }
-
-    fn local_offset(&self, _: i64) -> i32 {
-        0
-    }
-
-    fn random(&self) -> u64 {
-        0
-    }
-
-    fn store(&self) -> &Store {
-        &self.0
-    }
-}
+mod message;
+use message::{Message, Still};
 
 const SMALL: &str = r#"{"temp":35,"hum":20.5}"#;
 const LARGE: &str = r#"{"id":"0x00158d0001a2b3c4","linkquality":120,"battery":97,"voltage":3015,"state":"ON",

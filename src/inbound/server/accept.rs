@@ -150,7 +150,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// What he told our end of TLS; kept only where somebody is chosen by it.
+    /// What our end of TLS knows.
     fn by(tls: &ServerConnection) -> Self {
         let alpn = tls.alpn_protocol().map(String::from_utf8_lossy);
         Self {
