@@ -79,6 +79,35 @@ class Control(LabTest):
         self.assertIsNone(process.poll())
         process.kill()
 
+    def test_a_reload_asked_for_during_another_is_done(self):
+        self.addCleanup(self.reload, self.CONFIG_TEXT, "rule")
+        for pause in range(12):
+            self.load(self.CONFIG_TEXT.replace("mode: rule", "mode: global"))
+            time.sleep(pause / 200)
+            self.reload(self.CONFIG_TEXT.replace("mode: rule", "mode: direct"), "direct")
+
+    def test_the_xray_api_may_change_and_keep_its_port(self):
+        self.addCleanup(self.reload, self.CONFIG_TEXT, "rule")
+        for services in ("[StatsService]", "[StatsService, HandlerService]"):
+            self.load(self.CONFIG_TEXT + f"xray-api: {{listen: '127.0.0.1:10085', services: {services}}}\n")
+            wait_for("the port", lambda: "127.0.0.1:10085" in self.lab.ns("gw", "ss", "-Hltn"))
+        wait_for("two reloads", lambda: self.reloads() >= 2)
+        self.assertFalse(self.daemon.said("in use"), self.daemon.lines)
+
+    def reloads(self):
+        return sum("reloaded" in line for line in self.daemon.lines)
+
+    def load(self, text):
+        """Asks for a reload; whole, for another may be reading."""
+        new = self.daemon.file.with_suffix(".new")
+        new.write_text(text)
+        new.replace(self.daemon.file)
+        self.daemon.signal(signal.SIGHUP)
+
+    def reload(self, text, mode):
+        self.load(text)
+        wait_for(f"mode {mode}", lambda: self.daemon.api("GET", "/configs")[1]["mode"] == mode)
+
     def test_reload_of_a_broken_file_changes_nothing(self):
         good = self.daemon.file.read_text()
         self.daemon.file.write_text(good + "  - NONSENSE,x,DIRECT\n")
