@@ -125,9 +125,16 @@ start_headgate() {
     rm -rf "$directory"
     mkdir "$directory"
     cat >"$directory/config.yaml"
-    local begin=$EPOCHREALTIME line
-    spawn_reading "$GW" "$binary" -d "$directory" -f "$directory/config.yaml"
+    spawn_ready "$GW" "$binary" "$directory"
     PIDS=("$SPAWNED")
+    # A line per connection is not what a router writes, nor what the peers do.
+    in_ns "$GW" curl -sf -X PATCH -H 'Authorization: Bearer bench' -d '{"log-level":"warning"}' http://127.0.0.1:9090/configs
+}
+
+# `spawn_ready NAMESPACE BINARY DIRECTORY`: a headgate, once it says that it is ready.
+spawn_ready() {
+    local begin=$EPOCHREALTIME line
+    spawn_reading "$1" "$2" -d "$3" -f "$3/config.yaml"
     while read -r -t 20 line <&"$READING"; do
         if [[ $line =~ headgate\ ready\ in\ ([0-9]+)\ ms ]]; then
             READY_SAID=${BASH_REMATCH[1]}
@@ -135,14 +142,13 @@ start_headgate() {
             # Somebody must go on reading, or a full pipe would stop the daemon.
             cat <&"$READING" >>"$STATE/headgate.err" &
             exec {READING}<&-
-            # A line per connection is not what a router writes, nor what the peers do.
-            in_ns "$GW" curl -sf -X PATCH -H 'Authorization: Bearer bench' -d '{"log-level":"warning"}' http://127.0.0.1:9090/configs
             return
         fi
         echo "$line" >>"$STATE/headgate.err"
     done
     echo "headgate did not become ready:" >&2
     cat "$STATE/headgate.err" >&2
+    end "$SPAWNED"
     return 1
 }
 
@@ -227,7 +233,7 @@ start_served() {
         mkdir "$STATE/$each"
     done
     cat >"$STATE/client/config.yaml" <<YAML
-log-level: warning
+log-level: info
 ipv6: false
 transparent: {enable: true, interfaces: [lo], ipv6: false, dns-hijack: false, router-traffic: true, offload: false}
 proxies:
@@ -235,26 +241,22 @@ proxies:
 rules: ['MATCH,node']
 YAML
     cat >"$STATE/served/config.yaml" <<YAML
-log-level: warning
+log-level: info
 ipv6: false
 listeners:
   - {name: served, type: shadowsocks, listen: 0.0.0.0, port: 8500, cipher: $method, password: '$key'}
 rules: ['MATCH,DIRECT']
 YAML
     case $1 in
-        rust-*) spawn "$GW" served ssserver -s 0.0.0.0:8500 -k "$key" -m $method ;;
-        *) spawn "$GW" served "$2" -d "$STATE/served" ;;
+        rust-*)
+            spawn "$GW" served ssserver -s 0.0.0.0:8500 -k "$key" -m $method
+            wait_listening "$GW" :8500
+            ;;
+        *) spawn_ready "$GW" "$2" "$STATE/served" ;;
     esac
     PIDS=("$SPAWNED")
-    wait_listening "$GW" :8500
-    spawn "$LAN" client "$HEADGATE" -d "$STATE/client"
+    spawn_ready "$LAN" "$HEADGATE" "$STATE/client"
     CLIENTS=("$SPAWNED")
-    for each in {1..200}; do
-        [[ $(in_ns "$LAN" nft list tables) == *headgate* ]] && return
-        sleep 0.05
-    done
-    echo "the client did not become ready" >&2
-    return 1
 }
 
 start_dnsmasq() {
