@@ -4,7 +4,7 @@
 //! The loop never ends of itself: errors of one connection are passed over, and when file
 //! descriptors or memory run out, silent connections are cut and it tries again a little later. It accepts
 //! no more than [`Admission`] has seats for. A connection that is still
-//! in its handshake has [`HANDSHAKE_TIME_MAX`]; at most [`HANDSHAKES_MAX`] may be there at once,
+//! in its handshake has [`HANDSHAKE_TIME_MAX`]; at most [`HANDSHAKES_MAX`] may be there at once, or an eighth of the seats,
 //! and when one more comes the oldest is closed, so slow clients cannot keep others out.
 
 use std::collections::VecDeque;
@@ -27,8 +27,10 @@ use crate::tunnel::admission::Admission;
 /// How long a client may take to say what it wants.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How many connections of one listener may be in their handshake. Beyond: the oldest is closed.
+/// How many connections of one listener may be in their handshake, and which part of all seats: nobody knows yet
+/// whose they are. Beyond: the oldest is closed.
 pub const HANDSHAKES_MAX: usize = 256;
+const HANDSHAKES_PART: usize = 8;
 
 /// Connections that the kernel may complete before they are accepted; it drops further ones.
 const BACKLOG: u32 = 1024;
@@ -124,7 +126,11 @@ impl Listener {
                     let source = SocketAddr::new(source.ip().to_canonical(), source.port());
                     let service = Arc::clone(&service);
                     admission.room().await;
-                    let serving = service.serve(client, source, handshakes.begin());
+                    let serving = service.serve(
+                        client,
+                        source,
+                        handshakes.begin(admission.part(HANDSHAKES_PART).min(HANDSHAKES_MAX)),
+                    );
                     let seat = admission.seat();
                     connections.spawn(async move {
                         serving.await;
@@ -218,14 +224,15 @@ impl Handshake {
 struct Handshakes(VecDeque<oneshot::Sender<()>>);
 
 impl Handshakes {
-    fn begin(&mut self) -> Handshake {
+    /// One more beside at most `most` others, of which the oldest goes.
+    fn begin(&mut self, most: usize) -> Handshake {
         while self.0.front().is_some_and(oneshot::Sender::is_closed) {
             self.0.pop_front();
         }
-        if self.0.len() >= HANDSHAKES_MAX {
+        if self.0.len() >= most {
             self.0.retain(|handshake| !handshake.is_closed());
         }
-        if self.0.len() >= HANDSHAKES_MAX {
+        while self.0.len() >= most.max(1) {
             self.0.pop_front();
         }
         let (sender, evicted) = oneshot::channel();

@@ -122,10 +122,12 @@ impl StreamListener {
         };
         let seat = tunnel.admission().seat();
         if let (53, Some(hijack)) = (destination.port(), &self.hijack) {
-            let hijack = Arc::clone(hijack);
+            let (hijack, tunnel) = (Arc::clone(hijack), Arc::clone(tunnel));
             tokio::spawn(async move {
                 let (server, mut stream) = (hijack.server(), stream);
-                let _ended = listener::serve_stream(&server, &mut stream, source).await;
+                let turn = tunnel.admission().prepare(source.ip());
+                let serving = listener::serve_stream(&server, &mut stream, source);
+                let _ended = turn.limit(serving).await;
                 drop(seat);
             });
             return;

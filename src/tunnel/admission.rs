@@ -1,9 +1,9 @@
 //! How many streams may be in at once, and who makes room when there are no seats left.
 //!
 //! Every listener asks for [`Admission::room`] for what it has accepted before it accepts more, and holds a
-//! [`Seat`] for as long as a connection lives. At the limit (`max-connections`), or when the machine runs short of memory, the
-//! connections that were silent longest are cut. Where none was silent for long, the device that holds
-//! more than half of everything gives up its own; and where there is none such, accepting pauses: the
+//! [`Seat`] for as long as a connection lives. At the limit (`max-connections`), or when the machine runs short of
+//! memory, the connections that were silent longest are cut, and those that are not dialled after as long. Where
+//! there are none, the device that holds more than half of the seats gives up its own; and where there is none such, accepting pauses: the
 //! kernel keeps further clients waiting, and drops them when its queue is full too. A device that opens
 //! connections without end can so take neither the memory of the router nor the seats of the others.
 
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::connections::{Connection, Connections};
+use super::preparing::{Preparing, Turn};
 use crate::metadata::Network;
 use crate::platform::counter::Counter;
 use crate::platform::{clock, room};
@@ -70,6 +71,7 @@ const SAY_EVERY: u32 = 60;
 /// The seats.
 pub struct Admission {
     connections: Arc<Connections>,
+    preparing: Preparing,
     limit: AtomicUsize,
     taken: AtomicUsize,
     /// When memory was looked at, in seconds of the coarse clock, how many came since, and what was seen.
@@ -123,6 +125,7 @@ impl Admission {
     pub fn new(connections: Arc<Connections>) -> Arc<Self> {
         Arc::new(Self {
             connections,
+            preparing: Preparing::default(),
             limit: AtomicUsize::new(derived(room::memory())),
             taken: AtomicUsize::new(0),
             looked: AtomicU32::new(0),
@@ -154,6 +157,18 @@ impl Admission {
     pub fn seat(self: &Arc<Self>) -> Seat {
         self.taken.fetch_add(1, Ordering::Relaxed);
         Seat(Arc::clone(self))
+    }
+
+    /// Has a stream from `source` known that is in and not yet among the connections.
+    pub fn prepare(&self, source: IpAddr) -> Turn<'_> {
+        self.preparing.begin(source, clock::coarse())
+    }
+
+    /// One `part`th of the streams that may be in, at least one.
+    #[must_use]
+    pub fn part(&self, part: usize) -> usize {
+        let limit = self.limit.load(Ordering::Relaxed);
+        limit.checked_div(part).unwrap_or(limit).max(1)
     }
 
     /// Waits until one more stream may come in.
@@ -285,14 +300,17 @@ impl Admission {
             let may = connection.metadata.network == Network::Tcp && silent >= IDLE_SECONDS;
             may.then(|| (false, connection.last_active()))
         });
+        let before = now.checked_sub(IDLE_SECONDS);
+        let more = before.map(|before| self.preparing.cut(count - cut, None, before));
+        let cut = cut + more.unwrap_or(0);
         self.note_cut(cut);
         cut
     }
 
-    /// Cuts streams of the device that has more than half of them; this machine's own programs, among
+    /// Cuts streams of the device that has more than half of the seats; this machine's own programs, among
     /// which may be a proxy for many, are none.
     fn cut_heaviest(&self, count: usize) -> usize {
-        let Some(device) = heaviest(&self.connections) else {
+        let Some(device) = self.heaviest() else {
             return 0;
         };
         let cut = self.connections.close_first(count, &|connection| {
@@ -300,8 +318,29 @@ impl Admission {
             let may = metadata.network == Network::Tcp && metadata.source.ip() == device;
             may.then(|| (false, connection.last_active()))
         });
+        let cut = cut + self.preparing.cut(count - cut, Some(device), 0);
         self.note_cut(cut);
         cut
+    }
+
+    /// The device that holds more than half of the seats, by its streams that are entered and those that
+    /// are not yet; of those whose origin nobody knows (handshakes) it has none.
+    fn heaviest(&self) -> Option<IpAddr> {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        let mut all = 0;
+        let mut count = |device| {
+            all += 1;
+            *counts.entry(device).or_default() += 1;
+        };
+        self.connections.for_each(&mut |connection| {
+            if connection.metadata.network == Network::Tcp {
+                count(connection.metadata.source.ip());
+            }
+        });
+        self.preparing.for_each(&mut count);
+        let half = all.max(self.taken.load(Ordering::Relaxed)) / 2;
+        counts.retain(|address, count| *count > half && !address.is_loopback());
+        counts.into_keys().next()
     }
 
     fn note_cut(&self, count: usize) {
@@ -330,20 +369,6 @@ impl Admission {
             log::warn!("{}", line());
         }
     }
-}
-
-/// The device that holds more than half of the streams.
-fn heaviest(connections: &Connections) -> Option<IpAddr> {
-    let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-    let mut all = 0;
-    connections.for_each(&mut |connection| {
-        if connection.metadata.network == Network::Tcp {
-            all += 1;
-            *counts.entry(connection.metadata.source.ip()).or_default() += 1;
-        }
-    });
-    counts.retain(|address, count| *count > all / 2 && !address.is_loopback());
-    counts.into_keys().next()
 }
 
 fn derived(memory: u64) -> usize {
@@ -466,6 +491,37 @@ mod tests {
         assert_eq!(admission.make_room(1000), Err(SOON));
         assert_eq!(flows.iter().filter(|flow| is_cut(flow)).count(), 1);
         assert!(!is_cut(&flows[2]));
+    }
+
+    #[test]
+    fn what_a_device_has_under_way_counts_against_it_and_goes() {
+        let admission = admission(4);
+        let _seats: Vec<_> = (0..4).map(|_| admission.seat()).collect();
+        let other = open(&admission, Network::Tcp, "192.168.1.2:1");
+        other.set_last_active(1000);
+        let flood = "192.168.1.1".parse().unwrap();
+        let turns: Vec<_> = (0..3)
+            .map(|_| admission.preparing.begin(flood, 1000))
+            .collect();
+        assert_eq!(admission.make_room(1000), Err(SOON));
+        assert!(!is_cut(&other));
+        assert_eq!(admission.preparing.cut(9, Some(flood), 0), 2);
+        drop(turns);
+        // Of three seats nobody knows whose they are.
+        *admission.scan_at.lock().unwrap() = None;
+        assert_eq!(admission.make_room(1000), Err(LATER));
+        assert!(!is_cut(&other));
+    }
+
+    #[test]
+    fn who_dials_for_long_makes_room() {
+        let admission = admission(2);
+        let _seats: Vec<_> = (0..2).map(|_| admission.seat()).collect();
+        let device = "192.168.1.1".parse().unwrap();
+        let _old = admission.preparing.begin(device, 1000 - IDLE_SECONDS);
+        let _new = admission.preparing.begin(device, 1000);
+        assert_eq!(admission.cut_idle(9, 1000), 1);
+        assert_eq!(admission.cut_idle(9, 1000), 0);
     }
 
     #[test]

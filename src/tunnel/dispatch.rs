@@ -38,6 +38,8 @@ pub enum Refusal {
     Blocked,
     /// The rules name no way out.
     NoWay,
+    /// Others need its seat.
+    NoRoom,
     /// The way out failed.
     Failed(io::Error),
 }
@@ -52,6 +54,7 @@ impl std::fmt::Display for Refusal {
             Self::OverQuota => f.write_str("the user's monthly quota is used up"),
             Self::Blocked => f.write_str("the device is blocked"),
             Self::NoWay => f.write_str("no outbound takes it"),
+            Self::NoRoom => f.write_str("cut to make room for others"),
             Self::Failed(error) => error.fmt(f),
         }
     }
@@ -80,16 +83,18 @@ impl Dispatch for Tunnel {
 impl Tunnel {
     /// Relays one accepted stream until it ends. Failures are the client's to see (a reset) and the
     /// log's to name.
-    pub async fn serve_stream(&self, mut metadata: Metadata, client: Stream) {
+    pub async fn serve_stream(&self, mut metadata: Metadata, mut client: Stream) {
         let routing = self.routing();
-        let (client, decided) = Box::pin(self.prepare(&routing, &mut metadata, client)).await;
-        let (decision, remote) = match decided {
+        let turn = self.admission.prepare(metadata.source.ip());
+        let prepared = Box::pin(self.prepare(&routing, &mut metadata, &mut client));
+        let decided = turn.limit(prepared).await;
+        let (decision, remote) = match decided.unwrap_or(Err(Refusal::NoRoom)) {
             Ok(ready) => ready,
             Err(refusal) => {
-                let level = if matches!(refusal, Refusal::Loop) {
-                    log::Level::Warn
-                } else {
-                    log::Level::Info
+                let level = match refusal {
+                    Refusal::Loop => log::Level::Warn,
+                    Refusal::NoRoom => log::Level::Debug,
+                    _ => log::Level::Info,
                 };
                 log::log!(
                     level,
@@ -108,7 +113,7 @@ impl Tunnel {
             // Nobody is kept waiting in a seat that others need.
             Stream::Silent if self.admission.is_crowded() => return,
             Stream::Silent => {
-                tokio::time::sleep(SILENCE).await;
+                let _silence = turn.limit(tokio::time::sleep(SILENCE)).await;
                 return;
             }
             Stream::Tcp(_) | Stream::Boxed(_) | Stream::Shedding(_) => {}
@@ -129,6 +134,7 @@ impl Tunnel {
             connections: &self.connections,
             id: connection.id,
         };
+        drop(turn);
         let pace = self.pacing.of(connection.metadata.inbound_user.as_ref());
         let client = Paced::stream(client, pace);
         let ended = relay(client, remote, &connection, &self.connections).await;
@@ -160,36 +166,30 @@ impl Tunnel {
         &self,
         routing: &Routing,
         metadata: &mut Metadata,
-        client: Stream,
-    ) -> (Stream, Result<(Decision, Stream), Refusal>) {
-        let mut client = client;
+        client: &mut Stream,
+    ) -> Result<(Decision, Stream), Refusal> {
         if own_dials::is_ours(metadata.source, clock::now()) {
-            return (client, Err(Refusal::Loop));
+            return Err(Refusal::Loop);
         }
         let names = &self.names;
         let named = name_destination(&**names, metadata);
         let mut sniffed = false;
         if sniffer::wanted(&routing.sniffer, metadata) {
             let port = metadata.destination_port;
-            let reading = sniffer::read(&mut client, port, &routing.sniffer.options).await;
+            let reading = sniffer::read(client, port, &routing.sniffer.options).await;
             sniffed = sniffer::enter(&routing.sniffer, metadata, reading);
         }
         if let (Err(refusal), false) = (named, sniffed) {
-            return (client, Err(refusal));
+            return Err(refusal);
         }
-        let result = match self.decide(routing, &**names, metadata).await {
-            Err(refusal) => Err(refusal),
-            Ok(decision) => {
-                log_decision(routing, metadata, &decision);
-                let dialled = decision.node.connect(metadata).await;
-                routing.dialled(&decision, dialled.as_ref().err());
-                match dialled {
-                    Ok(remote) => Ok((decision, remote)),
-                    Err(error) => Err(Refusal::Failed(error)),
-                }
-            }
-        };
-        (client, result)
+        let decision = self.decide(routing, &**names, metadata).await?;
+        log_decision(routing, metadata, &decision);
+        let dialled = decision.node.connect(metadata).await;
+        routing.dialled(&decision, dialled.as_ref().err());
+        match dialled {
+            Ok(remote) => Ok((decision, remote)),
+            Err(error) => Err(Refusal::Failed(error)),
+        }
     }
 
     /// Whether somebody asks for Ethernet addresses.

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod names;
 pub mod pacing;
 pub mod prefixed;
+pub mod preparing;
 pub mod quota;
 pub mod relay;
 pub mod routing;

