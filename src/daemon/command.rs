@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -208,7 +208,7 @@ pub fn execute(command: &Command) -> ExitCode {
         Task::Cleanup => super::kernel::cleanup(),
         Task::Api => load(command).and_then(|loaded| {
             let directory = command.directory();
-            let to = &mut std::io::stdout().lock();
+            let to = &mut io::stdout().lock();
             Ok(client::ask(
                 &loaded.config.controller,
                 &directory,
@@ -294,7 +294,7 @@ pub struct Loaded {
 #[derive(Debug)]
 pub enum LoadError {
     /// The file cannot be read.
-    Unreadable(PathBuf, std::io::Error),
+    Unreadable(PathBuf, io::Error),
     /// It is no valid configuration.
     Invalid(String, crate::config::ConfigError),
 }
@@ -319,7 +319,7 @@ pub fn load(command: &Command) -> Result<Loaded, super::Failure> {
     let (path, asked) = command.file();
     let text = match read_config(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !asked => {
             return Ok(Loaded {
                 config: Config::builtin(),
                 warnings: Vec::new(),
@@ -332,12 +332,22 @@ pub fn load(command: &Command) -> Result<Loaded, super::Failure> {
 }
 
 /// A file's text, as far as a configuration may be long: what is longer is refused by the parser,
-/// without being read whole.
-pub fn read_config(path: &Path) -> std::io::Result<String> {
+/// without being read whole. An empty one is refused, as by mihomo: it is one that is just now being written, or
+/// a mistake, and would close the gate.
+///
+/// # Errors
+/// What the file system says, and [`io::ErrorKind::InvalidData`] for an empty file.
+pub fn read_config(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?
         .take(CONFIG_BYTES_MAX)
         .read_to_string(&mut text)?;
+    if text.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the file is empty",
+        ));
+    }
     Ok(text)
 }
 
@@ -389,6 +399,17 @@ mod tests {
         assert!(parsed(&["api", "-w", "soon", "GET", "/x"]).is_err());
         assert!(parsed(&["api", "GET"]).is_err());
         assert!(parsed(&["api", "GET", "/", "{}", "more"]).is_err());
+    }
+
+    #[test]
+    fn an_empty_file_is_no_configuration() {
+        let path = std::env::temp_dir().join(format!("headgate-empty-{}", std::process::id()));
+        File::create(&path).unwrap();
+        let path = path.to_str().unwrap();
+        let refused = load(&parsed(&["check", "-f", path]).unwrap());
+        std::fs::remove_file(path).unwrap();
+        let said = refused.map(|_| ()).unwrap_err().to_string();
+        assert_eq!(said, format!("{path}: the file is empty"));
     }
 
     #[test]

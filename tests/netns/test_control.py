@@ -113,6 +113,10 @@ class Control(LabTest):
         self.daemon.file.write_text(good + "  - NONSENSE,x,DIRECT\n")
         self.daemon.signal(signal.SIGHUP)
         wait_for("the complaint", lambda: self.daemon.said("NONSENSE"))
+        # As an editor leaves it for a moment.
+        self.daemon.file.write_text("")
+        self.daemon.signal(signal.SIGHUP)
+        wait_for("the complaint", lambda: self.daemon.said("the file is empty"))
         self.daemon.file.write_text(good)
         self.assertEqual(self.seen(), SHADOWSOCKS)
 

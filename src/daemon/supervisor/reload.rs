@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::controllers::options::{Application, Management};
 use crate::controllers::{Control, ReloadSource, xray};
 use crate::daemon::build::{self, DnsTies};
-use crate::daemon::command::{self, Loaded};
+use crate::daemon::command::{self, LoadError, Loaded};
 use crate::daemon::providers::Providers;
 use crate::daemon::{Failure, applications, state};
 use crate::mqtt;
@@ -95,12 +95,10 @@ impl Instance {
 
     fn read_source(&self, source: ReloadSource) -> Result<Loaded, Failure> {
         Ok(match source {
-            ReloadSource::Running if self.file.exists() => command::parse(
-                &command::read_config(&self.file)?,
-                self.file.display().to_string(),
-            )?,
             ReloadSource::Running => {
-                return Err(format!("{}: there is no such file", self.file.display()).into());
+                let text = command::read_config(&self.file)
+                    .map_err(|error| LoadError::Unreadable(self.file.clone(), error))?;
+                command::parse(&text, self.file.display().to_string())?
             }
             ReloadSource::File { path, text } => command::parse(&text, path.display().to_string())?,
             ReloadSource::Payload(text) => command::parse(&text, "payload".into())?,
