@@ -191,11 +191,24 @@ mqtt_cases() {
         record mqtt "$name" "$peer" cpu "$(per_unit $((after - before)) "$count" 1e6)" rate "$(field rate "$said")" \
             lost "$(field lost "$said")" pss "$(pss_kib)" p50 "$(field p50 "$said")" p99 "$(field p99 "$said")"
     done
+    mqtt_connect "$peer"
     mqtt_memory "$peer" connections-5000 5000 mqtt-idle 0
     mqtt_memory "$peer" subscribed-5000 5000 mqtt-idle 1
     mqtt_memory "$peer" retained-100k 100000 mqtt-retain
     mqtt_memory "$peer" subscriptions-100k 100000 mqtt-subscribe
     [ "$peer" = mosquitto ] || mqtt_broker "$1"
+}
+
+# Clients that come and go, 32 at a time.
+mqtt_connect() {
+    local before after said count
+    wanted connect "$CASES" || return 0
+    before=$(cpu_ticks)
+    said=$(in_ns "$GW" "$LOAD" mqtt-connect 127.0.0.1 1883 32 "$DURATION")
+    after=$(cpu_ticks)
+    count=$(field connections "$said")
+    record mqtt connect "$1" cpu "$(per_unit $((after - before)) "$count" 1e3)" rate "$(field rate "$said")" \
+        lost "$(field failed "$said")" pss "$(pss_kib)"
 }
 
 # What a broker that nobody uses adds to the daemon. It gives back what starting took after 5 s.
@@ -259,4 +272,16 @@ idle_whole() {
     # It gives back what starting took after 5 s.
     sleep 8
     record idle everything-on "${1%-everything}" pss "$(pss_kib)" ready_seen "$READY_SEEN" ready_said "$READY_SAID"
+}
+
+# In one process, without peers: tables of their own behind the others.
+group_rules() { alone "Rule sets (tests/bench/rules/run)" tests/bench/rules/run; }
+group_sql() { alone "SQL (cargo bench --bench sql)" cargo bench --quiet --locked --bench sql; }
+
+alone() {
+    {
+        printf '%s\n\n' "$1"
+        "${@:2}"
+        echo
+    } >>"$STATE/alone"
 }

@@ -4,7 +4,7 @@
 //! PORT+2 echoes one byte and keeps the connection; PORT+3 (UDP) echoes datagrams.
 //! `load CASE ADDRESS PORT …`: `bulk-down|bulk-up STREAMS SECONDS`, `short PARALLEL SECONDS`,
 //! `rtt SECONDS`, `idle COUNT SECONDS`, `udp FLOWS WINDOW SIZE SECONDS`.
-//! `mqtt …`, `mqtt-idle …`, `mqtt-subscribe …`, `mqtt-retain …`: see `mqtt.rs`.
+//! `mqtt …`, `mqtt-connect …`, `mqtt-idle …`, `mqtt-subscribe …`, `mqtt-retain …`: see `mqtt.rs`.
 //! ADDRESS is an IPv4 or IPv6 literal. Every case ends by itself.
 
 mod mqtt;
@@ -33,7 +33,7 @@ fn main() {
     let number = |i: usize| text(i).parse::<u64>().unwrap_or_else(|_| panic!("argument {i} is no number"));
     let address: IpAddr = text(1).parse().expect("an address");
     let port = u16::try_from(number(2)).expect("a port");
-    let at = |offset: u16| SocketAddr::new(address, port + offset);
+    let at = move |offset: u16| SocketAddr::new(address, port + offset);
     match text(0) {
         "serve" => serve(&at),
         "bulk-down" => bulk(at(1), b'D', number(3), number(4)),
@@ -43,6 +43,7 @@ fn main() {
         "idle" => idle(at(2), number(3), number(4)),
         "udp" => udp(at(3), number(3), number(4), usize::try_from(number(5)).expect("a size"), number(6)),
         "mqtt" => mqtt::load(at(0), text(3), u8::try_from(number(4)).expect("a QoS"), number(5), number(6)),
+        "mqtt-connect" => again(number(3), number(4), move || mqtt::connect(at(0))),
         "mqtt-idle" => mqtt::idle(at(0), number(3), number(4) == 1, number(5)),
         "mqtt-subscribe" => mqtt::subscribe(at(0), number(3), number(4)),
         "mqtt-retain" => mqtt::retain(at(0), number(3), number(4)),
@@ -160,19 +161,24 @@ fn bulk(to: SocketAddr, order: u8, streams: u64, seconds: u64) {
 }
 
 fn short(to: SocketAddr, parallel: u64, seconds: u64) {
+    again(parallel, seconds, move || {
+        let mut message = [7; MESSAGE];
+        let mut stream = TcpStream::connect(to)?;
+        stream.write_all(&message)?;
+        stream.read_exact(&mut message)
+    });
+}
+
+/// Does something again and again on so many threads, each time with a connection of its own.
+fn again(parallel: u64, seconds: u64, once: impl Fn() -> std::io::Result<()> + Copy + Send + 'static) {
     let begin = Instant::now();
     let end = begin + Duration::from_secs(seconds);
     let workers: Vec<_> = (0..parallel)
         .map(|_| {
             thread::spawn(move || {
                 let (mut done, mut failed) = (0u64, 0u64);
-                let mut message = [7; MESSAGE];
                 while Instant::now() < end {
-                    let answered = TcpStream::connect(to).and_then(|mut stream| {
-                        stream.write_all(&message)?;
-                        stream.read_exact(&mut message)
-                    });
-                    if answered.is_ok() { done += 1 } else { failed += 1 }
+                    if once().is_ok() { done += 1 } else { failed += 1 }
                 }
                 (done, failed)
             })

@@ -3,6 +3,7 @@
 //! `load mqtt ADDRESS PORT PATTERN QOS RATE SECONDS`: PATTERN is `p2p` (1→1), `ten` (ten pairs), `fanout`
 //! (1→500) or `fanin` (500→1); RATE messages a second, 0: as many as go. Nobody is more than a window
 //! ahead of the slowest subscriber, so a broker with bounded queues drops nothing for want of patience.
+//! `load mqtt-connect ADDRESS PORT PARALLEL SECONDS`: clients that connect, are let in and say good-bye.
 //! `load mqtt-idle ADDRESS PORT COUNT SUBSCRIBE SECONDS`: connections that are still.
 //! `load mqtt-subscribe ADDRESS PORT COUNT SECONDS`: distinct subscriptions of a hundred clients.
 //! `load mqtt-retain ADDRESS PORT COUNT SECONDS`: retained messages of 64 bytes, confirmed.
@@ -222,6 +223,17 @@ fn report(latencies: &mut [u64], got: u64, lost: u64, seconds: u64) {
     latencies.sort_unstable();
     let at = |part: usize| latencies.get(latencies.len() * part / 100).copied().unwrap_or(0);
     println!("deliveries {got} rate {} lost {lost} p50 {} p99 {}", got / seconds, at(50), at(99));
+}
+
+/// One client without a name, whose connection the broker closes.
+pub fn connect(at: SocketAddr) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(at)?;
+    stream.write_all(&framed(0x10, b"\x00\x04MQTT\x04\x02\x00\x00\x00\x00"))?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    stream.write_all(&[0xe0, 0])?;
+    let closed = stream.read(&mut answer)? == 0;
+    closed.then_some(()).ok_or(ErrorKind::InvalidData.into())
 }
 
 pub fn idle(at: SocketAddr, count: u64, subscribe: bool, seconds: u64) {
