@@ -273,6 +273,47 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_of_any_file_is_kept_and_taken_alike() {
+        let values = [
+            json!(null),
+            json!(7),
+            json!(-1),
+            json!("x"),
+            json!({"a": 1}),
+            json!([[]]),
+            json!([["a"], 7, {}]),
+            json!([["a", 5], ["a", -5], ["a", 1e300]]),
+            json!([["a", "b"], ["a", null], [7, "b"]]),
+            json!([["a", "b", "c", true], ["a", "b", "c", "d"]]),
+            json!([["a", null, ["l", 7]], ["a", "g", "l"]]),
+            json!([["a", ["b"], "c", "d"], ["a", "b", "c"]]),
+            json!([["u", "a", 0, 5], ["u", "a", 9, u64::MAX], ["o", "a", 0, 0]]),
+        ];
+        for key in [
+            "inbounds",
+            "outbounds",
+            "users",
+            "removed",
+            "rules",
+            "groups",
+            "counters",
+            "month",
+            "used",
+        ] {
+            for value in &values {
+                let restored = |document: &Value| {
+                    let (kept, tunnel) = (taken(document), tunnel());
+                    tunnel.connections().credit(&kept.counters);
+                    tunnel.quotas().restore(kept.month, &kept.used, &[]);
+                    super::document(&kept.overlay, &tunnel)
+                };
+                let written = restored(&json!({key: value}));
+                assert_eq!(restored(&written), written, "{key}: {value}");
+            }
+        }
+    }
+
+    #[test]
     fn rubbish_is_left_out() {
         let document = json!({"users": [1, ["a"], ["a", "b", "c"]], "counters": [["x", "a", 0, 1]],
             "rules": {}, "month": -1, "used": [["a", "b"]]});

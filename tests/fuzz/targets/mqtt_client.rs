@@ -30,7 +30,8 @@ fuzz_target!(|input: &[u8]| {
             _ => &[0x20, 2, 0, 0],
         };
         for piece in [greeting, half] {
-            let mut show = |event: Event<'_>| messages += usize::from(matches!(event, Event::Message(_)));
+            let mut show =
+                |event: Event<'_>| messages += usize::from(matches!(event, Event::Message(_)));
             match client.receive(now, piece, &mut out, &mut show) {
                 Ok(bytes) => taken = bytes,
                 Err(_) => break,

@@ -31,7 +31,10 @@ fuzz_target!(|data: &[u8]| {
         let length = whole.length;
         assert!(length <= rest.len());
         // One byte less is not whole.
-        assert!(!matches!(frame(&rest[..length - 1], BYTES_MAX), Ok(Framed::Whole(_))));
+        assert!(!matches!(
+            frame(&rest[..length - 1], BYTES_MAX),
+            Ok(Framed::Whole(_))
+        ));
         let Ok(packet) = decode(whole, version) else {
             return;
         };

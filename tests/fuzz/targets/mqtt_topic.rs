@@ -13,7 +13,10 @@ fuzz_target!(|text: &str| {
     for (number, line) in (0..40).zip(lines) {
         if let Some(wanted) = Wanted::parse(line) {
             assert!(is_filter(wanted.filter));
-            assert_eq!(Wanted::parse(&wanted.to_text()).map(Wanted::to_text), Some(wanted.to_text()));
+            assert_eq!(
+                Wanted::parse(&wanted.to_text()).map(Wanted::to_text),
+                Some(wanted.to_text())
+            );
             let subscriber = Subscriber {
                 session: number,
                 ..Subscriber::default()
@@ -31,7 +34,9 @@ fuzz_target!(|text: &str| {
             Match::OneOf(group) => found.extend(group.members.iter().map(|one| one.session)),
         });
         found.sort_unstable();
-        let fits = kept.iter().filter(|(_, wanted, _)| matches(wanted.filter, topic));
+        let fits = kept
+            .iter()
+            .filter(|(_, wanted, _)| matches(wanted.filter, topic));
         let wanted: Vec<_> = fits.map(|(.., number)| *number).collect();
         assert_eq!(found, wanted);
     }

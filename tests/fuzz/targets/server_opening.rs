@@ -5,9 +5,7 @@
 use std::path::Path;
 
 use headgate::inbound::server::Shared;
-use headgate::inbound::server::options::{
-    ServerOptions, ServerProtocolOptions, ShadowsocksServer,
-};
+use headgate::inbound::server::options::{ServerOptions, ServerProtocolOptions, ShadowsocksServer};
 use headgate::outbound::options::Credentials;
 use headgate::outbound::trojan::codec::UserKey;
 use headgate_fuzz::Input;

@@ -3,7 +3,8 @@
 #![no_main]
 
 use headgate::sql::{
-    Columns, Input, Program, Query, Store, Surroundings, Template, Text, Value, parse_json, write_json,
+    Columns, Input, Program, Query, Store, Surroundings, Template, Text, Value, parse_json,
+    write_json,
 };
 use libfuzzer_sys::fuzz_target;
 

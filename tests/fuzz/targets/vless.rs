@@ -63,7 +63,9 @@ fn vision(bytes: &[u8], size: usize) {
             let piece = &rest[..size.min(rest.len())];
             inner.look(piece);
             let mut out = Scratch::large();
-            sent = padder.pad(&inner, piece, &|limit| Ok(size as u16 % limit), &mut out).unwrap();
+            sent = padder
+                .pad(&inner, piece, &|limit| Ok(size as u16 % limit), &mut out)
+                .unwrap();
             wire = out.data().to_vec();
         }
         assert!(sent > 0);
