@@ -60,8 +60,8 @@ class Nameservers(NameserverTest):
                                           f"add rule ip hole input tcp sport {ours} drop")
                 try:
                     began = time.monotonic()
-                    self.assertEqual(self.ask("d.many.test"), ["192.0.2.7"])
-                    self.assertLess(time.monotonic() - began, 2.5)
+                    self.assertEqual(self.ask("d.many.test", "A", "+time=5"), ["192.0.2.7"])
+                    self.assertLess(time.monotonic() - began, 6)
                 finally:
                     self.lab.ns("wan", "nft", "delete", "table", "ip", "hole")
 

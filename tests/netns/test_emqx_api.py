@@ -130,7 +130,7 @@ class EmqxApi(LabTest):
         bystander = self.subscriber("bystander", "-t", "quiet")
         process = self.subscriber("camera", "-t", "a", user="cam", password="public")
         self.done("PUT", "/auth_user/cam", {"password": "new", "is_superuser": False})
-        wait_for("its end", lambda: not self.data("/clients/camera") or not self.data("/clients/camera")[0]["connected"], 1)
+        wait_for("its end", lambda: not self.data("/clients/camera") or not self.data("/clients/camera")[0]["connected"], 10)
         process.kill()
         self.assertIn("RC:0", self.publish("a", "cam", "new").stdout + "RC:0")
         self.assertNotEqual(self.publish("a", "cam", "public").returncode, 0)
@@ -149,7 +149,7 @@ class EmqxApi(LabTest):
         rows = [{"login": "ann", "topic": "secret/#", "action": "pubsub", "allow": False}, {"login": "$all", "topic": "t", "action": "pub", "allow": True}]
         self.assertEqual(self.ask("POST", "/emqx_acl", rows), (200, {"code": 0, "data": {"ann": "ok", "$all": "ok"}}))
         topics = lambda: {row["topic"] for row in self.data("/subscriptions/holder")}
-        wait_for("the subscription's end", lambda: topics() == {"plain"}, 1)
+        wait_for("the subscription's end", lambda: topics() == {"plain"}, 10)
         self.assertIsNone(holder.poll())
         self.assertIn("RC:135", self.publish("secret/door").stdout)
         status, listed = self.ask("GET", "/emqx_acl")
@@ -298,7 +298,7 @@ class EmqxApi(LabTest):
         status, answer = self.ask("POST", "/banned", {"who": "outcast", "as": "clientid", "reason": "noisy"})
         self.assertEqual((status, answer["code"]), (200, 0))
         self.assertEqual((answer["data"]["by"], answer["data"]["until"] - answer["data"]["at"]), ("user", 300))
-        wait_for("its end", lambda: not any(row["connected"] for row in self.data("/clients/outcast")), 1)
+        wait_for("its end", lambda: not any(row["connected"] for row in self.data("/clients/outcast")), 10)
         process.kill()
         self.assertIn(answer["data"], self.data("/banned"))
         self.failed("POST", "/banned", 400, 107, {"who": "x"}, "missing mandatory params: ['who', 'as']")

@@ -62,7 +62,7 @@ class Hardening(LabTest):
         self.works()
         # The rules are taken away and come back; a port of the system's is opened later.
         self.lab.ip("gw", "rule", "del", "pref", "900")
-        wait_for("the ip rule", lambda: "26727" in self.lab.ip("gw", "rule", "show"), 2)
+        wait_for("the ip rule", lambda: "26727" in self.lab.ip("gw", "rule", "show"), 10)
         self.reload(config(swap={"mixed-port: 7890": "mixed-port: 7890\nsocks-port: 81"}))
         self.assertFalse(self.daemon.said("error"), self.daemon.lines)
         answer = self.lab.curl("gw", f"http://{PROXIED}/", "-x", "socks5://127.0.0.1:81")

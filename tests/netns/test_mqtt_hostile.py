@@ -229,7 +229,7 @@ mqtt:
         began = time.monotonic()
         for wire in silent:
             self.assertEqual(wire.rest(), b"")
-        self.assertLess(time.monotonic() - began, 8)
+        self.assertLess(time.monotonic() - began, 20)
         bystander.send(b"\xc0\x00")
         self.assertEqual(bystander.packet(), b"\xd0\x00")
 

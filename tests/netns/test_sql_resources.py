@@ -194,7 +194,7 @@ class SqlResources(LabTest):
         began = time.monotonic()
         self.lab.ns("lan1", "mosquitto_pub", "-h", ROUTER_LAN, "-t", "flood", "-q", "1", "-l", input="x\n" * 2000, timeout=30)
         took = time.monotonic() - began
-        self.assertLess(took, 5)
+        self.assertLess(took, 15)
         wait_for("all of them", lambda: self.metrics(rule)[0]["taken"] == 2000)
         # The queue holds 256; the others failed at once.
         self.assertGreaterEqual(self.metrics(rule)[0]["failed"], 2000 - 256 - 2)

@@ -429,7 +429,7 @@ class Luci(unittest.TestCase):
         try:
             began = time.monotonic()
             self.assertEqual(self.page.call("status"), {"running": False})
-            self.assertLess(time.monotonic() - began, 2.8)
+            self.assertLess(time.monotonic() - began, 5)
         finally:
             self.daemon.send_signal(signal.SIGCONT)
 
