@@ -10,12 +10,12 @@ import time
 
 
 class Browser:
-    """One page in one browser, in the namespace `where` of a lab. Collects what the console complains of."""
+    """One page in one browser, in the namespace `where` of a lab; `flags` are words of a shell. Collects what the console complains of."""
 
-    def __init__(self, lab, where):
+    def __init__(self, lab, where, *flags):
         own, theirs = os.pipe(), os.pipe()
         command = ("chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-pipe",
-                   "--disable-background-networking", "--disable-component-update", "--window-size=1280,900", f"--user-data-dir={lab.directory}/chromium", "about:blank")
+                   "--disable-background-networking", "--disable-component-update", "--window-size=1280,900", f"--user-data-dir={lab.directory}/chromium", *flags, "about:blank")
         shell = f"exec {' '.join(command)} 3<&{own[0]} 4>&{theirs[1]} 2>/dev/null"
         self.process = lab.spawn(where, "bash", "-c", shell, pass_fds=(own[0], theirs[1]), stdout=subprocess.DEVNULL)
         os.close(own[0])
