@@ -9,7 +9,6 @@ pub mod zip;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
-use std::path::{Component, Path};
 
 use crate::inflate::{crc32_after, gzip_body, inflate_through};
 use crate::wire::Truncated;
@@ -125,8 +124,6 @@ fn walk_tar(archive: &mut File, found: Found<'_>) -> Result<(), ArchiveError> {
 
 /// Whether a name is a path of plain names, and stays one when its first folder is taken away.
 fn is_plain(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    let plain = parts.all(|part| matches!(part, Component::Normal(_)));
-    // `//` is one slash as a path, and a root once the folder before it is gone.
-    plain && !name.is_empty() && !name.contains("//") && !name.contains(['\\', '\0'])
+    let mut parts = name.split('/');
+    parts.all(|part| !matches!(part, "" | "." | "..")) && !name.contains(['\\', '\0'])
 }

@@ -250,6 +250,7 @@ mod tests {
             "a\0b",
             "./x/../y",
             "ui//etc/passwd",
+            "d/./x",
             "",
         ] {
             let bytes = archive(&[(name, b"1", 0o100_644)]);
