@@ -7,7 +7,7 @@
 //! A client's request goes out with its first bytes, in one write, or alone when it has said
 //! nothing for `FIRST_BYTES_WAIT` (then the server may be the one who speaks first).
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -15,14 +15,20 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::ByteStream;
 use super::carrier::Carrier;
-use super::layer::{Shedding, put_first, take_early};
+use super::layer::{Shedding, Source, put_first, take_early};
 use super::scratch::{Full, Scratch};
 
 /// How much at a time is much: the next buffer is a large one then, and less is not worth a frame of its
 /// own behind others.
 const MUCH: usize = 8 * 1024;
+
+/// What is written at once: no more than the kernel sends as one packet (64 KiB with headers, in whole
+/// segments, 44 of 1,452 bytes). What is over would go as a small one, which costs as much.
+pub const BATCH_MAX: usize = 44 * 1452;
+
+/// Frames whose data is read at once.
+const FRAMES_MAX: usize = 4;
 
 /// How long a request waits for the client's first bytes.
 pub const FIRST_BYTES_WAIT: Duration = Duration::from_millis(100);
@@ -48,6 +54,27 @@ pub struct Shape {
     pub data_max: usize,
     /// What stands behind the data at most.
     pub tail_max: usize,
+}
+
+impl Shape {
+    /// Where the data of frames belongs that shall stand one behind the other in the first `bytes` of
+    /// `room`.
+    fn places<'a>(&self, room: &'a mut [u8], bytes: usize) -> [IoSliceMut<'a>; FRAMES_MAX] {
+        let Self {
+            head,
+            data_max,
+            tail_max,
+        } = *self;
+        let frame = data_max.saturating_add(head + tail_max);
+        let bytes = bytes.min(room.len());
+        let room = room.get_mut(..bytes).unwrap_or_default();
+        let mut frames = room.chunks_mut(frame);
+        std::array::from_fn(|_| {
+            let frame = frames.next().unwrap_or_default();
+            let end = frame.len().saturating_sub(tail_max);
+            IoSliceMut::new(frame.get_mut(head..end).unwrap_or_default())
+        })
+    }
 }
 
 /// Frames of one protocol, both directions of one stream. Pure but for the clock and randomness
@@ -133,8 +160,11 @@ pub struct Framed {
     incoming: Option<Scratch>,
     /// Data that comes first.
     first: Vec<u8>,
-    /// Much was sent at once: the next buffer is a large one.
+    /// Much was sent at once, or has come: the next buffer is a large one.
     much_goes: bool,
+    much_comes: bool,
+    /// What the incoming buffer must hold before there is more to say.
+    need: usize,
     /// How much of `incoming` is data that nobody has read, and what to skip behind it.
     plain: usize,
     trailer: usize,
@@ -175,6 +205,8 @@ impl Framed {
             incoming: None,
             first: Vec::new(),
             much_goes: false,
+            much_comes: false,
+            need: 0,
             plain: 0,
             trailer: 0,
             ended: false,
@@ -200,6 +232,34 @@ impl Framed {
             self.outgoing = Some(out);
         }
         Ok(encoded)
+    }
+
+    /// Makes frames of the `data` bytes that were read to places of `lengths` bytes for frames of `shape`.
+    fn enframe(
+        &mut self,
+        shape: Shape,
+        data: usize,
+        lengths: &[usize],
+        out: &mut Scratch,
+    ) -> io::Result<()> {
+        let begin = out.len();
+        let (mut left, mut place) = (data, 0);
+        for length in lengths {
+            let part = left.min(*length);
+            if part == 0 {
+                break;
+            }
+            // Frames that turned out shorter (padding) leave the next one's data too far behind.
+            let away = (begin + place).saturating_sub(out.len());
+            if away > 0 {
+                let from = away + shape.head;
+                out.spare().copy_within(from..from + part, shape.head);
+            }
+            self.codec.enframe(part, out)?;
+            left -= part;
+            place += shape.head + part + shape.tail_max;
+        }
+        Ok(())
     }
 
     /// Writes what waits; the buffer is given back when all is out.
@@ -270,7 +330,11 @@ impl Framed {
                     self.take_plain(buffer);
                 }
                 Ok(Step::NeedMore(total)) => {
-                    incoming.reserve(total);
+                    self.need = total;
+                    incoming.reserve(match self.much_comes {
+                        true => total.max(BATCH_MAX),
+                        false => total,
+                    });
                     self.heard(cx);
                     return Ok(());
                 }
@@ -313,11 +377,17 @@ impl Framed {
         if self.incoming.is_none() {
             ready!(self.carrier.poll_readable(cx))?;
         }
-        let incoming = self.incoming.get_or_insert_with(|| Scratch::take(0));
-        let mut room = ReadBuf::new(incoming.spare());
+        let size = if self.much_comes { BATCH_MAX } else { 0 };
+        let incoming = self.incoming.get_or_insert_with(|| Scratch::take(size));
+        // What is opened at once is written at once.
+        let more = self.need.max(BATCH_MAX).saturating_sub(incoming.len());
+        let spare = incoming.spare();
+        let more = more.min(spare.len());
+        let mut room = ReadBuf::new(spare.get_mut(..more).unwrap_or_default());
         let result = Pin::new(&mut self.carrier).poll_read(cx, &mut room);
         let n = room.filled().len();
         incoming.filled(n);
+        self.much_comes = n >= 2 * MUCH;
         let empty = incoming.is_empty();
         if empty {
             self.incoming = None;
@@ -372,7 +442,7 @@ impl Shedding for Framed {
     fn poll_pull(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut dyn ByteStream,
+        mut source: Source<'_>,
     ) -> Poll<io::Result<Option<usize>>> {
         ready!(self.poll_drain(cx))?;
         if let Some(error) = self.cut.take() {
@@ -385,17 +455,12 @@ impl Shedding for Framed {
         let mut out = Scratch::take(size);
         let mut pulled = 0;
         while let Some(shape) = self.codec.shape() {
-            let Shape { head, tail_max, .. } = shape;
-            let room = out.spare().len().saturating_sub(head + tail_max);
-            let room = room.min(shape.data_max);
-            let place = out.spare().get_mut(head..head + room).unwrap_or_default();
-            if pulled > 0 && room < MUCH {
+            let left = BATCH_MAX.saturating_sub(out.len());
+            let mut places = shape.places(out.spare(), left);
+            if pulled > 0 && places.first().is_none_or(|first| first.len() < MUCH) {
                 break;
             }
-            let mut buffer = ReadBuf::new(place);
-            let polled = Pin::new(&mut *source).poll_read(cx, &mut buffer);
-            let n = buffer.filled().len();
-            match polled {
+            let (n, more) = match source.poll_read(cx, &mut places) {
                 Poll::Pending if pulled == 0 => return Poll::Pending,
                 Poll::Pending => break,
                 Poll::Ready(Err(error)) if pulled > 0 => {
@@ -403,13 +468,11 @@ impl Shedding for Framed {
                     break;
                 }
                 Poll::Ready(result) => result?,
-            }
-            if n == 0 {
-                break;
-            }
-            self.codec.enframe(n, &mut out)?;
+            };
+            let lengths = places.map(|place| place.len());
+            self.enframe(shape, n, &lengths, &mut out)?;
             pulled += n;
-            if n < room {
+            if n == 0 || !more {
                 break;
             }
         }

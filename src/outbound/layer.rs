@@ -4,11 +4,11 @@
 //! in its hands when a direction leaves it. What the gate has read itself comes first then. A stream
 //! both of whose directions have left is its socket again, and the relay takes that.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
@@ -16,6 +16,7 @@ use super::ByteStream;
 use super::carrier::Carrier;
 use super::framed::too_long;
 use super::scratch::Scratch;
+use crate::platform::socket;
 
 /// Type, version and length of a record (RFC 8446 section 5.1).
 const RECORD_HEAD: usize = 5;
@@ -51,9 +52,70 @@ pub trait Shedding: ByteStream {
     fn poll_pull(
         &mut self,
         _cx: &mut Context<'_>,
-        _source: &mut dyn ByteStream,
+        _source: Source<'_>,
     ) -> Poll<io::Result<Option<usize>>> {
         Poll::Ready(Ok(None))
+    }
+}
+
+/// Where a stream that sends in frames pulls their data from.
+pub enum Source<'a> {
+    /// A plain socket: several frames' data comes with one call.
+    Socket(&'a TcpStream),
+    /// Anything else.
+    Stream(&'a mut dyn ByteStream),
+}
+
+impl Source<'_> {
+    /// Reads into `places`, one after the other, or only into the first: how much, and whether there
+    /// may be more at once. 0 at the end.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<(usize, bool)>> {
+        match self {
+            Self::Socket(socket) => {
+                let room = places.iter().map(|place| place.len()).sum::<usize>();
+                let read = ready!(poll_parts(socket, cx, places, room))?;
+                Poll::Ready(Ok((read, read == room)))
+            }
+            Self::Stream(stream) => {
+                let place = places.first_mut();
+                let mut buffer = ReadBuf::new(place.map_or(&mut [], |place| &mut **place));
+                ready!(Pin::new(&mut **stream).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok((buffer.filled().len(), buffer.remaining() == 0)))
+            }
+        }
+    }
+}
+
+/// Reads what `socket` has. A short read says that it is empty, which spares the call that would only
+/// say so again.
+fn poll_parts(
+    socket: &TcpStream,
+    cx: &mut Context<'_>,
+    places: &mut [IoSliceMut<'_>],
+    room: usize,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_read_ready(cx))?;
+        let mut short = None;
+        let read = socket.try_io(Interest::READABLE, || {
+            let n = socket::receive_parts_now(socket, places)?;
+            if n > 0 && n < room {
+                short = Some(n);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(n)
+        });
+        match short.map_or(read, Ok) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return Poll::Ready(read),
+        }
     }
 }
 

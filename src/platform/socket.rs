@@ -1,6 +1,6 @@
 //! Sockets with the options that a router needs: marks, interfaces, transparency.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -9,6 +9,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrIn, bind, recv, send,
     setsockopt, socket, sockopt,
 };
+use nix::sys::uio::readv;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use super::{clock, own_dials};
@@ -112,6 +113,14 @@ pub fn receive_now(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
         buffer,
         MsgFlags::MSG_DONTWAIT,
     )?)
+}
+
+/// As [`receive_now`], into one place after the other. For a socket that does not block.
+///
+/// # Errors
+/// As [`receive_now`].
+pub fn receive_parts_now(socket: &impl AsFd, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    Ok(readv(socket, parts)?)
 }
 
 /// Looks at what a stream has received, without taking it; 0 at its end.

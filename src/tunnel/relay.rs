@@ -19,7 +19,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::outbound::layer::Shedding;
+use crate::outbound::framed::BATCH_MAX;
+use crate::outbound::layer::{Shedding, Source};
 use crate::outbound::{ByteStream, Stream};
 use crate::platform::pipe::Pipe;
 use crate::platform::socket;
@@ -27,7 +28,7 @@ use crate::platform::socket;
 use super::connections::{Connection, Connections};
 
 /// The thread's copy buffer, bytes.
-const SCRATCH: usize = 64 * 1024;
+const SCRATCH: usize = BATCH_MAX;
 
 /// A read this large means bulk: the direction goes over to splicing.
 const BULK: usize = 16 * 1024;
@@ -122,6 +123,15 @@ impl Side {
             Self::Tcp(stream) => stream,
             Self::Boxed(stream) => stream,
             Self::Shedding(stream) => stream,
+        }
+    }
+
+    /// The same to be read to its place.
+    fn pulled(&mut self) -> Source<'_> {
+        match self {
+            Self::Tcp(stream) => Source::Socket(stream),
+            Self::Boxed(stream) => Source::Stream(stream),
+            Self::Shedding(stream) => Source::Stream(stream),
         }
     }
 
@@ -514,7 +524,7 @@ impl Leg {
         count: &mut impl FnMut(u64),
     ) -> Poll<io::Result<usize>> {
         let moved = match sink.shedding() {
-            Some(sink) => ready!(sink.poll_pull(cx, source.stream()))?,
+            Some(sink) => ready!(sink.poll_pull(cx, source.pulled()))?,
             None => None,
         };
         match moved {

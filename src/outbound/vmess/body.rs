@@ -10,12 +10,12 @@ use shake::digest::{ExtendableOutput, Update, XofReader};
 
 use super::keys::{chacha_key, first_16, kdf};
 use crate::outbound::crypto::{Cipher, Forged, KEY_MAX, NONCE, RestingKey, TAG};
-use crate::outbound::framed::{Shape, Step, too_long};
+use crate::outbound::framed::{BATCH_MAX, Shape, Step, too_long};
 use crate::outbound::random;
 use crate::outbound::scratch::{Full, Scratch};
 
-/// Data of one chunk that we send at most; readers of every implementation take more.
-pub const CHUNK_MAX: usize = 15_000;
+/// Data of one chunk that we send at most: four fill a batch; readers of every implementation take more.
+pub const CHUNK_MAX: usize = BATCH_MAX / 4 - (2 + TAG + TAG);
 
 /// What a chunk adds at most: a sealed size, a tag, padding.
 pub const CHUNK_FRAME: usize = 2 + TAG + TAG + PADDING_MAX;
@@ -207,11 +207,15 @@ impl Chunks {
         u16::from_be_bytes(bytes)
     }
 
-    /// The next chunk's padding, drawn before its mask. Unencrypted streams have none.
-    fn padding(&mut self) -> usize {
-        let padded = self.options & PADDED != 0 && self.mask.is_some();
+    /// Whether chunks are padded. Unencrypted streams never are.
+    fn is_padded(&self) -> bool {
         let bare = self.data.is_none() && self.content == Content::Stream;
-        if padded && !bare {
+        self.options & PADDED != 0 && self.mask.is_some() && !bare
+    }
+
+    /// The next chunk's padding, drawn before its mask.
+    fn padding(&mut self) -> usize {
+        if self.is_padded() {
             usize::from(self.draw()) % PADDING_MAX
         } else {
             0
@@ -241,7 +245,7 @@ impl Chunks {
             false => Shape {
                 head: self.size_length(),
                 data_max: CHUNK_MAX,
-                tail_max: TAG + PADDING_MAX,
+                tail_max: self.overhead() + if self.is_padded() { PADDING_MAX } else { 0 },
             },
         }
     }

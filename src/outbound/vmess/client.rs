@@ -178,3 +178,104 @@ impl PacketCodec for AddressedPackets {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::outbound::carrier::Carrier;
+    use crate::outbound::framed::Framed;
+    use crate::outbound::layer::{Shedding, Source};
+    use crate::outbound::vmess::body::{
+        Agreement, CHUNKED, Content, MASKED, PADDED, SEALED_SIZE, Security,
+    };
+
+    /// Both directions' chunks without what goes first.
+    struct Bare {
+        sending: Chunks,
+        receiving: Chunks,
+    }
+
+    impl Codec for Bare {
+        fn encode(&mut self, payload: &[u8], out: &mut Scratch) -> io::Result<usize> {
+            self.sending.encode(payload, out)
+        }
+
+        fn room(&self, payload: usize) -> usize {
+            Chunks::room(payload)
+        }
+
+        fn shape(&self) -> Option<Shape> {
+            Some(self.sending.shape())
+        }
+
+        fn enframe(&mut self, data: usize, out: &mut Scratch) -> io::Result<()> {
+            self.sending.enframe(data, out)
+        }
+
+        fn finish(&mut self, out: &mut Scratch) -> io::Result<()> {
+            self.sending.finish(out)
+        }
+
+        fn decode(&mut self, incoming: &mut Scratch) -> io::Result<Step> {
+            self.receiving.decode(incoming)
+        }
+
+        fn may_end(&self) -> bool {
+            self.receiving.may_end()
+        }
+    }
+
+    fn framed(carrier: impl crate::outbound::ByteStream + 'static, options: u8) -> Framed {
+        let agreement = Agreement {
+            key: [1; 16],
+            iv: [2; 16],
+            options,
+            security: Security::Aes128Gcm,
+            content: Content::Stream,
+        };
+        let chunks = || Chunks::new(&agreement, agreement.key, agreement.iv);
+        let codec = Bare {
+            sending: chunks(),
+            receiving: chunks(),
+        };
+        Framed::bare(Carrier::Boxed(Box::new(carrier)), Box::new(codec))
+    }
+
+    #[tokio::test]
+    async fn what_is_pulled_from_a_socket_arrives_whole_padded_or_not() {
+        let text: Vec<u8> = (0..251).cycle().take(400_000).collect();
+        for more in [0, MASKED, MASKED | PADDED, MASKED | PADDED | SEALED_SIZE] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let dialling = TcpStream::connect(listener.local_addr().unwrap());
+            let (client, accepted) = tokio::join!(dialling, listener.accept());
+            let (mut client, source) = (client.unwrap(), accepted.unwrap().0);
+            let (near, far) = duplex(100_000);
+            let (mut near, mut far) = (framed(near, CHUNKED | more), framed(far, CHUNKED | more));
+            let saying = async {
+                client.write_all(&text).await.unwrap();
+                client.shutdown().await.unwrap();
+            };
+            let pulling = async {
+                let mut pulled = 0;
+                loop {
+                    let pull = poll_fn(|cx| near.poll_pull(cx, Source::Socket(&source)));
+                    match pull.await.unwrap() {
+                        Some(0) => break,
+                        n => pulled += n.unwrap(),
+                    }
+                }
+                near.shutdown().await.unwrap();
+                pulled
+            };
+            let mut read = Vec::new();
+            let ((), pulled, heard) = tokio::join!(saying, pulling, far.read_to_end(&mut read));
+            assert_eq!((pulled, heard.unwrap()), (text.len(), text.len()));
+            assert!(read == text);
+        }
+    }
+}
