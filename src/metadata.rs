@@ -266,6 +266,8 @@ pub struct Metadata {
     pub inbound: Arc<str>,
     /// Who logged in at the inbound.
     pub inbound_user: Option<Arc<str>>,
+    /// His policy level; 0 for everybody else.
+    pub user_level: u32,
     /// The listener's `proxy`: goes there without asking mode or rules.
     pub special_proxy: Option<Arc<str>>,
     /// The listener's own address and port.
@@ -312,6 +314,7 @@ impl Metadata {
             inbound_type,
             inbound: Arc::clone(inbound),
             inbound_user: None,
+            user_level: 0,
             special_proxy: None,
             inbound_address: SocketAddr::from(([0, 0, 0, 0], 0)),
             source,

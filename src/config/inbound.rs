@@ -139,6 +139,7 @@ fn credentials(item: &Cursor<'_>, warnings: &mut Warnings) -> Result<Credentials
     let credentials = Credentials {
         username: section.require("username")?.text()?.into(),
         password: section.require("password")?.text()?.into(),
+        level: section.number("level", 0)?,
         ..Credentials::default()
     };
     section.finish(warnings);

@@ -196,6 +196,7 @@ fn shadowsocks(
                     let user = Credentials {
                         username: user_name(&mut section, number)?,
                         password: check(&section.require("password")?)?,
+                        level: section.number("level", 0)?,
                         ..Credentials::default()
                     };
                     section.finish(warnings);
@@ -221,7 +222,7 @@ fn shadowsocks(
     }))
 }
 
-/// `users:` with a `uuid` or a `password` each, and maybe the flow `vision`.
+/// `users:` with a `uuid` or a `password` each, a `level`, and maybe the flow `vision`.
 fn users(
     section: &mut Section<'_>,
     secret: &'static str,
@@ -240,6 +241,7 @@ fn users(
         let mut user = Credentials {
             username: name,
             password: at.text()?.into(),
+            level: section.number("level", 0)?,
             ..Credentials::default()
         };
         if let Some(flow) = section.take("flow") {

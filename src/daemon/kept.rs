@@ -67,14 +67,15 @@ pub fn store(directory: &Path, document: &Value) -> io::Result<()> {
 pub fn document(overlay: &Overlay, tunnel: &Tunnel) -> Value {
     let pairs = |list: &[(Box<str>, Box<str>)]| json!(list);
     let users = overlay.users.iter();
-    let users = users.map(|(of, user)| json!([of, user.username, user.password, user.vision]));
+    let users =
+        users.map(|(of, user)| json!([of, user.username, user.password, user.vision, user.level]));
     let rules = overlay.rules.iter();
     let rules = rules.map(|rule| json!([rule.tag, rule.group, rule.lines]));
     let groups = overlay
         .groups
         .iter()
         .map(|group| json!([group.name, group.selectors, group.strategy, group.fallback]));
-    let counted = tunnel.connections().counted(None, false, &|_, _| true);
+    let counted = tunnel.connections().counted(None, false, &|_, _, _| true);
     let counters = counted
         .iter()
         .filter(|counted| counted.bytes > 0)
@@ -149,6 +150,7 @@ fn taken(document: &Value) -> Kept {
                     username,
                     password,
                     vision: entry.get(3).and_then(Value::as_bool) == Some(true),
+                    level: number(entry.get(4)),
                 };
                 Some((text(entry, 0)?.into(), user))
             }),
@@ -170,11 +172,7 @@ fn taken(document: &Value) -> Kept {
                 })
             }),
         },
-        month: document
-            .get("month")
-            .and_then(Value::as_u64)
-            .and_then(|month| u32::try_from(month).ok())
-            .unwrap_or_default(),
+        month: number(document.get("month")),
         used: list(document, "used", |entry| {
             Some((text(entry, 0)?.into(), entry.get(1)?.as_u64()?))
         }),
@@ -197,6 +195,12 @@ fn taken(document: &Value) -> Kept {
         }
     }
     kept
+}
+
+/// 0 where none is.
+fn number(value: Option<&Value>) -> u32 {
+    let number = value.and_then(Value::as_u64).map(u32::try_from);
+    number.and_then(Result::ok).unwrap_or_default()
 }
 
 fn counter(entry: &Value) -> Option<Counted> {
@@ -244,6 +248,7 @@ mod tests {
             username: "ann".into(),
             password: "secret \" \u{1f600}".into(),
             vision: true,
+            level: 7,
         };
         overlay.users.push(("in".into(), ann));
         overlay.removed_users.push(("door".into(), "bob".into()));

@@ -25,6 +25,7 @@ pub struct Access {
 
 struct User {
     name: Arc<str>,
+    level: u32,
     digest: [u8; SHA256_OUTPUT_LEN],
 }
 
@@ -72,6 +73,14 @@ impl Access {
         !self.users().is_empty() && !contains(&self.open_to, source)
     }
 
+    /// Which policy holds for a user.
+    #[must_use]
+    pub fn level(&self, name: &str) -> u32 {
+        let users = self.users();
+        let user = users.iter().find(|user| *user.name == *name);
+        user.map_or(0, |user| user.level)
+    }
+
     /// The user of these credentials.
     #[must_use]
     pub fn login(&self, username: &[u8], password: &[u8]) -> Option<Arc<str>> {
@@ -90,6 +99,7 @@ impl User {
     fn new(user: &Credentials) -> Self {
         Self {
             name: (&*user.username).into(),
+            level: user.level,
             digest: digest(user.username.as_bytes(), user.password.as_bytes()),
         }
     }

@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use crate::outbound::BoxFuture;
 use crate::tunnel::admission::Admission;
 
-/// How long a client may take to say what it wants.
+/// How long a client may take to say what it wants, where no policy says otherwise.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How many connections of one listener may be in their handshake, and which part of all seats: nobody knows yet
@@ -126,11 +126,9 @@ impl Listener {
                     let source = SocketAddr::new(source.ip().to_canonical(), source.port());
                     let service = Arc::clone(&service);
                     admission.room().await;
-                    let serving = service.serve(
-                        client,
-                        source,
-                        handshakes.begin(admission.part(HANDSHAKES_PART).min(HANDSHAKES_MAX)),
-                    );
+                    let most = admission.part(HANDSHAKES_PART).min(HANDSHAKES_MAX);
+                    let time = admission.handshake_time().unwrap_or(HANDSHAKE_TIME_MAX);
+                    let serving = service.serve(client, source, handshakes.begin(most, time));
                     let seat = admission.seat();
                     connections.spawn(async move {
                         serving.await;
@@ -197,16 +195,23 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// The limits of one client's handshake.
 pub struct Handshake {
+    time: Duration,
     /// Its sender is dropped when room is needed.
     evicted: oneshot::Receiver<()>,
 }
 
 impl Handshake {
+    /// How long it may take.
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        self.time
+    }
+
     /// What `work` gives; `None` when the time is over or newer clients need the room.
     pub async fn limit<T>(self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
-            done = timeout(HANDSHAKE_TIME_MAX, work) => done.ok(),
+            done = timeout(self.time, work) => done.ok(),
             _ = self.evicted => None,
         }
     }
@@ -215,7 +220,8 @@ impl Handshake {
     #[cfg(test)]
     pub(super) fn alone() -> (Self, oneshot::Sender<()>) {
         let (keep, evicted) = oneshot::channel();
-        (Self { evicted }, keep)
+        let time = HANDSHAKE_TIME_MAX;
+        (Self { time, evicted }, keep)
     }
 }
 
@@ -225,7 +231,7 @@ struct Handshakes(VecDeque<oneshot::Sender<()>>);
 
 impl Handshakes {
     /// One more beside at most `most` others, of which the oldest goes.
-    fn begin(&mut self, most: usize) -> Handshake {
+    fn begin(&mut self, most: usize, time: Duration) -> Handshake {
         while self.0.front().is_some_and(oneshot::Sender::is_closed) {
             self.0.pop_front();
         }
@@ -237,7 +243,7 @@ impl Handshakes {
         }
         let (sender, evicted) = oneshot::channel();
         self.0.push_back(sender);
-        Handshake { evicted }
+        Handshake { time, evicted }
     }
 }
 
@@ -247,6 +253,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::tunnel::connections::Connections;
+    use crate::tunnel::policy::Policy;
 
     /// Echoes one byte, then another without limits.
     struct Echo;
@@ -307,6 +315,43 @@ mod tests {
         };
         tokio::select! {
             () = listener.serve(Arc::new(Echo), seats()) => {}
+            () = clients => {}
+        }
+    }
+
+    /// Says how many seconds a client has.
+    struct Hurry;
+
+    impl Service for Hurry {
+        fn serve(
+            self: Arc<Self>,
+            mut client: TcpStream,
+            _source: SocketAddr,
+            handshake: Handshake,
+        ) -> BoxFuture<'static, ()> {
+            Box::pin(async move {
+                let seconds = handshake.time().as_secs().try_into().unwrap();
+                client.write_u8(seconds).await.unwrap();
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_policy_says_how_long_a_handshake_may_take() {
+        let listener = listener();
+        let address = listener.address();
+        let table: Arc<Connections> = Arc::default();
+        let clients = async {
+            let seconds = async || {
+                let mut client = TcpStream::connect(address).await.unwrap();
+                client.read_u8().await.unwrap()
+            };
+            assert_eq!(seconds().await, 10);
+            table.follow_policy(Some(Policy::default()));
+            assert_eq!(seconds().await, 4);
+        };
+        tokio::select! {
+            () = listener.serve(Arc::new(Hurry), Admission::new(Arc::clone(&table))) => {}
             () = clients => {}
         }
     }

@@ -69,6 +69,7 @@ impl Proxy {
         let mut metadata = Metadata::new(network, kind, &self.name, source, destination);
         metadata.inbound_address = self.address;
         metadata.inbound_user = user.map(Arc::clone);
+        metadata.user_level = user.map_or(0, |user| self.access.level(user));
         metadata.special_proxy.clone_from(&self.proxy);
         metadata
     }

@@ -94,6 +94,8 @@ pub struct Credentials {
     pub password: Box<str>,
     /// `flow: xtls-rprx-vision`, of VLESS.
     pub vision: bool,
+    /// `level`, of a listener's user: the policy that holds for him.
+    pub level: u32,
 }
 
 impl std::fmt::Debug for Credentials {

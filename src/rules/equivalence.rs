@@ -157,6 +157,7 @@ fn flow() -> impl Strategy<Value = Metadata> {
             inbound_type: rest.1,
             inbound: Arc::from(rest.2),
             inbound_user: rest.3.map(Arc::from),
+            user_level: 0,
             special_proxy: None,
             inbound_address: SocketAddr::new(source, numbers.0),
             source: SocketAddr::new(source, numbers.1),

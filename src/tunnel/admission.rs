@@ -171,6 +171,13 @@ impl Admission {
         limit.checked_div(part).unwrap_or(limit).max(1)
     }
 
+    /// How long whoever comes may take to say who he is, where a policy says so.
+    #[must_use]
+    pub fn handshake_time(&self) -> Option<Duration> {
+        let policy = self.connections.policy()?;
+        Some(policy.level(0).handshake)
+    }
+
     /// Waits until one more stream may come in.
     pub async fn room(&self) {
         let mut waited = false;

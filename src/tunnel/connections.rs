@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::platform::counter::Counter;
 
 use super::history::{History, Moment};
 use super::ledger::{Counted, Direction, Ledger, Name};
+use super::policy::Policy;
 
 /// One live flow.
 pub struct Connection {
@@ -39,6 +40,10 @@ pub struct Connection {
     entered: [Counter; 2],
     /// When it last moved something, by the coarse clock.
     active: AtomicU32,
+    /// Who has said all: the client 1, the server 2.
+    said_all: AtomicU8,
+    /// `bufferSize` of its level, kilobytes; 0: there is none.
+    pub(super) buffer: u8,
     closed: AtomicBool,
     waker: AtomicWaker,
 }
@@ -52,6 +57,14 @@ impl Connection {
             sum.saturating_sub(entered.replace(sum))
         };
         [gained(&self.upload, up), gained(&self.download, down)]
+    }
+
+    /// Notes that the client, or the server, has said all. What is left may take its time from now on.
+    pub fn note_said_all(&self, client: bool, server: bool) {
+        let said_all = u8::from(client) | u8::from(server) << 1;
+        if said_all != 0 && self.said_all.swap(said_all, Ordering::Relaxed) != said_all {
+            self.active.store(clock::coarse(), Ordering::Relaxed);
+        }
     }
 
     /// When it last moved something, or began: seconds of the coarse clock.
@@ -95,6 +108,7 @@ pub trait Observer: Send + Sync {
 pub struct Connections {
     observer: OnceLock<Box<dyn Observer>>,
     history: RwLock<Option<Arc<History>>>,
+    policy: RwLock<Option<Arc<Policy>>>,
     live: Mutex<Table>,
     upload_total: Counter,
     download_total: Counter,
@@ -117,6 +131,8 @@ impl Connections {
         rule: Option<(&'static str, Box<str>)>,
         start: Duration,
     ) -> Arc<Connection> {
+        let policy = self.policy();
+        let level = policy.map(|policy| policy.level(metadata.user_level));
         let mut table = self.table();
         table.next_id += 1;
         let connection = Arc::new(Connection {
@@ -130,6 +146,8 @@ impl Connections {
             download: Counter::default(),
             entered: Default::default(),
             active: AtomicU32::new(clock::coarse()),
+            said_all: AtomicU8::new(0),
+            buffer: level.map_or(0, |level| level.buffer),
             closed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
@@ -191,6 +209,35 @@ impl Connections {
     pub fn history(&self) -> Option<Arc<History>> {
         let history = self.history.read();
         history.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has a policy hold from now on, or none; what may be read at a time is a flow's from its beginning.
+    pub fn follow_policy(&self, policy: Option<Policy>) {
+        let policy = policy.map(Arc::new);
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    /// The policy, where there is one.
+    #[must_use]
+    pub fn policy(&self) -> Option<Arc<Policy>> {
+        let policy = self.policy.read();
+        policy.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks the flows to end that are silent for longer than their level may be, at `now` of the coarse clock.
+    pub fn cut_silent(&self, now: u32) {
+        let Some(policy) = self.policy() else {
+            return;
+        };
+        self.close_first(usize::MAX, &|flow| {
+            let said_all = flow.said_all.load(Ordering::Relaxed);
+            let patience = policy
+                .level(flow.metadata.user_level)
+                .patience([said_all & 1 != 0, said_all & 2 != 0]);
+            let silent = now.saturating_sub(flow.last_active());
+            // The second that was begun is no whole one.
+            (silent > patience).then_some((false, 0))
+        });
     }
 
     /// Enters what the live flows have moved so far, and answers with the history, where one is kept.
@@ -298,13 +345,13 @@ impl Connections {
         }
     }
 
-    /// The sums that `wanted` says, each since its last reset; with `reset` they count anew from
+    /// The sums that `wanted` says by name, direction and level, each since its last reset; with `reset` they count anew from
     /// here. Those `known` exist though nothing went through them yet. None when no ledger is kept.
     pub fn counted(
         &self,
         known: impl IntoIterator<Item = Name>,
         reset: bool,
-        wanted: &dyn Fn(&Name, Direction) -> bool,
+        wanted: &dyn Fn(&Name, Direction, u32) -> bool,
     ) -> Vec<Counted> {
         let mut table = self.table();
         let Table { by_id, ledger, .. } = &mut *table;
@@ -328,11 +375,11 @@ impl Connections {
         }
     }
 
-    /// Whether a flow of that name was ever seen since the ledger is kept.
+    /// The level of the latest flow of that name; `None` where none was ever seen since the ledger is kept.
     #[must_use]
-    pub fn has_account(&self, name: &Name) -> bool {
+    pub fn level_of(&self, name: &Name) -> Option<u32> {
         let table = self.table();
-        table.ledger.as_ref().is_some_and(|ledger| ledger.has(name))
+        table.ledger.as_ref().and_then(|ledger| ledger.level(name))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -366,7 +413,7 @@ mod tests {
     #[track_caller]
     fn check(connections: &Connections, party: Party, name: &str, reset: bool, want: [u64; 2]) {
         let wanted = (party, Arc::from(name));
-        let counted = connections.counted(None, reset, &|name, _| *name == wanted);
+        let counted = connections.counted(None, reset, &|name, _, _| *name == wanted);
         let bytes: Vec<u64> = counted.iter().map(|counted| counted.bytes).collect();
         assert_eq!(bytes, want);
     }
@@ -383,7 +430,11 @@ mod tests {
         check(&connections, Party::Inbound, "in", false, [5, 7]);
         check(&connections, Party::Outbound, "node", false, [5, 7]);
         check(&connections, Party::User, "ann", false, [5, 0]);
-        assert!(!connections.has_account(&(Party::Outbound, "group".into())));
+        assert_eq!(connections.level_of(&(Party::User, "ann".into())), Some(0));
+        assert_eq!(
+            connections.level_of(&(Party::Outbound, "group".into())),
+            None
+        );
     }
 
     #[test]
@@ -416,15 +467,40 @@ mod tests {
     }
 
     #[test]
+    fn who_is_silent_for_longer_than_his_level_may_is_cut() {
+        let connections = Connections::default();
+        let flow = open(&connections, Some("ann"));
+        let waker = Waker::noop();
+        let cut = |after: u32| {
+            connections.cut_silent(flow.last_active() + after);
+            flow.poll_closed(waker)
+        };
+        assert!(!cut(u32::MAX / 2));
+        connections.follow_policy(Some(Policy::default()));
+        assert!(!cut(300));
+        // What both ends have said counts from when they said it.
+        let long_ago = u32::MAX - 1000;
+        flow.set_last_active(long_ago);
+        flow.note_said_all(false, false);
+        assert_eq!(flow.last_active(), long_ago);
+        flow.note_said_all(false, true);
+        assert!(flow.last_active() < long_ago);
+        assert!(!cut(2));
+        flow.note_said_all(true, false);
+        assert!(!cut(5));
+        assert!(cut(6));
+    }
+
+    #[test]
     fn nothing_is_kept_unless_asked_for() {
         let connections = Connections::default();
         let flow = open(&connections, Some("ann"));
         connections.count_upload(&flow, 5);
         connections.remove(flow.id);
-        assert!(connections.counted(None, false, &|_, _| true).is_empty());
+        assert!(connections.counted(None, false, &|_, _, _| true).is_empty());
         connections.keep_ledger(true);
         let known = [(Party::Inbound, Arc::from("in"))];
-        let zero = connections.counted(known, false, &|_, _| true);
+        let zero = connections.counted(known, false, &|_, _, _| true);
         assert_eq!(zero.iter().map(|counted| counted.bytes).sum::<u64>(), 0);
         assert_eq!(zero.len(), 2);
     }

@@ -58,6 +58,8 @@ struct Account {
     ended: [u64; 2],
     /// What had been counted at the last reset, up and down.
     settled: [u64; 2],
+    /// Of the latest flow's user.
+    level: u32,
 }
 
 /// The accounts that a flow belongs to.
@@ -85,7 +87,9 @@ impl Ledger {
     /// Opens the accounts of a flow that begins.
     pub(super) fn begin(&mut self, connection: &Connection) {
         for name in names(connection) {
-            let _full = self.account(name);
+            if let Some(account) = self.account(name) {
+                account.level = connection.metadata.user_level;
+            }
         }
     }
 
@@ -107,7 +111,7 @@ impl Ledger {
         known: impl IntoIterator<Item = Name>,
         live: impl Iterator<Item = &'c Arc<Connection>>,
         reset: bool,
-        wanted: &dyn Fn(&Name, Direction) -> bool,
+        wanted: &dyn Fn(&Name, Direction, u32) -> bool,
     ) -> Vec<Counted> {
         for name in known {
             let _full = self.account(name);
@@ -126,7 +130,7 @@ impl Ledger {
             let halves = account.ended.iter().zip(live).zip(&mut account.settled);
             let directions = [Direction::Upload, Direction::Download];
             for (((ended, live), settled), direction) in halves.zip(directions) {
-                if !wanted(name, direction) {
+                if !wanted(name, direction, account.level) {
                     continue;
                 }
                 let total = ended + live;
@@ -173,8 +177,8 @@ impl Ledger {
         }
     }
 
-    /// Whether the account is there.
-    pub(super) fn has(&self, name: &Name) -> bool {
-        self.0.contains_key(name)
+    /// The level of the latest flow of an account that is there.
+    pub(super) fn level(&self, name: &Name) -> Option<u32> {
+        self.0.get(name).map(|account| account.level)
     }
 }

@@ -14,6 +14,7 @@ pub mod history;
 pub mod ledger;
 pub mod names;
 pub mod pacing;
+pub mod policy;
 pub mod prefixed;
 pub mod preparing;
 pub mod quota;

@@ -57,8 +57,8 @@ pub async fn relay(
 ) -> io::Result<()> {
     match (client, remote) {
         (Stream::Tcp(client), Stream::Tcp(remote)) => {
-            let up = Direction::default();
-            let down = Direction::default();
+            let up = Direction::new(connection);
+            let down = Direction::new(connection);
             Sockets {
                 client,
                 remote,
@@ -76,8 +76,8 @@ pub async fn relay(
             let mut boxes = Boxes {
                 client,
                 remote,
-                up: Leg::default(),
-                down: Leg::default(),
+                up: Leg::new(connection),
+                down: Leg::new(connection),
                 connection,
                 totals,
             };
@@ -209,7 +209,10 @@ impl Future for Sockets<'_> {
         match (up, down) {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => this.fail(error),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
-            _ => Poll::Pending,
+            (up, down) => {
+                connection.note_said_all(up.is_ready(), down.is_ready());
+                Poll::Pending
+            }
         }
     }
 }
@@ -226,6 +229,8 @@ impl Sockets<'_> {
 #[derive(Default)]
 struct Direction {
     held: Held,
+    /// What may be read at a time, and be held, bytes; 0: no limit. With one nothing is spliced.
+    read_max: u32,
     /// Bulk: splice instead of copying.
     bulk: bool,
     small_run: u8,
@@ -242,7 +247,27 @@ enum Held {
     Piped(Pipe),
 }
 
+/// What a level lets be read at a time; 0: no limit.
+fn read_max(connection: &Connection) -> u32 {
+    u32::from(connection.buffer) * 1024
+}
+
+/// As much of the buffer as may be read into.
+fn limited(buffer: &mut [u8], read_max: u32) -> &mut [u8] {
+    match usize::try_from(read_max) {
+        Ok(most @ 1..) if most < buffer.len() => buffer.get_mut(..most).unwrap_or_default(),
+        _ => buffer,
+    }
+}
+
 impl Direction {
+    fn new(connection: &Connection) -> Self {
+        Self {
+            read_max: read_max(connection),
+            ..Self::default()
+        }
+    }
+
     /// One that goes on where boxed streams have left it.
     fn behind(leg: Leg) -> Self {
         if let Some(direct) = leg.direct {
@@ -254,6 +279,7 @@ impl Direction {
         };
         Self {
             held,
+            read_max: leg.read_max,
             ended: leg.ended,
             finished: leg.finished,
             ..Self::default()
@@ -347,7 +373,7 @@ impl Direction {
     ) -> io::Result<usize> {
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(SCRATCH, 0);
-            let n = read_and_settle(source, buffer)?;
+            let n = read_and_settle(source, limited(buffer, self.read_max))?;
             let bytes = buffer.get(..n).unwrap_or_default();
             // Straight to the kernel: readiness of a socket that was just accepted is not known yet.
             let sent = if n == 0 {
@@ -359,7 +385,7 @@ impl Direction {
             if sent < n {
                 self.held = Held::Bytes(bytes.get(sent..).unwrap_or_default().into(), 0);
             }
-            self.bulk = n >= BULK;
+            self.bulk = n >= BULK && self.read_max == 0;
             Ok(n)
         })
     }
@@ -448,7 +474,10 @@ impl Future for Boxes<'_> {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
             _ if this.client.is_bare() && this.remote.is_bare() => Poll::Ready(Ok(())),
-            _ => Poll::Pending,
+            (up, down) => {
+                connection.note_said_all(up.is_ready(), down.is_ready());
+                Poll::Pending
+            }
         }
     }
 }
@@ -458,6 +487,8 @@ impl Future for Boxes<'_> {
 struct Leg {
     held: Box<[u8]>,
     sent: usize,
+    /// As a [`Direction`]'s.
+    read_max: u32,
     unflushed: bool,
     ended: bool,
     finished: bool,
@@ -466,6 +497,13 @@ struct Leg {
 }
 
 impl Leg {
+    fn new(connection: &Connection) -> Self {
+        Self {
+            read_max: read_max(connection),
+            ..Self::default()
+        }
+    }
+
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -524,8 +562,8 @@ impl Leg {
         count: &mut impl FnMut(u64),
     ) -> Poll<io::Result<usize>> {
         let moved = match sink.shedding() {
-            Some(sink) => ready!(sink.poll_pull(cx, source.pulled()))?,
-            None => None,
+            Some(sink) if self.read_max == 0 => ready!(sink.poll_pull(cx, source.pulled()))?,
+            _ => None,
         };
         match moved {
             Some(n) => {
@@ -549,7 +587,7 @@ impl Leg {
         // Taken out, not borrowed: a boxed stream may be one whose other end is polled from here.
         let mut buffer = BUFFER.take();
         buffer.resize(SCRATCH, 0);
-        let mut read = ReadBuf::new(&mut buffer);
+        let mut read = ReadBuf::new(limited(&mut buffer, self.read_max));
         let polled = source.poll_read(cx, &mut read);
         let mut bytes = read.filled();
         let n = bytes.len();

@@ -1,13 +1,19 @@
 //! The relay between real sockets: every byte, both ends, every kind of stream.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use headgate::metadata::{Endpoint, InboundType, Metadata, Network};
 use headgate::outbound::Stream;
+use headgate::platform::clock;
 use headgate::tunnel::connections::{Connection, Connections};
+use headgate::tunnel::policy::{Level, Policy};
 use headgate::tunnel::relay::relay;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
 use tokio::net::{TcpListener, TcpStream};
 
 async fn pair() -> (TcpStream, TcpStream) {
@@ -28,15 +34,31 @@ fn opened(table: &Connections) -> Arc<Connection> {
 fn start(
     client: Stream,
     remote: Stream,
+) -> (Arc<Connection>, tokio::task::JoinHandle<io::Result<()>>) {
+    let (connection, _, task) = start_by(None, client, remote);
+    (connection, task)
+}
+
+/// The same by a policy for everybody, with its table.
+fn start_by(
+    level: Option<Level>,
+    client: Stream,
+    remote: Stream,
 ) -> (
     Arc<Connection>,
-    tokio::task::JoinHandle<std::io::Result<()>>,
+    Arc<Connections>,
+    tokio::task::JoinHandle<io::Result<()>>,
 ) {
     let table = Arc::new(Connections::default());
+    table.follow_policy(level.map(|level| Policy {
+        levels: [(0, level)].into(),
+        ..Policy::default()
+    }));
     let connection = opened(&table);
+    let relayed = Arc::clone(&table);
     let flow = Arc::clone(&connection);
-    let task = tokio::spawn(async move { relay(client, remote, &flow, &table).await });
-    (connection, task)
+    let task = tokio::spawn(async move { relay(client, remote, &flow, &relayed).await });
+    (connection, table, task)
 }
 
 fn pattern(bytes: usize) -> Vec<u8> {
@@ -121,7 +143,7 @@ async fn a_reset_is_carried_across_as_a_reset() {
     drop(server);
     assert!(task.await.unwrap().is_err());
     let error = client.read_u8().await.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
@@ -154,4 +176,88 @@ async fn a_reader_that_stalls_loses_nothing() {
     drop(server);
     drop(sender.await.unwrap());
     task.await.unwrap().unwrap();
+}
+
+fn small_buffer() -> Level {
+    Level {
+        buffer: 2,
+        ..Level::default()
+    }
+}
+
+#[tokio::test]
+async fn a_small_buffer_carries_everything() {
+    let ((client, inner), (outer, server)) = (pair().await, pair().await);
+    let (inner, outer) = (Stream::Tcp(inner), Stream::Tcp(outer));
+    let (connection, _, task) = start_by(Some(small_buffer()), inner, outer);
+    check(client, server, &connection, 3_000_000, 2_000_000).await;
+    task.await.unwrap().unwrap();
+}
+
+/// Ends at once, and notes how much was asked for.
+struct Asked(Arc<AtomicUsize>);
+
+impl AsyncRead for Asked {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.store(buffer.remaining(), Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Asked {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn no_more_is_read_at_a_time_than_the_buffer_may_hold() {
+    for (level, want) in [(None, 64 * 1024), (Some(small_buffer()), 2 * 1024)] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let source = Stream::Boxed(Box::new(Asked(Arc::clone(&asked))));
+        let (near, far) = duplex(16);
+        drop(far);
+        let (_, _, task) = start_by(level, source, Stream::Boxed(Box::new(near)));
+        task.await.unwrap().unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), want);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_one_side_alone_waits_less() {
+    let ((mut client, inner), (outer, mut server)) = (pair().await, pair().await);
+    let (inner, outer) = (Stream::Tcp(inner), Stream::Tcp(outer));
+    let (_, table, task) = start_by(Some(Level::default()), inner, outer);
+    // More than `downlinkOnly`, less than `connIdle`.
+    let cut = || table.cut_silent(clock::coarse() + 100);
+    client.write_all(b"x").await.unwrap();
+    assert_eq!(server.read_u8().await.unwrap(), b'x');
+    cut();
+    client.write_all(b"y").await.unwrap();
+    assert_eq!(server.read_u8().await.unwrap(), b'y');
+    client.shutdown().await.unwrap();
+    assert!(server.read_u8().await.is_err());
+    while !task.is_finished() {
+        cut();
+        tokio::task::yield_now().await;
+    }
+    let error = task.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    assert!(client.read_u8().await.is_err());
 }

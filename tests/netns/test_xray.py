@@ -646,3 +646,143 @@ class Refused(LabTest):
             done = subprocess.run([HEADGATE, "check", "-f", str(file)], capture_output=True, text=True, check=False)
             self.assertEqual(done.returncode, 1)
             self.assertIn(f"bad.yaml:{place}", done.stderr)
+
+
+POLICY = f"""
+listeners:
+  - {{name: members, type: socks, listen: {ROUTER_LAN}, port: 1081, users: [{{username: ann, password: a, level: 1}}, {{username: bob, password: b}}, {{username: cat, password: c, level: 2}}]}}
+  - {{name: hidden, type: vless, listen: {ROUTER_LAN}, port: 1082, users: [{{username: ann, uuid: {ID}}}]}}
+xray-api:
+  policy:
+    levels:
+      0: {{handshake: 600, connIdle: 3600}}
+      1: {{connIdle: 3600, uplinkOnly: 1, downlinkOnly: 1, statsUserUplink: true, statsUserDownlink: true, statsUserOnline: true, bufferSize: 4}}
+      2: {{connIdle: 2, statsUserUplink: true}}
+    system: {{statsInboundUplink: true, statsOutboundDownlink: true}}
+"""
+
+
+class Policies(XrayTest):
+    """What a level says of who logs in."""
+
+    CONFIG_TEXT = config() + POLICY
+
+    def counters(self, party, name):
+        return sorted(stat["name"].rpartition(">>>")[2] for stat in self.call(STATS, "QueryStats", pattern=f"{party}>>>{name}>>>").get("stat", []))
+
+    def far(self):
+        """A server of the Internet's that says nothing of itself."""
+        server = self.lab.socket("wan")
+        self.addCleanup(server.close)
+        server.settimeout(30)
+        server.bind((DIRECT, 0))
+        server.listen()
+        return server
+
+    def through(self, name, server):
+        """Both ends of a connection that somebody makes by SOCKS."""
+        client = self.lab.connect("lan1", ROUTER_LAN, 1081, 30)
+        self.addCleanup(client.close)
+        login, (host, port) = name.encode(), server.getsockname()
+        for said, answer in ((b"\x05\x01\x02", 2), (b"\x01" + bytes([len(login)]) + login + b"\x01" + login[:1], 2),
+                             (b"\x05\x01\x00\x01" + socket.inet_aton(host) + port.to_bytes(2, "big"), 10)):
+            client.sendall(said)
+            self.assertEqual(client.recv(answer)[1], 0 if answer == 10 or said[0] == 1 else 2)
+        there, _ = server.accept()
+        self.addCleanup(there.close)
+        there.settimeout(30)
+        client.sendall(b"hello")
+        self.assertEqual(there.recv(5), b"hello")
+        return client, there
+
+    @staticmethod
+    def is_over(end):
+        """Whether it ends, with or without a last word."""
+        try:
+            return end.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def users(self):
+        return sorted(one["metadata"]["inboundUser"] for one in self.daemon.connections() if one["metadata"]["inboundName"] == "members")
+
+    def test_switches_say_which_counters_there_are(self):
+        for name in ("ann", "bob", "cat"):
+            self.assertTrue(self.fetch(f"socks5://{name}:{name[0]}@{ROUTER_LAN}:1081"))
+        wait_for("ann's bytes", lambda: any(stat.get("value") for stat in self.call(STATS, "QueryStats", pattern="user>>>ann>>>")["stat"]))
+        self.assertEqual([self.counters("user", name) for name in ("ann", "bob", "cat")], [["downlink", "uplink"], [], ["uplink"]])
+        self.assertEqual((self.counters("inbound", "members"), self.counters("outbound", "DIRECT")), (["uplink"], ["downlink"]))
+        self.fails(NOT_FOUND, "user>>>bob>>>traffic>>>uplink not found.", STATS, "GetStats", name="user>>>bob>>>traffic>>>uplink")
+        self.assertEqual(self.xtlsapi("get_client_upload_traffic", "bob")["answer"], None)
+        self.assertGreater(self.xtlsapi("get_client_upload_traffic", "cat")["answer"], 0)
+
+    def test_who_is_online_is_told_of_some(self):
+        server = self.far()
+        ends = [self.through(name, server) for name in ("bob", "ann")]
+        self.assertEqual(self.call(STATS, "GetAllOnlineUsers")["users"], ["user>>>ann>>>online"])
+        self.assertEqual(self.call(STATS, "GetStatsOnline", name="user>>>ann>>>online")["stat"]["value"], 1)
+        self.fails(NOT_FOUND, "user>>>bob>>>online not found.", STATS, "GetStatsOnline", name="user>>>bob>>>online")
+        for end in (end for pair in ends for end in pair):
+            end.close()
+        wait_for("their end", lambda: not self.users())
+
+    def test_who_is_silent_is_cut_by_his_level(self):
+        server = self.far()
+        bob, ann, cat = (self.through(name, server) for name in ("bob", "ann", "cat"))
+        self.assertEqual(self.users(), ["ann", "bob", "cat"])
+        self.assertTrue(self.is_over(cat[0]) and self.is_over(cat[1]))
+        wait_for("the others alone", lambda: self.users() == ["ann", "bob"])
+        # One side has said all: the other may be silent for a second.
+        ann[0].shutdown(socket.SHUT_WR)
+        self.assertEqual(ann[1].recv(1), b"")
+        self.assertTrue(self.is_over(ann[0]))
+        ann = self.through("ann", server)
+        ann[1].shutdown(socket.SHUT_WR)
+        self.assertEqual(ann[0].recv(1), b"")
+        wait_for("her end", lambda: self.users() == ["bob"])
+        # Nothing of this is bob's: he may still speak.
+        bob[0].shutdown(socket.SHUT_WR)
+        self.assertEqual(bob[1].recv(1), b"")
+        bob[1].sendall(b"well")
+        self.assertEqual(bob[0].recv(4), b"well")
+        for end in (*bob, *ann):
+            end.close()
+        wait_for("his end", lambda: not self.users())
+
+    def test_a_level_comes_with_a_user(self):
+        for name, level in (("eve", 1), ("mal", 0)):
+            operation = user(name, name[0])
+            operation["user"]["level"] = level
+            self.call(HANDLER, "AlterInbound", tag="members", operation=operation)
+        users = self.call(HANDLER, "GetInboundUsers", tag="members")["users"]
+        self.assertEqual({one["email"]: one.get("level", 0) for one in users}, {"ann": 1, "bob": 0, "cat": 2, "eve": 1, "mal": 0})
+        inbound = socks_inbound("fresh", 1093, {"dan": "d"})
+        inbound["proxy_settings"]["user_level"] = 1
+        self.call(HANDLER, "AddInbound", inbound=inbound)
+        for name, port in (("eve", 1081), ("mal", 1081), ("dan", 1093)):
+            self.assertTrue(self.fetch(f"socks5://{name}:{name[0]}@{ROUTER_LAN}:{port}"))
+        wait_for("their counters", lambda: [len(self.counters("user", name)) for name in ("eve", "mal", "dan")] == [2, 0, 2])
+        self.call(HANDLER, "RemoveInbound", tag="fresh")
+        for name in ("eve", "mal"):
+            self.call(HANDLER, "AlterInbound", tag="members", operation=no_user(name))
+
+    def test_a_stranger_has_the_time_of_level_0_whatever_he_says(self):
+        before = self.lab.connect("lan1", ROUTER_LAN, 1082)
+        self.daemon.file.write_text(self.CONFIG_TEXT.replace("handshake: 600", "handshake: 1"))
+        self.daemon.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: self.daemon.said("configuration reloaded"))
+        strangers = [self.lab.connect("lan1", ROUTER_LAN, 1082, 30) for _ in range(3)]
+        for stranger, said in zip(strangers, (b"", b"\0" + bytes(100), b"\0" + bytes.fromhex(ID.replace("-", ""))[:9])):
+            stranger.sendall(said)
+        for stranger in strangers:
+            self.assertTrue(self.is_over(stranger))
+            stranger.close()
+        # Who came under the old policy has his ten minutes.
+        before.setblocking(False)
+        self.assertRaises(BlockingIOError, before.recv, 1)
+        before.close()
+        self.daemon.file.write_text(self.CONFIG_TEXT)
+        reloads = lambda: sum("configuration reloaded" in line for line in self.daemon.lines)
+        known = reloads()
+        self.daemon.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: reloads() > known)

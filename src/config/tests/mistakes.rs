@@ -768,3 +768,23 @@ fn what_others_on_the_way_could_change_is_named() {
         Vec::<String>::new()
     );
 }
+
+#[test]
+fn policy_mistakes() {
+    wrong(
+        "xray-api:\n  policy: {levels: {a: ^{connIdle: 3}}}\n",
+        "xray-api.policy.levels.a: unknown policy level `a`",
+    );
+    wrong(
+        "xray-api: {policy: {levels: {0: {handshake: ^0}}}}\n",
+        "xray-api.policy.levels.0.handshake: expected a number of seconds (1 to 600), found `0`",
+    );
+    wrong(
+        "xray-api: {policy: {levels: {0: {bufferSize: ^4KB}}}}\n",
+        "xray-api.policy.levels.0.bufferSize: expected a number of kilobytes, found `4KB`",
+    );
+    wrong(
+        "listeners: [{name: a, type: socks, port: 1, users: [{username: a, password: b, level: ^high}]}]\n",
+        "listeners[0].users[0].level: expected a number (0 to 4294967295), found `high`",
+    );
+}

@@ -72,6 +72,7 @@ pub(super) fn credentials(
     let named = |secret: &str| Credentials {
         username: user.email.into(),
         password: secret.into(),
+        level: user.level,
         ..Credentials::default()
     };
     if by_name.contains(&kind) {
@@ -81,6 +82,7 @@ pub(super) fn credentials(
         return Ok(Credentials {
             username: first.into(),
             password: second.into(),
+            level: user.level,
             ..Credentials::default()
         });
     }
@@ -132,12 +134,12 @@ fn fits_cipher(options: &ShadowsocksServer, user: &User<'_>) -> Result<(), Statu
 }
 
 /// `xray.common.protocol.User` of a listener's user, without his secret.
-pub(super) fn described(listener: &ListenerOptions, name: &str) -> Message {
+pub(super) fn described(listener: &ListenerOptions, of: &Credentials) -> Message {
     let (mut user, mut account) = (Message::default(), Message::default());
     if listener.server.is_none() {
-        account.text(1, name);
+        account.text(1, &of.username);
     }
-    user.text(2, name);
+    user.integer(1, of.level.into()).text(2, &of.username);
     user.message(3, &typed(kind_of(listener), &account));
     user
 }
@@ -154,10 +156,14 @@ mod tests {
     fn check(listener: &str, email: &str, account: (&str, &Message), want: Result<&str, &str>) {
         let listener = Config::listener(listener).unwrap();
         let (mut user, mut outer) = (Message::default(), Message::default());
-        user.text(2, email).message(3, &typed(account.0, account.1));
+        user.integer(1, 7).text(2, email);
+        user.message(3, &typed(account.0, account.1));
         outer.message(1, &user);
         let field = Fields::new(outer.as_bytes()).next().unwrap().unwrap();
         let got = credentials(&listener, &User::read(&field).unwrap());
+        if let Ok(user) = &got {
+            assert_eq!(user.level, 7);
+        }
         let got = got.map(|user| user.password.to_string());
         let got = got.map_err(|status| status.message.rsplit(" > ").next().unwrap().to_owned());
         assert_eq!(got, want.map(str::to_owned).map_err(str::to_owned));

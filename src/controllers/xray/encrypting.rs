@@ -143,6 +143,9 @@ fn entry(user: &User<'_>, secret: &str) -> Result<Value, Status> {
         }
         entry.insert("flow".to_owned(), json!(second));
     }
+    if user.level > 0 {
+        entry.insert("level".to_owned(), json!(user.level));
+    }
     if !user.email.is_empty() {
         entry.insert("username".to_owned(), json!(user.email));
     }
@@ -215,6 +218,7 @@ pub(super) fn described(server: &ServerOptions, proxy: &mut Message) -> &'static
     let number = layout(kind).map_or(1, |layout| layout.users.0);
     for user in users.unwrap_or_default() {
         let mut entry = Message::default();
+        entry.integer(1, user.level.into());
         proxy.message(number, entry.text(2, &user.username));
     }
     kind
@@ -254,10 +258,11 @@ mod tests {
     #[test]
     fn users_come_with_their_ids_and_names() {
         let mut vless = Message::default();
-        vless.message(1, &user("a@b", "proxy.vless.Account", ID, 0));
+        let mut first = user("a@b", "proxy.vless.Account", ID, 0);
+        vless.message(1, first.integer(1, 3));
         vless.message(1, &user("", "proxy.vless.Account", ID, 0));
         vless.text(2, "none");
-        let users = json!([{"username": "a@b", "uuid": ID}, {"uuid": ID}]);
+        let users = json!([{"username": "a@b", "uuid": ID, "level": 3}, {"uuid": ID}]);
         let want = json!({"type": "vless", "users": users});
         check("proxy.vless.inbound.Config", &vless, Ok(want));
         let nobody = json!({"type": "vmess", "users": []});

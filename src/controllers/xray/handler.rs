@@ -15,6 +15,7 @@ use super::{Answer, Context, account, inbound, outbound};
 use crate::controllers::change::{Change, ChangeError};
 use crate::inbound::options::{ListenerOptions, Options};
 use crate::outbound::Kind;
+use crate::outbound::options::Credentials;
 use crate::platform::reply::reply;
 
 /// `xray.app.proxyman.command.HandlerService`.
@@ -205,16 +206,15 @@ fn manager<'o>(options: &'o Options, tag: &str) -> Result<&'o ListenerOptions, S
     }
 }
 
-/// The names of those who log in at a listener of `listeners:`, or by `authentication`.
-fn names<'o>(options: &'o Options, tag: &str) -> impl Iterator<Item = &'o str> {
+/// Those who log in at a listener of `listeners:`, or by `authentication`.
+fn users_of<'o>(options: &'o Options, tag: &str) -> &'o [Credentials] {
     let mut own = options.listeners.iter();
     let own = own.find(|listener| *listener.name == *tag);
     let users = own.and_then(|listener| match &listener.server {
         Some(server) => Some(server.protocol.users().unwrap_or_default()),
         None => listener.users.as_deref(),
     });
-    let users = users.unwrap_or(&options.authentication).iter();
-    users.map(|user| &*user.username)
+    users.unwrap_or(&options.authentication)
 }
 
 fn list_inbounds(context: &Context, request: &[u8]) -> Result<Message, Status> {
@@ -233,7 +233,10 @@ fn list_inbounds(context: &Context, request: &[u8]) -> Result<Message, Status> {
             inbound.text(1, &port.name);
             response.message(1, &inbound);
         } else {
-            response.message(1, &inbound::described(&port, names(&options, &port.name)));
+            response.message(
+                1,
+                &inbound::described(&port, users_of(&options, &port.name)),
+            );
         }
     }
     Ok(response)
@@ -277,9 +280,10 @@ fn users(context: &Context, request: &[u8]) -> Result<Message, Status> {
     let options = context.control.inbounds();
     let listener = manager(&options, tag)?;
     let mut response = Message::default();
-    let wanted = |name: &&str| email.is_empty() || name.eq_ignore_ascii_case(email);
-    for name in names(&options, tag).filter(wanted) {
-        response.message(1, &account::described(listener, name));
+    let wanted =
+        |user: &&Credentials| email.is_empty() || user.username.eq_ignore_ascii_case(email);
+    for user in users_of(&options, tag).iter().filter(wanted) {
+        response.message(1, &account::described(listener, user));
     }
     if !email.is_empty() && response == Message::default() {
         // Xray answers with a user of nothing.
@@ -293,6 +297,6 @@ fn users_count(context: &Context, request: &[u8]) -> Result<Message, Status> {
     let options = context.control.inbounds();
     manager(&options, tag)?;
     let mut response = Message::default();
-    response.integer(1, names(&options, tag).count() as u64);
+    response.integer(1, users_of(&options, tag).len() as u64);
     Ok(response)
 }

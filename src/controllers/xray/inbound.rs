@@ -12,6 +12,7 @@ use super::stream::{Capture, Entry, Stream};
 use super::typed::{Typed, entry, host, host_message, ports, typed};
 use crate::inbound::Port;
 use crate::inbound::options::ListenerKind;
+use crate::outbound::options::Credentials;
 
 /// `xray.app.proxyman.ReceiverConfig`.
 #[derive(Default)]
@@ -89,23 +90,23 @@ pub fn listener(config: Fields<'_>) -> Result<String, Status> {
     Ok(Value::Object(listener).to_string())
 }
 
-fn user(name: &str, password: &str) -> Value {
-    json!({"username": name, "password": password})
+/// Who logs in by name; all of an inbound are of one level.
+fn named_users(users: &[(&str, &str)], level: u32) -> Value {
+    let user = |(name, password): &(&str, &str)| json!({"username": name, "password": password, "level": level});
+    users.iter().map(user).collect()
 }
 
 /// Xray's SOCKS inbound answers HTTP on the same port; here that is a `mixed` listener.
 fn socks(proxy: &Typed<'_>, receiver: &Receiver<'_>, listener: &mut Entry) -> Result<(), Status> {
     receiver.stream.require_plain()?;
-    let (mut password, mut udp, mut users) = (false, false, Vec::new());
+    let (mut password, mut udp, mut users, mut level) = (false, false, Vec::new(), 0);
     for field in proxy.fields() {
         let field = field?;
         match field.number {
             1 => password = field.integer()? == 1,
-            2 => {
-                let (name, secret) = entry(&field)?;
-                users.push(user(name, secret));
-            }
+            2 => users.push(entry(&field)?),
             4 => udp = field.boolean()?,
+            6 => level = field.short()?,
             _ => {}
         }
     }
@@ -117,22 +118,23 @@ fn socks(proxy: &Typed<'_>, receiver: &Receiver<'_>, listener: &mut Entry) -> Re
     }
     listener.insert("type".to_owned(), json!("mixed"));
     listener.insert("udp".to_owned(), json!(udp));
-    listener.insert("users".to_owned(), Value::Array(users));
+    listener.insert("users".to_owned(), named_users(&users, level));
     Ok(())
 }
 
 fn http(proxy: &Typed<'_>, receiver: &Receiver<'_>, listener: &mut Entry) -> Result<(), Status> {
     receiver.stream.require_plain()?;
-    let mut users = Vec::new();
+    let (mut users, mut level) = (Vec::new(), 0);
     for field in proxy.fields() {
         let field = field?;
-        if field.number == 2 {
-            let (name, secret) = entry(&field)?;
-            users.push(user(name, secret));
+        match field.number {
+            2 => users.push(entry(&field)?),
+            4 => level = field.short()?,
+            _ => {}
         }
     }
     listener.insert("type".to_owned(), json!("http"));
-    listener.insert("users".to_owned(), Value::Array(users));
+    listener.insert("users".to_owned(), named_users(&users, level));
     Ok(())
 }
 
@@ -172,7 +174,7 @@ const NETWORK_UDP: u32 = 3;
 
 /// What Xray would say of a listener: `xray.core.InboundHandlerConfig`. `users` are who may log in.
 #[must_use]
-pub fn described<'u>(port: &Port, users: impl Iterator<Item = &'u str>) -> Message {
+pub fn described(port: &Port, users: &[Credentials]) -> Message {
     let (mut proxy, mut socket) = (Message::default(), Message::default());
     let kind = match port.kind {
         ListenerKind::Http => "proxy.http.ServerConfig",
@@ -198,7 +200,7 @@ pub fn described<'u>(port: &Port, users: impl Iterator<Item = &'u str>) -> Messa
         let mut locked = false;
         for user in users {
             let mut account = Message::default();
-            proxy.message(2, account.text(1, user));
+            proxy.message(2, account.text(1, &user.username));
             locked = true;
         }
         if kind == "proxy.socks.ServerConfig" {
@@ -259,7 +261,8 @@ mod tests {
         account.text(1, "ann").text(2, "a");
         let mut socks = Message::default();
         socks.integer(1, 1).message(2, &account).integer(4, 1);
-        let users = json!([{"username": "ann", "password": "a"}]);
+        socks.integer(6, 2);
+        let users = json!([{"username": "ann", "password": "a", "level": 2}]);
         let want = json!({"name": "t", "type": "mixed", "listen": "127.0.0.1", "port": 1080,
             "udp": true, "users": users});
         let kind = "proxy.socks.ServerConfig";

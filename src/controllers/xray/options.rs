@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Service;
+use crate::tunnel::policy::Policy;
 use crate::tunnel::quota::Limits;
 
 /// `xray-api:`.
@@ -21,4 +22,6 @@ pub struct Options {
     pub quotas: Limits,
     /// `rates` (headgate's own): what users may move in a second, in each direction.
     pub rates: Limits,
+    /// `policy`: Xray's levels and switches; without it no limit of theirs holds and every counter exists.
+    pub policy: Option<Policy>,
 }

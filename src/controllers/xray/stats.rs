@@ -1,8 +1,9 @@
 //! StatsService: counters by listener, outbound and user, who is online, the process
 //! (xray-api.md 2.7 and 4).
 //!
-//! The counters are the tunnel's ledger. Unlike Xray's they are always there for every listener and
-//! outbound that has a name, and hold payload: what the proxy protocol itself adds is not counted.
+//! The counters are the tunnel's ledger. Unlike Xray's they are there for every listener, outbound and user
+//! while no `policy` is configured (with one, its switches say which there are), and hold payload: what the
+//! proxy protocol itself adds is not counted.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use super::status::{Code, Status};
 use super::{Answer, Context};
 use crate::platform::clock;
 use crate::tunnel::ledger::{Counted, Direction, Name, Party};
+use crate::tunnel::policy::Policy;
 
 /// `xray.app.stats.command.StatsService`.
 pub(super) const METHODS: &[(&str, Answer)] = &[
@@ -64,7 +66,14 @@ fn counted(
     wanted: &dyn Fn(&Name, Direction) -> bool,
 ) -> Vec<Counted> {
     let connections = context.control.tunnel().connections();
-    connections.counted(known(context), reset, wanted)
+    let policy = connections.policy();
+    let exists = |name: &Name, direction, level| {
+        let policy = policy.as_ref();
+        policy.is_none_or(|policy| policy.counts(name.0, level, direction))
+    };
+    connections.counted(known(context), reset, &|name, direction, level| {
+        exists(name, direction, level) && wanted(name, direction)
+    })
 }
 
 fn stat(name: &str, value: u64) -> Message {
@@ -168,14 +177,24 @@ fn query(context: &Context, request: &[u8]) -> Result<Message, Status> {
     Ok(response)
 }
 
+/// Whether users of that level are listed when they are online.
+fn is_shown(policy: Option<&Policy>, level: u32) -> bool {
+    policy.is_none_or(|policy| policy.level(level).online)
+}
+
 /// The addresses that each user's live flows come from, with the start of the latest, Unix seconds.
 /// As in Xray, the machine itself is nobody's address.
 fn online_now(context: &Context) -> BTreeMap<Arc<str>, BTreeMap<IpAddr, u64>> {
+    let connections = context.control.tunnel().connections();
+    let policy = connections.policy();
     let mut online: BTreeMap<_, BTreeMap<_, u64>> = BTreeMap::new();
-    for flow in context.control.tunnel().connections().snapshot() {
+    for flow in connections.snapshot() {
         let Some(user) = &flow.metadata.inbound_user else {
             continue;
         };
+        if !is_shown(policy.as_deref(), flow.metadata.user_level) {
+            continue;
+        }
         let address = flow.metadata.source.ip().to_canonical();
         if address.is_loopback() {
             continue;
@@ -202,7 +221,9 @@ fn addresses_of(context: &Context, asked: &str) -> Result<BTreeMap<IpAddr, u64>,
         .and_then(|rest| rest.strip_suffix(">>>online"))
         .ok_or_else(|| not_found(asked))?;
     let name: Name = (Party::User, email.into());
-    if !context.control.tunnel().connections().has_account(&name) {
+    let connections = context.control.tunnel().connections();
+    let level = connections.level_of(&name);
+    if !level.is_some_and(|level| is_shown(connections.policy().as_deref(), level)) {
         return Err(not_found(asked));
     }
     Ok(online_now(context).remove(&name.1).unwrap_or_default())

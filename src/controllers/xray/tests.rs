@@ -22,6 +22,7 @@ use crate::outbound::dial::Environment;
 use crate::outbound::registry::Registry;
 use crate::tunnel::connections::Connection;
 use crate::tunnel::names::NoNames;
+use crate::tunnel::policy::{Level, Policy};
 use crate::tunnel::quota::Limits;
 
 fn registry() -> Registry {
@@ -55,6 +56,7 @@ impl Rig {
             persist: false,
             quotas: Limits::default(),
             rates: Limits::default(),
+            policy: None,
         };
         let server = Server::start(&options, Arc::clone(&control) as Arc<dyn Control>).unwrap();
         Self { server, control }
@@ -352,6 +354,50 @@ fn who_is_online_is_who_has_a_flow() {
         });
         let users = ask("GetUsersStats", &with_traffic).await;
         assert_eq!(Fields::new(&users).count(), 1);
+    });
+}
+
+#[test]
+fn a_policy_says_which_counters_there_are() {
+    run(async {
+        let rig = Rig::whole();
+        let _flows = [
+            rig.flow("192.168.1.5:1", "ann"),
+            rig.flow("192.168.1.6:1", "bob"),
+        ];
+        let shown = Level {
+            counts: [false, true],
+            online: true,
+            ..Level::default()
+        };
+        let ask = async |policy: Policy| {
+            let connections = rig.control.tunnel().connections();
+            connections.follow_policy(Some(policy));
+            let any = Message::default();
+            let (counters, _, _) = rig.call(&format!("{STATS}/QueryStats"), &any).await;
+            let (online, _, _) = rig.call(&format!("{STATS}/GetAllOnlineUsers"), &any).await;
+            let name = request(|message| {
+                message.text(1, "user>>>ann>>>online");
+            });
+            let (_, code, _) = rig.call(&format!("{STATS}/GetStatsOnline"), &name).await;
+            let names = stats(&counters[0]).into_iter().map(|(name, _)| name);
+            let online = Fields::new(&online[0]).count();
+            (names.collect::<Vec<_>>().join(" "), online, code)
+        };
+        assert_eq!(ask(Policy::default()).await, (String::new(), 0, 5));
+        let users = Policy {
+            levels: [(0, shown)].into(),
+            ..Policy::default()
+        };
+        let want = "user>>>ann>>>traffic>>>downlink user>>>bob>>>traffic>>>downlink";
+        assert_eq!(ask(users).await, (want.to_owned(), 2, 0));
+        let listeners = Policy {
+            levels: [(1, shown)].into(),
+            inbounds: [true, false],
+            ..Policy::default()
+        };
+        let want = "inbound>>>DEFAULT-MIXED>>>traffic>>>uplink";
+        assert_eq!(ask(listeners).await, (want.to_owned(), 0, 5));
     });
 }
 

@@ -154,6 +154,8 @@ pub fn entry<'a>(field: &Field<'a>) -> Result<(&'a str, &'a str), Malformed> {
 /// `xray.common.protocol.User`. Its account's secrets are never shown.
 #[derive(Clone, Copy, Default)]
 pub struct User<'a> {
+    /// `level`.
+    pub level: u32,
     /// `email`.
     pub email: &'a str,
     /// `account`.
@@ -170,6 +172,7 @@ impl<'a> User<'a> {
         for field in field.message()? {
             let field = field?;
             match field.number {
+                1 => user.level = field.short()?,
                 2 => user.email = field.text()?,
                 3 => user.account = Typed::read(&field)?,
                 _ => {}

@@ -9,6 +9,9 @@ use crate::daemon::kept;
 use crate::platform::blocking::blocking;
 use crate::platform::clock;
 
+/// How often flows are looked at that a policy lets be silent for a while.
+pub(super) const SILENCE_EVERY: Duration = Duration::from_secs(1);
+
 /// How often quotas are looked at: for so long a user may move beyond his.
 pub(super) const SETTLE_EVERY: Duration = Duration::from_secs(5);
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::Failure;
 use super::acts::Acts;
@@ -57,7 +57,7 @@ use crate::tunnel::Tunnel;
 use crate::tunnel::names::{Devices, Lan};
 use crate::tunnel::routing::Routing;
 use capture::{Captured, watch_kernel};
-use kept::SETTLE_EVERY;
+use kept::{SETTLE_EVERY, SILENCE_EVERY};
 use reload::{log_reload, mark_of, settle};
 
 /// Requests of controllers that may wait; further ones are refused.
@@ -342,6 +342,8 @@ impl Instance {
         // Not at once: nothing is new yet, and the pages to give back are those of the start.
         let mut persist = interval_at(Instant::now() + SETTLED, PERSIST_EVERY);
         let mut settle = interval_at(Instant::now() + SETTLE_EVERY, SETTLE_EVERY);
+        let mut silence = interval(SILENCE_EVERY);
+        silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 _ = terminate.recv() => Event::Stop,
@@ -351,6 +353,7 @@ impl Instance {
                 _ = hangup.recv() => Event::Reload,
                 _ = persist.tick() => Event::Persist,
                 _ = settle.tick(), if self.tunnel.quotas().is_needed() => Event::Settle,
+                _ = silence.tick(), if self.tunnel.connections().policy().is_some() => Event::Silence,
                 Some(request) = self.requests.recv() => Event::Request(request),
                 () = watch_kernel(&mut self.captured) => Event::Network,
                 () = self.providers.changed() => Event::Sets,
@@ -368,6 +371,7 @@ impl Instance {
                 }
                 Event::Persist => self.persist(),
                 Event::Settle => self.settle_quotas(),
+                Event::Silence => self.tunnel.connections().cut_silent(clock::coarse()),
                 Event::Network => self.refresh_kernel(),
                 Event::Sets => {
                     self.offload.forget();
@@ -485,6 +489,7 @@ enum Event {
     Reload,
     Persist,
     Settle,
+    Silence,
     Network,
     Sets,
     Nodes,

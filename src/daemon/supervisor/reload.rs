@@ -161,6 +161,13 @@ impl Instance {
     /// Serves the Xray API as the configuration says, and keeps its counters while it does.
     pub(super) async fn serve_xray(&mut self) -> Result<(), Failure> {
         let options = self.config.xray.as_ref();
+        self.tunnel.connections().keep_ledger(options.is_some());
+        let quotas = options.map(|options| options.quotas.clone());
+        self.tunnel.quotas().limit(quotas.unwrap_or_default());
+        let rates = options.map(|options| options.rates.clone());
+        self.tunnel.pacing().limit(rates.unwrap_or_default());
+        let policy = options.and_then(|options| options.policy.clone());
+        self.tunnel.connections().follow_policy(policy);
         if let (Some(running), Some(options)) = (&self.xray.server, options)
             && running.follows(options)
         {
@@ -170,11 +177,6 @@ impl Instance {
         if let Some(running) = self.xray.server.take() {
             running.close().await;
         }
-        self.tunnel.connections().keep_ledger(options.is_some());
-        let quotas = options.map(|options| options.quotas.clone());
-        self.tunnel.quotas().limit(quotas.unwrap_or_default());
-        let rates = options.map(|options| options.rates.clone());
-        self.tunnel.pacing().limit(rates.unwrap_or_default());
         if let Some(options) = options {
             let control = Arc::clone(&self.door) as Arc<dyn Control>;
             let started = xray::server::Server::start(options, control);

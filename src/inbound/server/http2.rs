@@ -19,7 +19,6 @@ use tokio::time::{sleep, timeout};
 
 use super::accept::Told;
 use super::{Admitted, Client, Server};
-use crate::inbound::listen::HANDSHAKE_TIME_MAX;
 use crate::outbound::BoxFuture;
 use crate::outbound::carrier::Carrier;
 use crate::outbound::transport::http2::{
@@ -61,17 +60,24 @@ pub(super) async fn handshake(carrier: Carrier) -> Result<Calls, h2::Error> {
         .await
 }
 
-/// Serves a connection's calls at `path` to its end. Boxed: each call proceeds as a connection does.
+/// Serves a connection's calls at `path` to its end; each has `time` to say what it is. Boxed: each call proceeds as a connection does.
 pub(super) fn serve(
     server: Arc<Server>,
     calls: Calls,
     path: &str,
     source: SocketAddr,
+    time: Duration,
 ) -> BoxFuture<'_, ()> {
-    Box::pin(run(server, calls, path, source))
+    Box::pin(run(server, calls, path, source, time))
 }
 
-async fn run(server: Arc<Server>, mut calls: Calls, path: &str, source: SocketAddr) {
+async fn run(
+    server: Arc<Server>,
+    mut calls: Calls,
+    path: &str,
+    source: SocketAddr,
+    time: Duration,
+) {
     let mut flows = JoinSet::new();
     let door = Arc::new(Semaphore::new(1));
     loop {
@@ -80,7 +86,7 @@ async fn run(server: Arc<Server>, mut calls: Calls, path: &str, source: SocketAd
                 Some(Ok((request, respond))) => {
                     if let Some(carrier) = begin(request, respond, path) {
                         let (server, door) = (Arc::clone(&server), Arc::clone(&door));
-                        flows.spawn(flow(server, carrier, source, door));
+                        flows.spawn(flow(server, carrier, source, time, door));
                     }
                 }
                 Some(Err(_)) | None => return,
@@ -115,14 +121,20 @@ fn begin(
 }
 
 /// One call. `door`: for strangers.
-async fn flow(server: Arc<Server>, carrier: Carrier, source: SocketAddr, door: Arc<Semaphore>) {
+async fn flow(
+    server: Arc<Server>,
+    carrier: Carrier,
+    source: SocketAddr,
+    time: Duration,
+    door: Arc<Semaphore>,
+) {
     let client = Client {
         source,
         local: server.address,
         told: Told::default(),
     };
     let admitting = Box::pin(server.admit(carrier, &client));
-    let Ok(Some(admitted)) = timeout(HANDSHAKE_TIME_MAX, admitting).await else {
+    let Ok(Some(admitted)) = timeout(time, admitting).await else {
         return;
     };
     let place = match &admitted {
@@ -130,7 +142,7 @@ async fn flow(server: Arc<Server>, carrier: Carrier, source: SocketAddr, door: A
         _ => Ok(None),
     };
     if let Ok(_place) = place {
-        server.proceed(admitted, source).await;
+        server.proceed(admitted, source, time).await;
     }
 }
 
@@ -180,7 +192,7 @@ mod tests {
         let (near, far) = duplex(64 * 1024);
         tokio::spawn(async move {
             let calls = handshake(Carrier::Boxed(Box::new(far))).await.unwrap();
-            serve(server, calls, "/way/Tun", source).await;
+            serve(server, calls, "/way/Tun", source, Duration::from_secs(60)).await;
         });
         let near = Carrier::Boxed(Box::new(near));
         let asking = Arc::new(Asking::gun("h.test", "way").unwrap());

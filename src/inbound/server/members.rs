@@ -16,6 +16,7 @@ use crate::outbound::options::Credentials;
 /// A user, as those who came in by his secret know him.
 pub(super) struct Member {
     name: Arc<str>,
+    level: u32,
     gone: AtomicBool,
     waiting: Notify,
 }
@@ -24,6 +25,11 @@ impl Member {
     /// What IN-USER compares; none where everybody has the same password.
     pub(super) fn name(&self) -> Option<&Arc<str>> {
         Some(&self.name).filter(|name| !name.is_empty())
+    }
+
+    /// Which policy holds for him.
+    pub(super) fn level(&self) -> u32 {
+        self.level
     }
 
     /// Waits until he may no longer be here.
@@ -72,6 +78,7 @@ pub(super) fn renewed<K>(
             _ => Arc::new(Listed {
                 member: Arc::new(Member {
                     name: (&*user.username).into(),
+                    level: user.level,
                     gone: AtomicBool::new(false),
                     waiting: Notify::new(),
                 }),

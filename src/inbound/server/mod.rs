@@ -255,15 +255,16 @@ impl Server {
     }
 
     async fn run(self: Arc<Self>, socket: TcpStream, source: SocketAddr, handshake: Handshake) {
+        let time = handshake.time();
         let opening = Box::pin(self.open(socket, source));
         let Some(Some(admitted)) = handshake.limit(opening).await else {
             return;
         };
-        self.proceed(admitted, source).await;
+        self.proceed(admitted, source, time).await;
     }
 
-    /// What becomes of a client that is let in, or not.
-    async fn proceed(self: Arc<Self>, admitted: Admitted, source: SocketAddr) {
+    /// What becomes of a client that is let in, or not. Each call of his has `time` to say what it is.
+    async fn proceed(self: Arc<Self>, admitted: Admitted, source: SocketAddr, time: Duration) {
         let opened = match admitted {
             Admitted::Client(opened) => opened,
             Admitted::Stranger(refused, fallback) => return fall_back(*refused, fallback).await,
@@ -271,7 +272,7 @@ impl Server {
             Admitted::Calls(calls) => {
                 let shared = self.shared.clone();
                 let path = shared.accept.gun_path();
-                return http2::serve(self, *calls, path, source).await;
+                return http2::serve(self, *calls, path, source, time).await;
             }
         };
         let member = Arc::clone(&opened.member);
@@ -404,6 +405,7 @@ impl Origin {
         let mut metadata = Metadata::new(network, *kind, name, self.source, to);
         metadata.inbound_address = self.server.address;
         metadata.inbound_user = self.member.name().cloned();
+        metadata.user_level = self.member.level();
         metadata.special_proxy.clone_from(&self.server.proxy);
         metadata
     }

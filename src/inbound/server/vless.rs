@@ -211,6 +211,7 @@ mod tests {
                 username: "a".into(),
                 password: ID.into(),
                 vision,
+                ..Credentials::default()
             };
             let server = Server::new(&[user]).unwrap();
             let bytes = codec::request(&id, flow, &command).unwrap();
