@@ -7,7 +7,7 @@
 //! the kernel looks whether they are still there.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,7 +129,7 @@ fn look_at_devices(
 
 /// Has the kernel look for devices. Those of IPv6 are the same ones.
 fn ask_devices<'a>(list: impl Iterator<Item = &'a IpAddr>) {
-    let Ok(socket) = UdpSocket::bind(("0.0.0.0", 0)) else {
+    let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else {
         return;
     };
     // Never the thread's time: what the kernel cannot queue is asked for the next time.
