@@ -55,10 +55,11 @@ load_case() {
 
 group_encrypted() {
     local -a rust=() blake3=()
-    if command -v sslocal >/dev/null && command -v ssserver >/dev/null; then
+    # Built without that feature, its sslocal redirects nothing.
+    if command -v ssserver >/dev/null && [[ $(sslocal --help 2>&1) == *redir* ]]; then
         rust=(rust-chacha20 rust-aes128) blake3=(headgate-blake3 rust-blake3)
     else
-        echo "shadowsocks-rust is not here (cargo install shadowsocks-rust): left out" >&2
+        echo "shadowsocks-rust is not here (cargo install shadowsocks-rust --features local-redir): left out" >&2
     fi
     rounds encrypted_cases headgate-chacha20 libev-chacha20 headgate-aes128 libev-aes128 "${rust[@]}" "${blake3[@]}" \
         headgate-vmess v2ray-vmess headgate-vless v2ray-vless
