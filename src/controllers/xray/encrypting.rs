@@ -10,7 +10,7 @@ use super::protobuf::{Field, Message};
 use super::status::Status;
 use super::stream::Entry;
 use super::typed::{Typed, User};
-use crate::inbound::server::options::{ServerOptions, ServerProtocolOptions};
+use crate::inbound::server::options::{Fallback, ServerOptions, ServerProtocolOptions};
 use crate::outbound::vless::vision::FLOW;
 
 /// How the messages of one type are laid out.
@@ -215,13 +215,31 @@ pub(super) fn described(server: &ServerOptions, proxy: &mut Message) -> &'static
         }
         ServerProtocolOptions::Shadowsocks(_) => "proxy.shadowsocks.ServerConfig",
     };
-    let number = layout(kind).map_or(1, |layout| layout.users.0);
+    let layout = layout(kind);
+    let number = layout.map_or(1, |layout| layout.users.0);
     for user in users.unwrap_or_default() {
         let mut entry = Message::default();
         entry.integer(1, user.level.into());
         proxy.message(number, entry.text(2, &user.username));
     }
+    if let Some(&number) = layout.and_then(|layout| layout.fallbacks.first()) {
+        for fallback in &server.fallbacks {
+            proxy.message(number, &answering(fallback));
+        }
+    }
     kind
+}
+
+/// `Fallback` of either protocol.
+fn answering(fallback: &Fallback) -> Message {
+    let mut message = Message::default();
+    let conditions = [&fallback.name, &fallback.alpn, &fallback.path];
+    for (number, condition) in (1..).zip(conditions) {
+        message.text(number, condition.as_deref().unwrap_or_default());
+    }
+    message.text(4, "tcp").text(5, &fallback.to.to_string());
+    message.integer(6, fallback.proxy_version.into());
+    message
 }
 
 #[cfg(test)]
@@ -286,6 +304,25 @@ mod tests {
             {"name": "a.test", "alpn": "h2", "path": "/a", "dest": "192.0.2.1:81", "xver": 2},
         ]});
         check("proxy.trojan.ServerConfig", &trojan, Ok(want));
+    }
+
+    #[test]
+    fn fallbacks_are_shown_as_they_were_given() {
+        let fallbacks = json!([
+            {"name": "a.test", "alpn": "h2", "dest": "192.0.2.1:81", "xver": 2},
+            {"path": "/a", "dest": "[2001:db8::1]:82"},
+            {"dest": "127.0.0.1:80"},
+        ]);
+        for (listener, keys) in [("vless", ""), ("trojan", "\"ws-path\": \"/\",")] {
+            let entry = format!(
+                "{{\"name\": \"a\", \"type\": \"{listener}\", \"port\": 1, {keys} \"users\": [], \"fallbacks\": {fallbacks}}}"
+            );
+            let options = crate::config::Config::listener(&entry).unwrap();
+            let mut settings = Message::default();
+            let kind = described(options.server.as_deref().unwrap(), &mut settings);
+            let want = json!({"type": listener, "users": [], "fallbacks": fallbacks});
+            check(kind, &settings, Ok(want));
+        }
     }
 
     #[test]
