@@ -5,6 +5,7 @@ import json
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -519,6 +520,40 @@ class Users(XrayTest):
         self.call(HANDLER, "RemoveInbound", tag="hidden")
         reality["xver"] = 1
         self.fails(UNKNOWN, "headgate does not support the PROXY protocol to the site in REALITY", HANDLER, "AddInbound", inbound=inbound)
+
+    def test_fallbacks_are_added_choose_by_name_and_protocol_and_are_shown(self):
+        servers = [self.lab.socket("gw") for _ in range(3)]
+        for server in servers:
+            self.addCleanup(server.close)
+            server.settimeout(30)
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+        plain, named, spoken = (f"127.0.0.1:{server.getsockname()[1]}" for server in servers)
+        fallbacks = [{"dest": plain, "type": "tcp"}, {"name": "a.test", "dest": named, "type": "tcp"}, {"name": "a.test", "alpn": "h2", "dest": spoken, "type": "tcp"}]
+        kind = "xray.transport.internet.tls.Config"
+        files = {"certificate": base64.b64encode((self.lab.directory / "leaf.pem").read_bytes()).decode(), "key": base64.b64encode((self.lab.directory / "key.pem").read_bytes()).decode()}
+        for tag, settings in (("vless", "xray.proxy.vless.inbound.Config"), ("trojan", "xray.proxy.trojan.ServerConfig")):
+            inbound = socks_inbound(f"fallen-{tag}", 21008) | {"proxy_settings": {"@type": settings, "fallbacks": fallbacks}}
+            inbound["receiver_settings"]["stream_settings"] = {"security_type": kind, "security_settings": [{"@type": kind, "certificate": [files]}]}
+            self.call(HANDLER, "AddInbound", inbound=inbound)
+            (shown,) = [one for one in self.call(HANDLER, "ListInbounds")["inbounds"] if one["tag"] == f"fallen-{tag}"]
+            self.assertEqual(shown["proxy_settings"]["fallbacks"], fallbacks)
+            for name, alpn, server in (("b.test", "h2", 0), ("a.test", "http/1.1", 1), ("a.test", "h2", 2)):
+                with self.subTest(f"{tag} {name} {alpn}"):
+                    context = ssl.create_default_context()
+                    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                    context.set_alpn_protocols([alpn])
+                    asked = f"GET /{name} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
+                    with context.wrap_socket(self.lab.connect("lan1", ROUTER_LAN, 21008, 30), server_hostname=name) as stranger:
+                        self.assertEqual(stranger.selected_alpn_protocol(), alpn)
+                        stranger.sendall(asked)
+                        there, _ = servers[server].accept()
+                        there.settimeout(30)
+                        self.assertEqual(there.recv(4096), asked)
+                        there.sendall(b"it is me")
+                        self.assertEqual(stranger.recv(100), b"it is me")
+                        there.close()
+            self.call(HANDLER, "RemoveInbound", tag=f"fallen-{tag}")
 
     def test_users_added_outlive_a_reload_and_nobody_else_notices(self):
         self.assertEqual(self.add("vless", "stays@vless")["code"], 0)
