@@ -172,6 +172,8 @@ pub enum InboundType {
     Vless,
     /// Trojan.
     Trojan,
+    /// A port that leads to one target.
+    Tunnel,
     /// The daemon's own (downloads, health checks).
     Inner,
 }
@@ -191,6 +193,7 @@ impl InboundType {
             Self::Vmess => "Vmess",
             Self::Vless => "Vless",
             Self::Trojan => "Trojan",
+            Self::Tunnel => "Tunnel",
             Self::Inner => "Inner",
         }
     }

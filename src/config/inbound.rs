@@ -7,10 +7,11 @@ use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::section::Section;
 use super::server;
 use crate::inbound::options::{ListenerKind, ListenerOptions, Options};
+use crate::metadata::Endpoint;
 use crate::outbound::options::Credentials;
 
 /// Listener types of mihomo's that are not served yet.
-const OTHER_TYPES: &[&str] = &["tunnel", "tun", "anytls", "tuic", "hysteria2"];
+const OTHER_TYPES: &[&str] = &["tun", "anytls", "tuic", "hysteria2"];
 
 /// Takes the inbound keys of the top level.
 pub(super) fn decode(
@@ -88,6 +89,7 @@ pub(super) fn listener(
         "mixed" => ListenerKind::Mixed,
         "redir" => ListenerKind::Redirect,
         "tproxy" => ListenerKind::TProxy,
+        "tunnel" => ListenerKind::Tunnel,
         "shadowsocks" => ListenerKind::Shadowsocks,
         "vmess" => ListenerKind::Vmess,
         "vless" => ListenerKind::Vless,
@@ -105,6 +107,14 @@ pub(super) fn listener(
         })?,
         None => Ipv4Addr::UNSPECIFIED.into(),
     };
+    let (mut udp, mut target) = (section.boolean("udp", true)?, None);
+    if kind == ListenerKind::Tunnel {
+        let at = section.require("target")?;
+        target = Some(at.parse("a host and a port", Endpoint::parse)?);
+        if let Some(networks) = section.take("network") {
+            udp = has_udp(&networks)?;
+        }
+    }
     let server = server::decode(kind, &mut section, warnings)?;
     let users_taken = server.is_some();
     let options = ListenerOptions {
@@ -112,7 +122,8 @@ pub(super) fn listener(
         kind,
         listen,
         port: section.require("port")?.port()?,
-        udp: section.boolean("udp", true)?,
+        udp,
+        target,
         users: match section.take("users").filter(|_| !users_taken) {
             Some(users) => Some(
                 users
@@ -131,6 +142,22 @@ pub(super) fn listener(
     }
     section.finish(warnings);
     Ok(options)
+}
+
+/// `network` of a tunnel.
+fn has_udp(networks: &Cursor<'_>) -> Result<bool, ConfigError> {
+    let (mut tcp, mut udp) = (false, false);
+    for network in networks.items()? {
+        match network.text()? {
+            "tcp" => tcp = true,
+            "udp" => udp = true,
+            _ => return Err(network.expected("tcp or udp")),
+        }
+    }
+    match tcp {
+        true => Ok(udp),
+        false => Err(networks.expected("tcp, alone or beside udp")),
+    }
 }
 
 /// One entry of a listener's `users:`.

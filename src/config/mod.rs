@@ -132,6 +132,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The name of the outbound that leads to the Xray API, where there is one.
+    #[must_use]
+    pub fn xray_tag(&self) -> Option<&str> {
+        self.xray.as_ref()?.tag.as_deref()
+    }
+
     /// Decodes and checks a file's text. JSON is YAML too.
     ///
     /// # Errors

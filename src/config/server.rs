@@ -39,7 +39,8 @@ pub(super) fn decode(
         | ListenerKind::Socks
         | ListenerKind::Mixed
         | ListenerKind::Redirect
-        | ListenerKind::TProxy => return Ok(None),
+        | ListenerKind::TProxy
+        | ListenerKind::Tunnel => return Ok(None),
     };
     for key in ["ss-option", "decryption"] {
         if let Some(value) = section.take(key) {

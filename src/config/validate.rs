@@ -142,7 +142,8 @@ impl<'a> Names<'a> {
                     Reason::BuiltinName(Excerpt::of(name)),
                 ));
             }
-            if names.numbers.insert(name, number).is_some() {
+            let taken = config.xray_tag() == Some(name);
+            if names.numbers.insert(name, number).is_some() || taken {
                 let reason = Reason::DuplicateName(Excerpt::of(name));
                 return Err(names.fail(number, "name", None, reason));
             }
@@ -151,7 +152,9 @@ impl<'a> Names<'a> {
     }
 
     fn is_target(&self, name: &str) -> bool {
-        self.numbers.contains_key(name) || BUILTIN_NAMES.contains(&name)
+        self.numbers.contains_key(name)
+            || BUILTIN_NAMES.contains(&name)
+            || self.config.xray_tag() == Some(name)
     }
 
     fn count(&self) -> usize {

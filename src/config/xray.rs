@@ -9,15 +9,17 @@ use super::controller::socket_address;
 use super::decode::Cursor;
 use super::error::{ConfigError, Excerpt, Reason, Warnings};
 use super::section::Section;
+use super::validate::BUILTIN_NAMES;
 use crate::controllers::xray::Service;
 use crate::controllers::xray::options::Options;
 use crate::tunnel::policy::{Level, Policy};
 use crate::tunnel::quota::Limits;
 
-/// What runs without a file, and when `listen` is absent.
+/// What runs without a file, and when neither `listen` nor `tag` says otherwise.
 pub(super) fn builtin() -> Options {
     Options {
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 10085)),
+        listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 10085))),
+        tag: None,
         services: Service::ALL.iter().map(|&(_, service)| service).collect(),
         secret: "".into(),
         persist: false,
@@ -38,11 +40,20 @@ pub(super) fn decode(
     let mut section = at.section()?;
     let mut options = builtin();
     options.secret = section.text("secret")?.unwrap_or_default();
+    if let Some(tag) = section.take("tag") {
+        let name = tag.text()?;
+        if BUILTIN_NAMES.contains(&name) {
+            return Err(tag.fail(Reason::BuiltinName(Excerpt::of(name))));
+        }
+        // As in Xray: it is reached by that way alone then, unless told otherwise.
+        (options.tag, options.listen) = (Some(name.into()), None);
+    }
     if let Some(listen) = section.take("listen") {
-        options.listen = socket_address(&listen)?;
-        if options.secret.is_empty() && !options.listen.ip().to_canonical().is_loopback() {
+        let address = socket_address(&listen)?;
+        if options.secret.is_empty() && !address.ip().to_canonical().is_loopback() {
             return Err(listen.fail(Reason::OpenController));
         }
+        options.listen = Some(address);
     }
     options.persist = section.boolean("persist", false)?;
     if let Some(quotas) = section.take("quotas") {
@@ -169,6 +180,20 @@ mod tests {
         let (config, warnings) = Config::parse(&text).unwrap();
         assert!(warnings.is_empty());
         config.xray.unwrap().policy
+    }
+
+    #[test]
+    fn with_a_tag_it_listens_only_where_it_is_told_to() {
+        let xray = |text: &str| {
+            Config::parse(&format!("xray-api: {{{text}}}\n"))
+                .unwrap()
+                .0
+                .xray
+        };
+        let listen = |text| xray(text).unwrap().listen.map(|address| address.port());
+        assert_eq!(listen("persist: false"), Some(10085));
+        assert_eq!(listen("tag: api"), None);
+        assert_eq!(listen("tag: api, listen: '127.0.0.1:9'"), Some(9));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::dns::server::{Parts, Policy, Server};
 use crate::dns::upstream::egress::{Outbounds, Sockets};
 use crate::metadata::Metadata;
 use crate::outbound::dial::Environment;
+use crate::outbound::inward::{Entrance, Inward};
 use crate::outbound::provided::ProviderNodes;
 use crate::outbound::reach::Reach;
 use crate::outbound::registry::Registry;
@@ -139,7 +140,8 @@ fn hosts(options: &DnsOptions) -> Result<Option<Arc<Hosts>>, Failure> {
     Ok(Some(Arc::new(hosts)))
 }
 
-/// Proxies and groups of a configuration, with the choices of before and with what tests had found.
+/// Proxies and groups of a configuration, with the choices of before and with what tests had found; and the
+/// way to `entrance`.
 ///
 /// # Errors
 /// What does not fit together.
@@ -150,6 +152,7 @@ pub fn registry(
     own_mark: u32,
     selected: &Selected,
     before: Option<&Registry>,
+    entrance: &Arc<Entrance>,
 ) -> Result<Arc<Registry>, Failure> {
     let environment = Environment {
         resolver,
@@ -159,14 +162,20 @@ pub fn registry(
         ipv6: config.general.ipv6,
         reach: Arc::new(Reach::new(&config.inbound.lan_reachable_ips)),
     };
-    Ok(Arc::new(Registry::build(
+    let mut registry = Registry::build(
         &config.proxies,
         nodes,
         &config.groups,
         &environment,
         selected,
         before,
-    )?))
+    )?;
+    if let Some(tag) = config.xray_tag()
+        && !registry.insert(Arc::new(Inward::new(tag, entrance)))
+    {
+        return Err(format!("xray-api.tag: a provider has a node of the name {tag}").into());
+    }
+    Ok(Arc::new(registry))
 }
 
 /// The sniffer with its lists compiled.
@@ -193,9 +202,12 @@ pub fn routing(
     own_mark: u32,
     selected: &Selected,
     before: Option<&Registry>,
+    entrance: &Arc<Entrance>,
 ) -> Result<Routing, Failure> {
     Ok(Routing {
-        outbounds: registry(config, nodes, resolver, own_mark, selected, before)?,
+        outbounds: registry(
+            config, nodes, resolver, own_mark, selected, before, entrance,
+        )?,
         rules: Arc::new(Rules::compile(std::mem::take(&mut config.rules))),
         added: None,
         mode: config.general.mode,

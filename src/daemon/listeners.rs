@@ -16,12 +16,12 @@ use super::Failure;
 use super::workers::Workers;
 use crate::dns::current::Current;
 use crate::dns::listener::{serve_tcp, serve_udp};
-use crate::inbound::Port;
 use crate::inbound::listen::{Listener, Service, Sharing};
 use crate::inbound::mixed::Proxy;
 use crate::inbound::options::{ListenerKind, ListenerOptions, Options};
 use crate::inbound::server;
 use crate::inbound::transparent::{Capture, DatagramListener, RawReplies, StreamListener};
+use crate::inbound::{self, Port};
 use crate::metadata::InboundType;
 use crate::netfilter::ruleset::Ports;
 use crate::platform::answering_udp::AnsweringUdp;
@@ -234,13 +234,21 @@ impl Listeners {
                     self.open_capture(&mut tasks, port.kind, address, &port.name, port.udp, None)?;
                 }
             }
-            ListenerKind::Http | ListenerKind::Socks | ListenerKind::Mixed => {
-                for worker in self.workers.handles() {
+            ListenerKind::Http
+            | ListenerKind::Socks
+            | ListenerKind::Mixed
+            | ListenerKind::Tunnel => {
+                for (number, worker) in self.workers.handles().iter().enumerate() {
                     let _here = worker.enter();
                     let listener = Listener::bind(port.address, Sharing::PerCore)?;
                     let dispatch: Arc<dyn Dispatch> = Arc::clone(&self.tunnel) as Arc<dyn Dispatch>;
-                    let service: Arc<dyn Service> =
-                        Arc::new(Proxy::new(port, listener.address(), dispatch));
+                    let proxy = Arc::new(Proxy::new(port, listener.address(), dispatch));
+                    if number == 0 && port.udp && port.kind == ListenerKind::Tunnel {
+                        let socket = bind_udp(listener.address(), &Egress::default())?;
+                        let proxy = Arc::clone(&proxy);
+                        tasks.spawn(worker, inbound::tunnel::serve_datagrams(proxy, socket));
+                    }
+                    let service: Arc<dyn Service> = proxy;
                     let admission = Arc::clone(self.tunnel.admission());
                     tasks.spawn(worker, listener.serve(service, admission));
                 }
@@ -448,6 +456,7 @@ fn same_port(a: &Port, b: &Port) -> bool {
         && a.address == b.address
         && a.udp == b.udp
         && a.proxy == b.proxy
+        && a.target == b.target
         && servers
 }
 

@@ -214,7 +214,7 @@ pub fn is_outbound(config: &Config, name: &str) -> bool {
     let proxies = config.proxies.iter().map(|proxy| &*proxy.name);
     let groups = config.groups.iter().map(|group| &*group.name);
     let mut names = BUILTIN_NAMES.iter().copied().chain(proxies).chain(groups);
-    names.any(|taken| taken == name)
+    names.any(|taken| taken == name) || config.xray_tag() == Some(name)
 }
 
 /// Who logs in at a listener of `listeners:` that has users of its own. Servers of encrypting protocols

@@ -1,6 +1,6 @@
-//! The explicit proxies: SOCKS, HTTP, or both on one port, told apart by the first byte.
+//! The explicit proxies: SOCKS, HTTP, or both on one port, told apart by the first byte; and tunnels, which ask nothing.
 //!
-//! [`Proxy`] is the service behind all three kinds of port; `inbound::socks` and
+//! [`Proxy`] is the service behind all these kinds of port; `inbound::socks` and
 //! `inbound::http` speak the protocols. Once a client has its stream nothing of the handshake
 //! stays in memory: the relay owns the plain socket.
 
@@ -30,6 +30,8 @@ pub struct Proxy {
     pub(super) access: Arc<Access>,
     pub(super) dispatch: Arc<dyn Dispatch>,
     proxy: Option<Arc<str>>,
+    /// Of a tunnel.
+    pub(super) target: Option<Endpoint>,
 }
 
 /// What a client asked for in its handshake.
@@ -54,6 +56,7 @@ impl Proxy {
             access: Arc::clone(&port.access),
             dispatch,
             proxy: port.proxy.clone(),
+            target: port.target.clone(),
         }
     }
 
@@ -81,6 +84,11 @@ impl Proxy {
 
     /// Reads what the client wants. `None`: it got its answer, or none.
     async fn open(&self, mut client: Client) -> Option<(Client, Opened)> {
+        if let Some(target) = self.target.clone() {
+            let (kind, network) = (InboundType::Tunnel, Network::Tcp);
+            let metadata = self.metadata(kind, network, client.source, target, None);
+            return Some((client, Opened::Stream(metadata)));
+        }
         client.read_more().await.ok()?;
         let socks = matches!(client.unread.first(), Some(&(VERSION_4 | VERSION_5)));
         match self.kind {

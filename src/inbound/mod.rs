@@ -17,6 +17,7 @@ pub mod socks;
 #[cfg(test)]
 mod testing;
 pub mod transparent;
+pub mod tunnel;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 use access::Access;
 use options::{ListenerKind, Options};
 use server::options::ServerOptions;
+
+use crate::metadata::Endpoint;
 
 /// One port that the configuration asks for.
 pub struct Port {
@@ -33,12 +36,14 @@ pub struct Port {
     pub kind: ListenerKind,
     /// Where to listen.
     pub address: SocketAddr,
-    /// Whether it takes UDP too (socks, mixed, tproxy).
+    /// Whether it takes UDP too (socks, mixed, tproxy, tunnel).
     pub udp: bool,
     /// Who may use it.
     pub access: Arc<Access>,
     /// `proxy`: everything goes there, without rules.
     pub proxy: Option<Arc<str>>,
+    /// Where everything is taken that comes by a tunnel.
+    pub target: Option<Endpoint>,
     /// What a server of an encrypting protocol needs.
     pub server: Option<Arc<ServerOptions>>,
 }
@@ -72,6 +77,7 @@ impl Options {
                     udp: true,
                     access: Arc::clone(&access),
                     proxy: None,
+                    target: None,
                     server: None,
                 });
             }
@@ -85,6 +91,7 @@ impl Options {
                 udp: listener.udp,
                 access: Arc::new(Access::new(users, &self.skip_auth_prefixes)),
                 proxy: listener.proxy.as_deref().map(Arc::from),
+                target: listener.target.clone(),
                 server: listener.server.clone(),
             }
         }));
@@ -107,6 +114,7 @@ mod tests {
             udp: false,
             users,
             proxy: None,
+            target: None,
             server: None,
         };
         Options {

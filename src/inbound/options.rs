@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::server::options::ServerOptions;
+use crate::metadata::Endpoint;
 use crate::outbound::options::Credentials;
 use crate::prefix::Prefix;
 
@@ -49,12 +50,14 @@ pub struct ListenerOptions {
     pub listen: IpAddr,
     /// `port`.
     pub port: u16,
-    /// `udp` (socks, mixed, tproxy).
+    /// `udp` (socks, mixed, tproxy), or whether `network` of a tunnel has it.
     pub udp: bool,
     /// `users`: `None` takes the global `authentication`, empty means open.
     pub users: Option<Vec<Credentials>>,
     /// `proxy`: everything goes there, without rules.
     pub proxy: Option<Box<str>>,
+    /// `target`, of `type: tunnel`.
+    pub target: Option<Endpoint>,
     /// What the types of encrypting protocols have besides.
     pub server: Option<Arc<ServerOptions>>,
 }
@@ -72,6 +75,8 @@ pub enum ListenerKind {
     Redirect,
     /// `tproxy`.
     TProxy,
+    /// `tunnel`.
+    Tunnel,
     /// `shadowsocks`.
     Shadowsocks,
     /// `vmess`.

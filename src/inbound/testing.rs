@@ -74,6 +74,7 @@ pub(super) fn port(kind: ListenerKind) -> Port {
         udp: true,
         access: Arc::new(Access::default()),
         proxy: Some("via".into()),
+        target: None,
         server: None,
     }
 }

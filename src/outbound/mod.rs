@@ -14,6 +14,7 @@ pub mod group;
 pub mod health;
 pub mod http;
 pub mod http_url;
+pub mod inward;
 pub mod layer;
 pub mod link;
 pub mod mux;
@@ -111,6 +112,8 @@ pub enum Kind {
     Pass,
     /// `COMPATIBLE`.
     Compatible,
+    /// Into the program itself, to the Xray API.
+    Inward,
     /// An HTTP CONNECT proxy.
     Http,
     /// A SOCKS5 proxy.
@@ -145,6 +148,7 @@ impl Kind {
             Self::RejectDrop => "RejectDrop",
             Self::Pass => "Pass",
             Self::Compatible => "Compatible",
+            Self::Inward => "Inward",
             Self::Http => "Http",
             Self::Socks5 => "Socks5",
             Self::Shadowsocks => "Shadowsocks",
@@ -173,7 +177,12 @@ impl Kind {
     pub fn has_server(self) -> bool {
         let built_in = matches!(
             self,
-            Self::Direct | Self::Reject | Self::RejectDrop | Self::Pass | Self::Compatible
+            Self::Direct
+                | Self::Reject
+                | Self::RejectDrop
+                | Self::Pass
+                | Self::Compatible
+                | Self::Inward
         );
         !built_in && !self.is_group()
     }

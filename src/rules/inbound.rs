@@ -21,7 +21,7 @@ const INBOUND_TYPES: &[(&str, &[InboundType])] = &[
     ("TROJAN", &[InboundType::Trojan]),
     ("TUIC", &[]),
     ("TUN", &[]),
-    ("TUNNEL", &[]),
+    ("TUNNEL", &[InboundType::Tunnel]),
     ("VLESS", &[InboundType::Vless]),
     ("VMESS", &[InboundType::Vmess]),
 ];

@@ -1,6 +1,7 @@
 """The Xray gRPC API over a live LAN: grpcio by reflection, and xtlsapi, which knows Xray alone."""
 
 import base64
+import contextlib
 import json
 import pathlib
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from lab import DIRECT, HEADGATE, PROXIED, REJECTED, ROUTER_LAN, ROUTER_WAN, SOCKS5, LabTest, config, wait_for
+from lab import DIRECT, HEADGATE, PROXIED, REJECTED, ROUTER_LAN, ROUTER_WAN, RULES, SOCKS5, LabTest, config, wait_for
 from test_rulesets import geosite
 
 CLIENT = str(pathlib.Path(__file__).with_name("xray_client.py"))
@@ -821,3 +822,57 @@ class Policies(XrayTest):
         known = reloads()
         self.daemon.signal(signal.SIGHUP)
         wait_for("the reload", lambda: reloads() > known)
+
+
+class Inward(XrayTest):
+    """The API as Xray has it: behind a door and a rule, by an outbound of its tag."""
+
+    CONFIG_TEXT = config(rules="\n  - IN-NAME,api-in,api" + RULES) + f"""
+listeners:
+  - {{name: api-in, type: tunnel, listen: 127.0.0.1, port: 10085, target: 127.0.0.1:1, network: [tcp]}}
+  - {{name: api-lan, type: tunnel, listen: {ROUTER_LAN}, port: 10086, target: 127.0.0.1:1, network: [tcp], proxy: api}}
+  - {{name: web, type: tunnel, listen: {ROUTER_LAN}, port: 1094, target: "{DIRECT}:80"}}
+  - {{name: echo, type: tunnel, listen: {ROUTER_LAN}, port: 9001, target: "{DIRECT}:9000"}}
+xray-api:
+  tag: api
+"""
+
+    def by(self, where, host, port):
+        """Another client's exit status, and what it says of the services."""
+        client = self.lab.spawn(where, sys.executable, CLIENT, host, str(port), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        answer, _ = client.communicate(json.dumps({"list": ""}) + "\n", timeout=60)
+        return json.loads(answer.splitlines()[1]) if "\n{" in answer else None
+
+    def test_the_door_leads_to_the_api_and_is_counted(self):
+        stats = lambda: {stat["name"]: stat.get("value", 0) for stat in self.call(STATS, "QueryStats", pattern="inbound>>>api-in>>>").get("stat", [])}
+        wait_for("the API's own bytes", lambda: all(stats().values()) and len(stats()) == 2)
+        self.assertNotIn("api", [one["tag"] for one in self.call(HANDLER, "ListOutbounds")["outbounds"]])
+        doors = {one["tag"]: one["proxy_settings"] for one in self.call(HANDLER, "ListInbounds")["inbounds"]}
+        self.assertEqual((doors["api-in"]["@type"], doors["api-in"]["rewrite_port"]), ("xray.proxy.dokodemo.Config", 1))
+        self.assertEqual([one["metadata"]["type"] for one in self.daemon.connections() if one["chains"] == ["api"]], ["Tunnel"])
+        self.fails(UNKNOWN, "existing tag found: api", HANDLER, "AddOutbound", outbound=outbound("api", "xray.proxy.freedom.Config"))
+
+    def test_nobody_else_is_served_without_a_secret(self):
+        stranger = self.lab.connect("lan1", ROUTER_LAN, 10086, 30)
+        self.addCleanup(stranger.close)
+        stranger.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            self.assertEqual(stranger.recv(1), b"")
+        wait_for("the refusal", lambda: self.daemon.said("192.168.77.11 is refused"))
+
+    def test_doors_and_rules_that_lead_there_come_and_go(self):
+        door = socks_inbound("late", 10087) | {"proxy_settings": {"@type": "xray.proxy.dokodemo.Config", "rewrite_address": {"ip": "fwAAAQ=="}, "rewrite_port": 1}}
+        door["receiver_settings"]["listen"] = {"ip": "fwAAAQ=="}
+        self.call(HANDLER, "AddInbound", inbound=door)
+        self.call(ROUTING, "AddRule", config=router({"tag": "api", "rule_tag": "to-api", "inbound_tag": ["late"]}), shouldAppend=True)
+        self.assertIn("xray.app.stats.command.StatsService", self.by("gw", "127.0.0.1", 10087)["services"])
+        self.daemon.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: self.daemon.said("configuration reloaded"))
+        self.assertIn("xray.app.stats.command.StatsService", self.by("gw", "127.0.0.1", 10087)["services"])
+        self.call(ROUTING, "RemoveRule", ruleTag="to-api")
+        self.call(HANDLER, "RemoveInbound", tag="late")
+
+    def test_a_tunnel_takes_streams_and_datagrams_to_its_target(self):
+        self.assertEqual(self.lab.curl("lan1", f"http://{ROUTER_LAN}:1094/")["client"], ROUTER_WAN)
+        self.assertEqual(self.lab.echo("lan1", ROUTER_LAN, 9001, "hello")["payload"], "hello")
+        wait_for("their bytes", lambda: self.call(STATS, "QueryStats", pattern="inbound>>>echo>>>traffic>>>downlink")["stat"][0].get("value", 0) > 0)

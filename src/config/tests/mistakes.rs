@@ -788,3 +788,46 @@ fn policy_mistakes() {
         "listeners[0].users[0].level: expected a number (0 to 4294967295), found `high`",
     );
 }
+
+#[test]
+fn tunnel_mistakes() {
+    let tunnel = |keys: &str| format!("listeners: [{{name: a, type: tunnel, port: 1, {keys}}}]\n");
+    wrong(
+        "listeners: [^{name: a, type: tunnel, port: 1}]\n",
+        "listeners[0].target: required key is missing",
+    );
+    wrong(
+        &tunnel("target: ^example.org"),
+        "listeners[0].target: expected a host and a port, found `example.org`",
+    );
+    wrong(
+        &tunnel("target: 'a.b:1', network: [tcp, ^quic]"),
+        "listeners[0].network[1]: expected tcp or udp, found `quic`",
+    );
+    wrong(
+        &tunnel("target: 'a.b:1', network: ^[udp]"),
+        "listeners[0].network: expected tcp, alone or beside udp, found a list",
+    );
+    let udp = |keys: &str| good(&tunnel(keys)).inbound.listeners[0].udp;
+    assert!(udp("target: 'a.b:1'") && udp("target: 'a.b:1', network: [tcp, udp]"));
+    assert!(!udp("target: 'a.b:1', network: [tcp]"));
+}
+
+#[test]
+fn tag_mistakes() {
+    wrong(
+        "xray-api: {tag: ^REJECT}\n",
+        "xray-api.tag: `REJECT` is a built-in name",
+    );
+    wrong(
+        "xray-api: {tag: a}\nproxies: [{name: ^a, type: direct}]\n",
+        "proxies[0].name: the name `a` is taken already",
+    );
+    wrong(
+        "xray-api: {tag: a}\nproxy-groups: [{name: g, type: select, proxies: [^a]}]\n",
+        "proxy-groups[0].proxies[0]: no proxy or group is named `a`",
+    );
+    good(
+        "xray-api: {tag: a}\nrules: ['IN-NAME,door,a']\nlisteners: [{name: b, type: socks, port: 1, proxy: a}]\n",
+    );
+}

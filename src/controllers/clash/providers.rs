@@ -223,7 +223,7 @@ fn write_rule_provider(json: &mut Json, provider: &RuleProvider) {
 fn is_listed(outbound: &dyn Outbound) -> bool {
     let built_in = matches!(
         outbound.kind(),
-        Kind::RejectDrop | Kind::Pass | Kind::Compatible
+        Kind::RejectDrop | Kind::Pass | Kind::Compatible | Kind::Inward
     );
     !built_in && &**outbound.name() != "GLOBAL"
 }

@@ -3,6 +3,8 @@
 //! Pure. From Xray to an entry of `listeners:` in mihomo's words, which the daemon reads as it reads
 //! the configuration; from a listener to what Xray would say of it, without anybody's password.
 
+use std::net::Ipv6Addr;
+
 use serde_json::{Value, json};
 
 use super::encrypting;
@@ -138,7 +140,7 @@ fn http(proxy: &Typed<'_>, receiver: &Receiver<'_>, listener: &mut Entry) -> Res
     Ok(())
 }
 
-/// A door that follows where captured traffic wanted to go.
+/// A door that leads to one address, or follows where captured traffic wanted to go.
 fn dokodemo(
     proxy: &Typed<'_>,
     receiver: &Receiver<'_>,
@@ -146,17 +148,32 @@ fn dokodemo(
 ) -> Result<(), Status> {
     receiver.stream.require_plain()?;
     let (mut follows, mut networks) = (false, Vec::new());
+    let (mut address, mut port) = (String::new(), 0);
     for field in proxy.fields() {
         let field = field?;
         match field.number {
+            1 => address = host(&field)?,
+            2 => port = field.short()?,
             5 => follows = field.boolean()?,
             7 => field.push_shorts(&mut networks)?,
             _ => {}
         }
     }
+    let udp = networks.contains(&NETWORK_UDP);
     if !follows {
-        let text = "headgate's dokodemo-door follows captured traffic only (followRedirect)";
-        return Err(Status::unknown(text));
+        if udp && !networks.contains(&NETWORK_TCP) {
+            return Err(Status::unknown("a dokodemo-door takes TCP here"));
+        }
+        let bare = address.parse::<Ipv6Addr>().is_ok();
+        let target = if bare {
+            format!("[{address}]:{port}")
+        } else {
+            format!("{address}:{port}")
+        };
+        listener.insert("type".to_owned(), json!("tunnel"));
+        listener.insert("target".to_owned(), json!(target));
+        listener.insert("udp".to_owned(), json!(udp));
+        return Ok(());
     }
     let kind = if receiver.stream.capture == Capture::TProxy {
         "tproxy"
@@ -164,12 +181,12 @@ fn dokodemo(
         "redir"
     };
     listener.insert("type".to_owned(), json!(kind));
-    listener.insert("udp".to_owned(), json!(networks.contains(&NETWORK_UDP)));
+    listener.insert("udp".to_owned(), json!(udp));
     Ok(())
 }
 
 /// `xray.common.net.Network`.
-const NETWORK_TCP: u64 = 2;
+const NETWORK_TCP: u32 = 2;
 const NETWORK_UDP: u32 = 3;
 
 /// What Xray would say of a listener: `xray.core.InboundHandlerConfig`. `users` are who may log in.
@@ -182,8 +199,19 @@ pub fn described(port: &Port, users: &[Credentials]) -> Message {
         ListenerKind::TProxy | ListenerKind::Redirect => {
             let tproxy = port.kind == ListenerKind::TProxy;
             socket.integer(3, if tproxy { 1 } else { 2 });
-            proxy.integer(5, 1).integer(7, NETWORK_TCP);
+            proxy.integer(5, 1).integer(7, NETWORK_TCP.into());
             if tproxy && port.udp {
+                proxy.integer(7, NETWORK_UDP.into());
+            }
+            "proxy.dokodemo.Config"
+        }
+        ListenerKind::Tunnel => {
+            if let Some(target) = &port.target {
+                proxy.message(1, &host_message(&target.host.to_string()));
+                proxy.integer(2, target.port.into());
+            }
+            proxy.integer(7, NETWORK_TCP.into());
+            if port.udp {
                 proxy.integer(7, NETWORK_UDP.into());
             }
             "proxy.dokodemo.Config"
@@ -196,7 +224,8 @@ pub fn described(port: &Port, users: &[Credentials]) -> Message {
             server.map_or("", |server| encrypting::described(server, &mut proxy))
         }
     };
-    if port.server.is_none() {
+    // Nobody logs in where captured traffic comes, or at a tunnel.
+    if port.server.is_none() && kind != "proxy.dokodemo.Config" {
         let mut locked = false;
         for user in users {
             let mut account = Message::default();
@@ -275,6 +304,29 @@ mod tests {
     }
 
     #[test]
+    fn a_door_leads_to_its_address_and_is_shown_so() {
+        for (host, target) in [
+            ("192.0.2.1", "192.0.2.1:53"),
+            ("2001:db8::1", "[2001:db8::1]:53"),
+        ] {
+            let mut door = Message::default();
+            door.message(1, &host_message(host)).integer(2, 53);
+            door.integer(7, 2).integer(7, 3);
+            let kind = "proxy.dokodemo.Config";
+            let want = json!({"name": "t", "type": "tunnel", "listen": "127.0.0.1", "port": 99,
+                "target": target, "udp": true});
+            let inbound = built("t", 99, kind, &door);
+            check(&inbound, Ok(want));
+            let entry = listener(Fields::new(inbound.as_bytes())).unwrap();
+            let options = crate::inbound::options::Options {
+                listeners: vec![crate::config::Config::listener(&entry).unwrap()],
+                ..Default::default()
+            };
+            assert_eq!(described(&options.ports()[0], &[]), inbound);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused() {
         let nothing = Message::default();
         let socks = "proxy.socks.ServerConfig";
@@ -284,8 +336,10 @@ mod tests {
         );
         let unknown = Err("headgate has no inbound of type \"proxy.tun.Config\"");
         check(&built("t", 1, "proxy.tun.Config", &nothing), unknown);
-        let fixed = Err("headgate's dokodemo-door follows captured traffic only (followRedirect)");
-        check(&built("t", 1, "proxy.dokodemo.Config", &nothing), fixed);
+        let mut datagrams = Message::default();
+        datagrams.integer(7, 3);
+        let streams = Err("a dokodemo-door takes TCP here");
+        check(&built("t", 1, "proxy.dokodemo.Config", &datagrams), streams);
         let mut bare = Message::default();
         bare.text(1, "t");
         check(&bare, Err("app/proxyman/command: not a ReceiverConfig"));

@@ -12,9 +12,12 @@
 //! |---|---|
 //! | inbound, its tag | listener, its name (`DEFAULT-MIXED` and the like for the port keys) |
 //! | outbound, its tag | proxy, its name; `DIRECT` is freedom, `REJECT` blackhole; groups are none |
+//! | inbound routed to the outbound of the API's tag | the same: `xray-api.tag` names such an outbound |
+//! | `dokodemo-door` | `tunnel`; with followRedirect `tproxy` or `redir` |
 //! | user, its email | who logs in at a listener, the user name |
 //! | rule | rule line; added ones stand before the final MATCH, in one block |
 //! | balancer | group, its name; override: the choice in it |
+//! | policy level | [`policy`](crate::tunnel::policy): `level` of a listener's user, by what `xray-api.policy` says |
 //! | counter | bytes that flows moved, payload without the proxy protocol's own |
 
 mod account;

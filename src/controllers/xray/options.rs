@@ -9,8 +9,10 @@ use crate::tunnel::quota::Limits;
 /// `xray-api:`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Options {
-    /// `listen`.
-    pub listen: SocketAddr,
+    /// `listen`; `None`: it is reached by `tag` alone.
+    pub listen: Option<SocketAddr>,
+    /// `tag`: the name of the outbound that leads here.
+    pub tag: Option<Box<str>>,
     /// `services`, each once.
     pub services: Vec<Service>,
     /// `secret` (headgate's own): clients send it as `authorization: Bearer …`; empty: none is asked

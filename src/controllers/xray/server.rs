@@ -8,6 +8,7 @@
 //! `STREAMS_MAX` calls of a connection (`h2` refuses the stream), [`super::framing`]'s length of a
 //! message (a status), and the times below (a status, or the connection closes).
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use subtle::ConstantTimeEq as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -29,6 +31,7 @@ use super::status::{Code, Status};
 use super::{Answer, Context, Service, find};
 use crate::controllers::Control;
 use crate::outbound::carrier::Carrier;
+use crate::outbound::inward::{Entrance, Visitor};
 use crate::platform::blocking::blocking;
 use crate::platform::clock;
 
@@ -59,21 +62,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The running API. Dropping it closes the listener and every connection.
 pub struct Server {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     options: Options,
     tasks: JoinSet<()>,
 }
 
 impl Server {
-    /// Binds and serves. Must be called on the runtime.
+    /// Binds and serves, also those who come by `entrance` where it has a tag. Must be called on the
+    /// runtime.
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn start(options: &Options, control: Arc<dyn Control>) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(options.listen)?;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
-        let address = listener.local_addr()?;
+    pub fn start(
+        options: &Options,
+        control: Arc<dyn Control>,
+        entrance: &Entrance,
+    ) -> io::Result<Self> {
+        let listener = options.listen.map(listener).transpose()?;
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let visitors = options.tag.as_ref().map(|_| entrance.open());
         let shared = Arc::new(Shared {
             services: options.services.clone(),
             secret: options.secret.clone(),
@@ -84,7 +91,7 @@ impl Server {
             },
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, shared).boxed());
+        tasks.spawn(accept(listener, visitors, shared).boxed());
         Ok(Self {
             address,
             options: options.clone(),
@@ -97,9 +104,9 @@ impl Server {
         self.tasks.shutdown().await;
     }
 
-    /// Where it listens, with the port that the kernel chose for port 0.
+    /// Where it listens, if it does, with the port that the kernel chose for port 0.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -108,11 +115,20 @@ impl Server {
     pub fn follows(&self, options: &Options) -> bool {
         let Options {
             listen,
+            tag,
             services,
             secret,
             ..
         } = &self.options;
-        (listen, services, secret) == (&options.listen, &options.services, &options.secret)
+        let own = (listen, tag, services, secret);
+        let Options {
+            listen,
+            tag,
+            services,
+            secret,
+            ..
+        } = options;
+        own == (listen, tag, services, secret)
     }
 }
 
@@ -122,26 +138,71 @@ struct Shared {
     context: Context,
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    bound.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+}
+
+async fn accept(
+    listener: Option<TcpListener>,
+    mut visitors: Option<Receiver<Visitor>>,
+    shared: Arc<Shared>,
+) {
     let mut clients = JoinSet::new();
     loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((client, _)) if clients.len() < CLIENTS_MAX => {
-                    clients.spawn(serve(client, Arc::clone(&shared)).boxed());
+        let client = tokio::select! {
+            accepted = arrival(listener.as_ref()) => match accepted {
+                Ok(client) => {
+                    // Answers are small and somebody waits for each; where it fails they are late, no more.
+                    let _late = client.set_nodelay(true);
+                    Carrier::Tcp(client)
                 }
-                Ok(_) => log::warn!("xray-api: {CLIENTS_MAX} connections: one more is refused"),
-                Err(_) => sleep(ACCEPT_PAUSE).await,
+                Err(_) => {
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
             },
-            Some(_) = clients.join_next() => {}
+            (from, visitor) = visit(&mut visitors) => {
+                if shared.secret.is_empty() && !from.is_loopback() {
+                    log::warn!("xray-api: {from} is refused: from other machines only with a `secret`");
+                    continue;
+                }
+                Carrier::Boxed(visitor)
+            },
+            Some(_) = clients.join_next() => continue,
+        };
+        if clients.len() < CLIENTS_MAX {
+            clients.spawn(serve(client, Arc::clone(&shared)).boxed());
+        } else {
+            log::warn!("xray-api: {CLIENTS_MAX} connections: one more is refused");
         }
     }
 }
 
+/// Who connects; nobody where nothing listens.
+async fn arrival(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
+    match listener {
+        Some(listener) => Ok(listener.accept().await?.0),
+        None => pending().await,
+    }
+}
+
+/// Who comes by the entrance; nobody once it leads elsewhere.
+async fn visit(visitors: &mut Option<Receiver<Visitor>>) -> Visitor {
+    if let Some(coming) = visitors
+        && let Some(visitor) = coming.recv().await
+    {
+        return visitor;
+    }
+    *visitors = None;
+    pending().await
+}
+
 /// Serves one connection to its end.
-async fn serve(client: TcpStream, shared: Arc<Shared>) {
-    // Answers are small and somebody waits for each; where it fails they are late, no more.
-    let _late = client.set_nodelay(true);
+async fn serve(client: Carrier, shared: Arc<Shared>) {
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(STREAMS_MAX)
@@ -151,8 +212,6 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(Some(RESETS_MAX))
         .max_concurrent_reset_streams(RESETS_MAX);
-    // As a carrier, which gRPC's servers have too: the same code serves both.
-    let client = Carrier::Tcp(client);
     let shaken = timeout(HANDSHAKE_TIME_MAX, builder.handshake::<_, Bytes>(client)).await;
     let Ok(Ok(mut connection)) = shaken else {
         return;

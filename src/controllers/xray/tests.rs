@@ -19,7 +19,9 @@ use crate::controllers::Control;
 use crate::controllers::tests::{TestControl, run};
 use crate::metadata::{Endpoint, InboundType, Metadata, Network};
 use crate::outbound::dial::Environment;
+use crate::outbound::inward::{Entrance, Inward};
 use crate::outbound::registry::Registry;
+use crate::outbound::{Outbound, Stream};
 use crate::tunnel::connections::Connection;
 use crate::tunnel::names::NoNames;
 use crate::tunnel::policy::{Level, Policy};
@@ -40,6 +42,7 @@ fn registry() -> Registry {
 struct Rig {
     server: Server,
     control: Arc<TestControl>,
+    inward: Inward,
 }
 
 /// A call's messages, its code, and the message that goes with it.
@@ -50,7 +53,8 @@ impl Rig {
         let control = Arc::new(TestControl::new(registry(), PathBuf::new()));
         control.tunnel().connections().keep_ledger(true);
         let options = Options {
-            listen: ([127, 0, 0, 1], 0).into(),
+            listen: Some(([127, 0, 0, 1], 0).into()),
+            tag: Some("api".into()),
             services: services.to_vec(),
             secret: secret.into(),
             persist: false,
@@ -58,8 +62,15 @@ impl Rig {
             rates: Limits::default(),
             policy: None,
         };
-        let server = Server::start(&options, Arc::clone(&control) as Arc<dyn Control>).unwrap();
-        Self { server, control }
+        let entrance: Arc<Entrance> = Arc::default();
+        let server =
+            Server::start(&options, Arc::<TestControl>::clone(&control), &entrance).unwrap();
+        let inward = Inward::new("api", &entrance);
+        Self {
+            server,
+            control,
+            inward,
+        }
     }
 
     fn whole() -> Self {
@@ -68,7 +79,9 @@ impl Rig {
     }
 
     async fn client(&self) -> SendRequest<Bytes> {
-        let stream = TcpStream::connect(self.server.address()).await.unwrap();
+        let stream = TcpStream::connect(self.server.address().unwrap())
+            .await
+            .unwrap();
         let (client, connection) = client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
         client.ready().await.unwrap()
@@ -354,6 +367,42 @@ fn who_is_online_is_who_has_a_flow() {
         });
         let users = ask("GetUsersStats", &with_traffic).await;
         assert_eq!(Fields::new(&users).count(), 1);
+    });
+}
+
+#[test]
+fn it_is_reached_by_its_outbound_from_this_machine_or_with_the_secret() {
+    run(async {
+        for (source, secret, served) in [
+            ("127.0.0.1:9", "", true),
+            ("192.168.1.5:9", "", false),
+            ("192.168.1.5:9", "s3cret", true),
+        ] {
+            let rig = Rig::new(&[Service::Stats], secret);
+            let to = Endpoint::parse("192.0.2.1:1").unwrap();
+            let from = source.parse().unwrap();
+            let flow = Metadata::new(Network::Tcp, InboundType::Tunnel, &"door".into(), from, to);
+            let Ok(Stream::Boxed(stream)) = rig.inward.connect(&flow).await else {
+                panic!("no way in");
+            };
+            let Ok((client, connection)) = client::handshake(stream).await else {
+                assert!(!served, "{source}");
+                continue;
+            };
+            let connection = tokio::spawn(connection);
+            let Ok(mut client) = client.ready().await else {
+                assert!(!served, "{source}");
+                continue;
+            };
+            let request = grpc(&format!("{STATS}/GetSysStats"));
+            let request = request.header("authorization", format!("Bearer {secret}"));
+            if served {
+                let done = exchange(&mut client, request, &framed(&[])).await;
+                assert_eq!(done.1, 0, "{source}");
+            } else {
+                let _over = connection.await.unwrap();
+            }
+        }
     });
 }
 

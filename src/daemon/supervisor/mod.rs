@@ -45,6 +45,7 @@ use crate::dns::current::Current;
 use crate::mqtt;
 use crate::netfilter::apply::{self, CaptureError};
 use crate::netfilter::options::Fail;
+use crate::outbound::inward::Entrance;
 use crate::platform::blocking::blocking;
 use crate::platform::leases::Leases;
 use crate::platform::logger::{self, Level, Logger};
@@ -191,8 +192,8 @@ impl Instance {
         let rules = desk(&directory, &config.controller.management.node);
         let (tables, dns) = resolving(&config, &directory, mark, &tunnel_known, &offload, &rules)?;
         let loaded = Providers::load(&config, &directory, &loaded.origin).await?;
-        let (nodes, resolver) = (loaded.nodes(), dns.clone());
-        let routing = build::routing(&mut config, &nodes, resolver, mark, &selected, None)?;
+        let (nodes, resolver, way) = (loaded.nodes(), dns.clone(), Arc::default());
+        let routing = build::routing(&mut config, &nodes, resolver, mark, &selected, None, &way)?;
         let providers = Arc::new(Providers::new(Arc::clone(&tunnel_known)));
         let workers = Arc::new(Workers::start()?);
         let (tunnel, devices) = watched_tunnel(routing, dns.clone(), &config, &rules).await;
@@ -245,7 +246,7 @@ impl Instance {
             gate_options: controllers::options::Options::default(),
             checks: Checks::default(),
             mqtt: None,
-            xray: Xray::default(),
+            xray: Xray::behind(way),
             devices,
         };
         instance.open().await?;
@@ -500,12 +501,23 @@ enum Event {
 #[derive(Default)]
 struct Xray {
     server: Option<xray::server::Server>,
+    /// Where it is reached by an outbound.
+    entrance: Arc<Entrance>,
     overlay: Overlay,
     /// Whether the overlay was changed since it was written.
     changed: bool,
     /// Ticks since it was written last, and what was.
     ticks: u32,
     written: serde_json::Value,
+}
+
+impl Xray {
+    fn behind(entrance: Arc<Entrance>) -> Self {
+        Self {
+            entrance,
+            ..Self::default()
+        }
+    }
 }
 
 /// The DNS server of the first configuration, with its tables.

@@ -52,6 +52,7 @@ impl Instance {
             mark,
             &selected,
             Some(&self.tunnel.routing().outbounds),
+            &self.xray.entrance,
         )?;
 
         // From here on nothing is refused any more.
@@ -128,6 +129,7 @@ impl Instance {
             mark_of(&self.config),
             &self.choices(),
             Some(&self.tunnel.routing().outbounds),
+            &self.xray.entrance,
         )
     }
 
@@ -179,8 +181,9 @@ impl Instance {
         }
         if let Some(options) = options {
             let control = Arc::clone(&self.door) as Arc<dyn Control>;
-            let started = xray::server::Server::start(options, control);
-            let failed = |error| format!("xray-api: {}: {error}", options.listen);
+            let entrance = &self.xray.entrance;
+            let started = xray::server::Server::start(options, control, entrance);
+            let failed = |error| format!("xray-api: {error}");
             self.xray.server = Some(started.map_err(failed)?);
         }
         Ok(())
