@@ -22,8 +22,8 @@ ARCH = "mipsel_24kc"
 PACKAGES = ["headgate", "luci-app-headgate", "luci-i18n-headgate-zh-cn"]
 MIPSEL = ROOT / "target/cross/mipsel/headgate"
 
-# The bars of the issue are 2.0 and 5.4 MB; the first is missed since everything is on board, and this holds what there is.
-IPK_BYTES_MAX = 2_250_000
+# The bars of the issue are 2.0 and 5.4 MB; another compiler than the README's figure is from may pass the first by 1 %.
+IPK_BYTES_MAX = 2_020_000
 INSTALLED_BYTES_MAX = 5_400_000
 
 
