@@ -38,7 +38,7 @@ class Offload(LabTest):
     def test_a_name_judged_before_a_change_is_not_told_after_it(self):
         queries = self.lab.directory / "direct.queries"
         queries.write_text("direct.test A\n")
-        storm = self.lab.spawn("lan1", "dnsperf", "-s", ROUTER_LAN, "-d", str(queries), "-l", "30", "-Q", "5000", stdout=subprocess.DEVNULL)
+        storm = self.lab.spawn("lan1", "dnsperf", "-s", ROUTER_LAN, "-d", str(queries), "-l", "600", "-Q", "5000", stdout=subprocess.DEVNULL)
         exempt = lambda: DIRECT in self.lab.ns("gw", "nft", "list", "set", "inet", "headgate", "learned4")
         try:
             for _ in range(15):
