@@ -230,7 +230,7 @@ impl Handshake {
 struct Handshakes(VecDeque<oneshot::Sender<()>>);
 
 impl Handshakes {
-    /// One more beside at most `most` others, of which the oldest goes.
+    /// One more; there are `most` at most (one or more), and beyond that the oldest goes.
     fn begin(&mut self, most: usize, time: Duration) -> Handshake {
         while self.0.front().is_some_and(oneshot::Sender::is_closed) {
             self.0.pop_front();
@@ -238,7 +238,7 @@ impl Handshakes {
         if self.0.len() >= most {
             self.0.retain(|handshake| !handshake.is_closed());
         }
-        while self.0.len() >= most.max(1) {
+        while self.0.len() >= most {
             self.0.pop_front();
         }
         let (sender, evicted) = oneshot::channel();

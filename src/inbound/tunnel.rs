@@ -10,6 +10,7 @@ use tokio::net::UdpSocket;
 use super::mixed::Proxy;
 use crate::metadata::{Endpoint, InboundType, Network};
 use crate::outbound::scratch::Scratch;
+use crate::platform::socket;
 use crate::tunnel::flow::ReplySink;
 
 /// How many datagrams are taken before another task has its turn.
@@ -54,16 +55,10 @@ struct Replies(Weak<UdpSocket>);
 
 impl ReplySink for Replies {
     fn reply(&self, client: SocketAddr, _from: &Endpoint, payload: &[u8]) {
-        let Some(socket) = self.0.upgrade() else {
-            return;
-        };
-        let of_both = socket.local_addr().is_ok_and(|local| local.is_ipv6());
-        let client = match client {
-            SocketAddr::V4(v4) if of_both => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
-            client => client,
-        };
-        // A full socket drops, as any router does.
-        let _dropped = socket.try_send_to(payload, client);
+        if let Some(socket) = self.0.upgrade() {
+            // A full socket drops, as any router does.
+            let _dropped = socket::send_to_client(&socket, payload, client);
+        }
     }
 }
 

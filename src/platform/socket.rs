@@ -79,6 +79,20 @@ pub fn shutdown_write(socket: &impl AsFd) {
     let _ = nix::sys::socket::shutdown(socket.as_fd().as_raw_fd(), Shutdown::Write);
 }
 
+/// Sends to a client, whose address may be of another family than the socket.
+///
+/// # Errors
+/// What the kernel says; [`io::ErrorKind::WouldBlock`] when the socket is full.
+pub fn send_to_client(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+    let to = match (to, socket.local_addr()?) {
+        (SocketAddr::V4(v4), SocketAddr::V6(_)) => {
+            SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+        }
+        (to, _) => to,
+    };
+    socket.try_send_to(bytes, to)
+}
+
 /// Makes the close of this stream a reset: the peer learns that it was cut, not finished.
 pub fn reset_on_close(socket: &impl AsFd) {
     let linger = libc::linger {

@@ -307,9 +307,8 @@ impl Admission {
             let may = connection.metadata.network == Network::Tcp && silent >= IDLE_SECONDS;
             may.then(|| (false, connection.last_active()))
         });
-        let before = now.checked_sub(IDLE_SECONDS);
-        let more = before.map(|before| self.preparing.cut(count - cut, None, before));
-        let cut = cut + more.unwrap_or(0);
+        let old = |_, since| now.saturating_sub(since) >= IDLE_SECONDS;
+        let cut = cut + self.preparing.cut(count - cut, &old);
         self.note_cut(cut);
         cut
     }
@@ -325,7 +324,8 @@ impl Admission {
             let may = metadata.network == Network::Tcp && metadata.source.ip() == device;
             may.then(|| (false, connection.last_active()))
         });
-        let cut = cut + self.preparing.cut(count - cut, Some(device), 0);
+        let of_device = |source, _| source == device;
+        let cut = cut + self.preparing.cut(count - cut, &of_device);
         self.note_cut(cut);
         cut
     }
@@ -512,7 +512,7 @@ mod tests {
             .collect();
         assert_eq!(admission.make_room(1000), Err(SOON));
         assert!(!is_cut(&other));
-        assert_eq!(admission.preparing.cut(9, Some(flood), 0), 2);
+        assert_eq!(admission.preparing.cut(9, &|source, _| source == flood), 2);
         drop(turns);
         // Of three seats nobody knows whose they are.
         *admission.scan_at.lock().unwrap() = None;

@@ -65,16 +65,15 @@ impl Preparing {
         }
     }
 
-    /// Cuts up to `count` that are `of` this device, or that began at `before` or earlier. How many there were.
-    pub(super) fn cut(&self, count: usize, of: Option<IpAddr>, before: u32) -> usize {
+    /// Cuts up to `count` of those that are `meant`, by whence they come and when they began. How many there were.
+    pub(super) fn cut(&self, count: usize, meant: &dyn Fn(IpAddr, u32) -> bool) -> usize {
         let mut wakers = Vec::new();
         let mut done = 0;
         for slot in self.slots().all.iter_mut().flatten() {
             if done >= count {
                 break;
             }
-            let meant = of.map_or(slot.since <= before, |device| slot.source == device);
-            if meant && !slot.cut {
+            if !slot.cut && meant(slot.source, slot.since) {
                 slot.cut = true;
                 done += 1;
                 wakers.extend(slot.waker.take());
@@ -140,6 +139,10 @@ mod tests {
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 2));
 
+    fn of_one(source: IpAddr, _: u32) -> bool {
+        source == ONE
+    }
+
     fn is_cut(turn: &Turn<'_>) -> bool {
         turn.is_cut(Waker::noop())
     }
@@ -148,10 +151,10 @@ mod tests {
     fn a_device_is_cut_and_no_other() {
         let preparing = Preparing::default();
         let turns = [ONE, OTHER, ONE, ONE].map(|source| preparing.begin(source, 5));
-        assert_eq!(preparing.cut(2, Some(ONE), 0), 2);
+        assert_eq!(preparing.cut(2, &of_one), 2);
         assert_eq!(turns.each_ref().map(is_cut), [true, false, true, false]);
-        assert_eq!(preparing.cut(9, Some(ONE), 0), 1);
-        assert_eq!(preparing.cut(9, Some(ONE), 0), 0);
+        assert_eq!(preparing.cut(9, &of_one), 1);
+        assert_eq!(preparing.cut(9, &of_one), 0);
         assert!(!is_cut(&turns[1]));
     }
 
@@ -159,7 +162,7 @@ mod tests {
     fn who_prepares_for_long_is_cut() {
         let preparing = Preparing::default();
         let (old, new) = (preparing.begin(ONE, 5), preparing.begin(ONE, 6));
-        assert_eq!(preparing.cut(9, None, 5), 1);
+        assert_eq!(preparing.cut(9, &|_, since| since <= 5), 1);
         assert!(is_cut(&old) && !is_cut(&new));
     }
 
@@ -186,7 +189,7 @@ mod tests {
         let mut waiting = Box::pin(turn.limit(std::future::pending::<()>()));
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(waiting.as_mut().poll(cx).is_pending());
-        assert_eq!(preparing.cut(1, Some(ONE), 0), 1);
+        assert_eq!(preparing.cut(1, &of_one), 1);
         assert!(matches!(waiting.as_mut().poll(cx), Poll::Ready(None)));
         drop(waiting);
         let done = preparing.begin(OTHER, 0);

@@ -27,6 +27,7 @@ use crate::outbound::shadowsocks::tcp::CLOCK_SKEW_MAX;
 use crate::outbound::shadowsocks::window::Window;
 use crate::outbound::socks_address;
 use crate::platform::clock;
+use crate::platform::socket;
 use crate::tunnel::flow::ReplySink;
 use crate::wire::Reader;
 
@@ -157,20 +158,9 @@ impl Replies {
 impl ReplySink for Replies {
     fn reply(&self, client: SocketAddr, from: &Endpoint, payload: &[u8]) {
         if let (Some(socket), Ok(out)) = (self.socket.upgrade(), self.seal(from, payload)) {
-            let _dropped_when_full = send(&socket, out.data(), client);
+            let _dropped_when_full = socket::send_to_client(&socket, out.data(), client);
         }
     }
-}
-
-/// Sends to a client, whose address may be of another family than the socket.
-fn send(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
-    let to = match (to, socket.local_addr()?) {
-        (SocketAddr::V4(v4), SocketAddr::V6(_)) => {
-            SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
-        }
-        (to, _) => to,
-    };
-    socket.try_send_to(bytes, to)
 }
 
 /// A session of the 2022 edition, as the socket's task knows it.
@@ -435,7 +425,7 @@ impl ReplySink for SessionReplies {
     fn reply(&self, _client: SocketAddr, from: &Endpoint, payload: &[u8]) {
         if let (Some(socket), Ok(out)) = (self.socket.upgrade(), self.seal(from, payload)) {
             let client = *self.client.lock().unwrap_or_else(PoisonError::into_inner);
-            let _dropped_when_full = send(&socket, out.data(), client);
+            let _dropped_when_full = socket::send_to_client(&socket, out.data(), client);
         }
     }
 }
