@@ -110,6 +110,7 @@ fn flow(input: &mut Input<'_>) -> Metadata {
         },
         inbound: Arc::from("lan"),
         inbound_user: (kind & 2 != 0).then(|| Arc::from("u")),
+        user_level: 0,
         special_proxy: None,
         inbound_address: SocketAddr::new(source, own_port),
         source: SocketAddr::new(source, source_port),
