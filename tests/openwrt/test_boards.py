@@ -292,6 +292,13 @@ class BoardTests:
         self.figure(f"everything on: VmRSS {resident} KiB, {free} KiB still available")
         self.assertLessEqual(resident, RSS_KIB_MAX)
 
+    def test_4_it_is_confined_by_that_kernel(self):
+        self.board.tell("echo CONFINED $(grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/$(pidof headgate)/status)")
+        wait_for("its state", lambda: self.board.said("CONFINED CapEff"), 20)
+        state = self.board.said("CONFINED (CapEff.*)")[1]
+        # net_bind_service, net_admin and net_raw; nothing regained by exec; a filter of system calls.
+        self.assertEqual(state.split(), ["CapEff:", f"{1 << 10 | 1 << 12 | 1 << 13:016x}", "NoNewPrivs:", "1", "Seccomp:", "2"])
+
     def test_5_killed_it_leaves_the_lan_online(self):
         self.board.tell("killall -9 headgate; echo KILLED")
         wait_for("the kill", lambda: self.board.said("^KILLED"), 20)
