@@ -38,7 +38,8 @@ fuzz_target!(|data: &[u8]| {
         assert!(ends_direct(&lines, &flow), "{host} is called direct");
     }
     if let Some(ip) = flow.destination_ip {
-        let ranges = rules.certainly_direct_ranges(ip.is_ipv4(), flow.host.is_some(), &is_direct);
+        let named = flow.rule_host().is_some();
+        let ranges = rules.certainly_direct_ranges(ip.is_ipv4(), named, &is_direct);
         let value = bits(ip).0;
         if ranges
             .iter()
