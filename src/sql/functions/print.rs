@@ -51,7 +51,7 @@ fn format<'e>(
                 let text = print(a, kind, &control, value)?;
                 let width = control.width.unwrap_or(0).unsigned_abs();
                 let width = usize::try_from(width).map_err(|_| a.out_of_range())?;
-                run.make(text.len() + width.saturating_mul(4))?;
+                run.make(text.len().saturating_add(width.saturating_mul(4)))?;
                 out.push_str(&padded(&text, &control, width));
             }
         }

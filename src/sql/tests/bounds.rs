@@ -36,6 +36,14 @@ fn a_run_is_bounded_in_work_memory_and_depth() {
             "!TooMuch",
         ),
         (
+            "SELECT sprintf('~9223372036854775807s', payload) AS a FROM \"t\"",
+            "!TooMuch",
+        ),
+        (
+            "SELECT sprintf('~-4611686018427387904.0.xb', 1) AS a FROM \"t\"",
+            "!",
+        ),
+        (
             "SELECT pad('', 1000000000, 'leading', 'xxxx') AS a FROM \"t\"",
             "!TooMuch",
         ),
