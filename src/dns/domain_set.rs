@@ -137,9 +137,8 @@ impl DomainSet {
         let depth = depth.checked_sub(1)?;
         // A name may have `*` for a label too, and then it is the same node.
         let any = (label != "*").then_some("*");
-        [Some(label), any]
-            .into_iter()
-            .flatten()
+        std::iter::once(label)
+            .chain(any)
             .filter_map(|label| self.child(node, label))
             .find_map(|child| self.search(child, rest, depth))
             .or_else(|| (node.below != NONE).then_some(node.below))

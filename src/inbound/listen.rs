@@ -230,7 +230,7 @@ impl Handshake {
 struct Handshakes(VecDeque<oneshot::Sender<()>>);
 
 impl Handshakes {
-    /// One more; there are `most` at most (one or more), and beyond that the oldest goes.
+    /// One more; of `most` or more others the oldest go.
     fn begin(&mut self, most: usize, time: Duration) -> Handshake {
         while self.0.front().is_some_and(oneshot::Sender::is_closed) {
             self.0.pop_front();
@@ -238,9 +238,7 @@ impl Handshakes {
         if self.0.len() >= most {
             self.0.retain(|handshake| !handshake.is_closed());
         }
-        while self.0.len() >= most {
-            self.0.pop_front();
-        }
+        while self.0.len() >= most && self.0.pop_front().is_some() {}
         let (sender, evicted) = oneshot::channel();
         self.0.push_back(sender);
         Handshake { time, evicted }

@@ -26,8 +26,7 @@ use crate::outbound::shadowsocks::packet::{
 use crate::outbound::shadowsocks::tcp::CLOCK_SKEW_MAX;
 use crate::outbound::shadowsocks::window::Window;
 use crate::outbound::socks_address;
-use crate::platform::clock;
-use crate::platform::socket;
+use crate::platform::{clock, socket};
 use crate::tunnel::flow::ReplySink;
 use crate::wire::Reader;
 
